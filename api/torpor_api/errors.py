@@ -1,0 +1,130 @@
+"""Every error that the API answers with: a class and a sentence. This is the closed list of codes."""
+
+from __future__ import annotations
+
+
+class TorporError(Exception):
+    """Something that a client is told. The message is a sentence for people; `hint` says what to do."""
+
+    status = 500
+    code = "internal_error"
+    hint: str | None = None
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").split("\n")[0])
+        if hint is not None:
+            self.hint = hint
+
+
+class InternalError(TorporError):
+    """Something went wrong on the server; its log has the details under this id."""
+
+
+class Unauthorized(TorporError):
+    """The API key is missing or wrong."""
+
+    status = 401
+    code = "unauthorized"
+    hint = "Send `Authorization: Bearer <account>.<secret>`; `torpor serve` prints and saves a key at its first start."
+
+
+class NotFound(TorporError):
+    """There is nothing at this address."""
+
+    status = 404
+    code = "not_found"
+
+
+class MachineNotFound(TorporError):
+    """No machine of this name belongs to the account."""
+
+    status = 404
+    code = "machine_not_found"
+
+
+class InstructionNotFound(TorporError):
+    """The machine has no instruction with this number."""
+
+    status = 404
+    code = "instruction_not_found"
+
+
+class MethodNotAllowed(TorporError):
+    """This address does not take that method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class MachineBusy(TorporError):
+    """The machine is running another instruction."""
+
+    status = 409
+    code = "machine_busy"
+    hint = "Send `queue: true` to wait for it, or `interrupt: true` to end it."
+
+
+class MachineParked(TorporError):
+    """The machine could not be recovered and is parked."""
+
+    status = 409
+    code = "machine_parked"
+
+
+class NotIdle(TorporError):
+    """The machine cannot fall asleep while an instruction is unfinished."""
+
+    status = 409
+    code = "machine_not_idle"
+
+
+class BodyTooLarge(TorporError):
+    """The request's body is larger than the server takes."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class InvalidRequest(TorporError):
+    """The request is not well formed."""
+
+    status = 422
+    code = "invalid_request"
+
+
+class IdempotencyKeyReused(TorporError):
+    """This idempotency key came with another request before."""
+
+    status = 422
+    code = "idempotency_key_reused"
+    hint = "Use a new key for a new request."
+
+
+class TooManyUnfinished(TorporError):
+    """The machine has too many instructions waiting."""
+
+    status = 429
+    code = "too_many_unfinished"
+    hint = "Wait for some of them to finish."
+
+
+class SaveFailed(TorporError):
+    """The machine could not be saved; it stays awake and unharmed, and the save is tried again."""
+
+    status = 503
+    code = "save_failed"
+
+
+class CannotWake(TorporError):
+    """The machine cannot be woken now; its instructions wait, and it is tried again."""
+
+    status = 503
+    code = "cannot_wake"
+
+
+class ShuttingDown(TorporError):
+    """The server is stopping; what it has accepted goes on after its next start."""
+
+    status = 503
+    code = "shutting_down"
+    hint = "Send the request again in a few seconds, with the same idempotency key."

@@ -1,0 +1,1 @@
+"""Python machines that are always there."""

@@ -1,0 +1,1 @@
+"""Images to stored snapshots and back: encoding, stores, retention and runtimes."""

@@ -1,0 +1,1 @@
+"""Machines that are awake: sandboxes, the guest, instructions, idling."""

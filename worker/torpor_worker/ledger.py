@@ -1,0 +1,232 @@
+"""The seam between a worker and the truth: who may run a machine, what it was told, and what it has answered.
+
+Every change is conditional. A call that names a `Hold` whose epoch has passed raises `Fenced` and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class Fenced(Exception):
+    """The machine has changed hands, or was deleted: stop, and let go of its process."""
+
+
+class HeadMoved(Exception):
+    """Somebody committed another snapshot first; this one is garbage."""
+
+
+class EntryKind(StrEnum):
+    """What an entry of a machine's log does."""
+
+    EXECUTE = "execute"
+    RESEED = "reseed"
+
+
+class EndedBy(StrEnum):
+    """Why an instruction that ended must not be run again in a replay."""
+
+    TIMEOUT = "timeout"
+    INTERRUPT = "interrupt"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a machine's log."""
+
+    id: int
+    """Order of acceptance, over all machines."""
+    kind: EntryKind
+    seq: int | None
+    """For an instruction, counted from 0 per machine."""
+    position: int | None
+    """The order of effect, dense per machine from 0; None until started."""
+    attempt: int
+    """How often it was handed to a guest for its first result; 0 until started."""
+    timeout_seconds: float
+    code: str = ""
+    seed: bytes = b""
+    result: InstructionResult | None = None
+    undone: bool = False
+    """It killed its process: answered with an error, and never replayed."""
+    ended_by: EndedBy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionResult:
+    """What is committed, and then answered, for an instruction; the first one committed of a seq stays."""
+
+    value: str | None
+    data: dict[str, Any]
+    error: str | None
+    """One text for part 1 of the API: `Name: message`; None for the value form."""
+    error_detail: dict[str, Any] | None
+    """`name`, `message`, `traceback`, and `steps` (of a time-out or interrupt: `["interrupt", "again", ...]`)."""
+    runtime_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A committed snapshot of a machine."""
+
+    generation: int
+    line: int
+    parent: int | None
+    position: int
+    """The highest position in it, -1 for none."""
+    running_seq: int | None
+    """The instruction in the middle of which it was taken; None if quiescent."""
+    running_used_seconds: float
+    """Of that instruction's time-out, the part already used."""
+    output_offset: int
+    """Bytes of that instruction's output that came before it."""
+    manifest_key: str
+    manifest_sha256: str
+    stored_bytes: int
+    image_bytes: int
+    series: str
+    created_at: datetime | None = None
+
+    @property
+    def quiescent(self) -> bool:
+        """Whether no instruction was running."""
+        return self.running_seq is None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A session's right to run one machine: everything a worker needs to bring it back."""
+
+    machine: str
+    account: str
+    epoch: int
+    line: int
+    head: Snapshot | None
+    memory_bytes: int
+    idle_seconds: float | None
+    """None: it stays awake."""
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRecord:
+    """A piece of output as stored; `kind` is stdout, stderr or display."""
+
+    kind: str
+    data: bytes
+
+
+class Ledger(Protocol):
+    """What a worker asks of the truth. Each method is one transaction, durable when it returns."""
+
+    async def open_session(self, worker: str) -> str:
+        """Open this worker's session and take over every machine of a dead one; the session's id.
+
+        A machine taken over keeps its session set: it is to be recovered (see `mine`).
+        """
+        ...
+
+    async def mine(self) -> list[str]:
+        """Machines whose session is this one."""
+        ...
+
+    async def waiting(self) -> list[str]:
+        """Machines that have unfinished entries and no session: the sweeper's list, oldest first."""
+        ...
+
+    async def acquire(self, machine: str) -> Hold | None:
+        """Set the session, raise the epoch. None if it is parked, deleted, or held by another live session."""
+        ...
+
+    async def ready(self, hold: Hold) -> None:
+        """The machine is awake: from now on an entry accepted while it is free is started in the same transaction."""
+        ...
+
+    async def behind(self, hold: Hold, position: int) -> list[Entry]:
+        """Started entries with a position above `position`, in order; undone ones too, the caller leaves them out."""
+        ...
+
+    async def start_next(self, hold: Hold) -> Entry | None:
+        """Give the oldest accepted entry a position and mark it started (attempt 1). None if there is none.
+
+        If a started one is unfinished, that one is returned, its attempt as it is.
+        """
+        ...
+
+    async def count_attempt(self, hold: Hold, seq: int, output_offset: int) -> int:
+        """Begin a new attempt at an unfinished instruction that was started before; its number.
+
+        The new attempt inherits the output records before `output_offset`.
+        """
+        ...
+
+    async def append_output(
+        self, hold: Hold, seq: int, attempt: int, records: list[OutputRecord], *, background: bool
+    ) -> None:
+        """Store output, in order, up to the output limit; what is over it is counted, and told at its end."""
+        ...
+
+    async def output_offset(self, hold: Hold, seq: int, attempt: int) -> int:
+        """Bytes of output stored so far for this attempt."""
+        ...
+
+    async def finish(
+        self, hold: Hold, seq: int, attempt: int, result: InstructionResult, *,
+        undone: bool = False, ended_by: EndedBy | None = None, output: list[OutputRecord] | None = None,
+    ) -> None:
+        """Commit a result, and in the same step what output is left. If the seq has one already, that stays."""
+        ...
+
+    async def note_replay(self, hold: Hold, seq: int) -> None:
+        """Remember that a finished instruction was executed again."""
+        ...
+
+    async def undo(self, hold: Hold, seq: int) -> None:
+        """Mark a finished instruction as undone: it killed its process later, and is never replayed."""
+        ...
+
+    async def allot_save(self, hold: Hold) -> tuple[int, str]:
+        """A new generation number and the key under which its object will be stored, registered before it is put."""
+        ...
+
+    async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:
+        """Make it the head if the head is still generation `expected_head`. Idempotent. Raises `HeadMoved`.
+
+        A commit that makes two newer quiescent generations condemns the older ones (never the two newest quiescent).
+        """
+        ...
+
+    async def generations(self, hold: Hold) -> list[Snapshot]:
+        """Snapshots that are not condemned, newest first."""
+        ...
+
+    async def go_back(self, hold: Hold, to: int | None) -> Hold:
+        """Make an older generation (None: the empty interpreter) the head, on a new line. The new hold."""
+        ...
+
+    async def release(self, hold: Hold, head: int, *, draining: bool = False) -> bool:
+        """Put it to sleep: clear the session if the head is `head` and nothing lies behind it.
+
+        Nothing: no unfinished entry and no position above the head's; while draining, entries that are accepted but
+        not started, and the one running in the snapshot, may be there. False, and no change, otherwise.
+        """
+        ...
+
+    async def park(self, hold: Hold, reason: str) -> None:
+        """Give up on it: clear the session and remember why; its entries that are unfinished get an error."""
+        ...
+
+    async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:
+        """Leave a notice for the machine's users. One of the same code that is still unread is replaced."""
+        ...
+
+    async def clear_notices(self, hold: Hold, *codes: str) -> None:
+        """Forget notices: those of these codes, or all."""
+        ...
+
+    async def event(self, machine: str, action: str, **fields: Any) -> None:
+        """Write to the machine's history of events (woke, slept, recovered, died...), for operators."""
+        ...

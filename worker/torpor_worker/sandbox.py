@@ -1,0 +1,168 @@
+"""The seam between machines and what runs them: sandboxes and the conversation with the guest inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+OutputKind = Literal["stdout", "stderr", "display"]
+
+
+class SandboxError(Exception):
+    """A sandbox command failed, or took longer than it may; the message says which and what it printed."""
+
+
+class SandboxDied(SandboxError):
+    """The sandbox, or the interpreter in it, is gone; nothing more will come from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one machine may use."""
+
+    memory_bytes: int
+    processes: int = 256
+    cpu_shares: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A piece of output. `seq` is None for what came before the first instruction."""
+
+    seq: int | None
+    kind: OutputKind
+    data: bytes
+    """Raw bytes of a stream, or the UTF-8 JSON of a MIME bundle (`{"data": {...}, "metadata": {...}}`)."""
+    background: bool
+    """True if it came when no instruction was running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an instruction ended, as the guest saw it. Exactly one of `error` and the value form is meant."""
+
+    seq: int
+    value: str | None = None
+    """The `repr` of the last expression, None for a statement."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """MIME bundle of the value: MIME type to text (binary types in base64)."""
+    error: dict[str, Any] | None = None
+    """`{"name": str, "message": str, "traceback": [line, ...]}`, or None."""
+    runtime_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InterpreterDied:
+    """The user's interpreter ended; the sandbox is of no more use. `seq` ran at that moment, if any did."""
+
+    seq: int | None
+    reason: str
+    """For people: `exit status 3`, `killed by signal 11 (SIGSEGV)`, `used more than its 1024 MiB of memory`."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNotice:
+    """Something the guest repaired or refused, for the machine's notices. `code` is one of a closed list."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxLost:
+    """The sandbox itself is gone (its process ended, its memory limit was exceeded, it stopped answering)."""
+
+    reason: str
+
+
+Event = Output | Result | InterpreterDied | GuestNotice | SandboxLost
+
+
+@dataclass(frozen=True, slots=True)
+class GuestState:
+    """What the guest says of itself on attaching and in answer to a ping."""
+
+    last_position: int
+    """The highest log position received, -1 before the first."""
+    running: int | None
+    """The seq that is running."""
+    background: bool
+    """Whether threads, children or tasks of the user's are alive."""
+
+
+class Sandbox(Protocol):
+    """One sandbox that holds one machine's processes, and the conversation with its guest.
+
+    Every method may raise `SandboxError`. After `SandboxDied`, or an `InterpreterDied` or `SandboxLost` event, only
+    `destroy` is of use. Bytes that come out of the sandbox are hostile: what breaks the protocol is `SandboxLost`.
+    """
+
+    @property
+    def id(self) -> str:
+        """The container id."""
+        ...
+
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+        """Send an instruction. A position that the guest has already seen is ignored by it."""
+        ...
+
+    async def reseed(self, position: int, seed: bytes) -> None:
+        """Give the guest fresh randomness: 32 bytes, mixed into `random`, NumPy's legacy generator and OpenSSL."""
+        ...
+
+    async def interrupt(self, seq: int, *, step: Literal["interrupt", "again", "kill"]) -> None:
+        """Stop what `seq` runs, if it still runs: SIGCONT + SIGINT, SIGINT again, or SIGKILL of the interpreter."""
+        ...
+
+    async def ping(self) -> GuestState:
+        """Ask the guest for its state; answered whatever user code does. Raises `SandboxError` after 5 s."""
+        ...
+
+    async def receive(self) -> Event:
+        """The next event, in order. After `SandboxLost` it raises `SandboxDied`."""
+        ...
+
+    async def acknowledge(self) -> None:
+        """Say that every event received so far is durable, so that the guest may forget it."""
+        ...
+
+    async def pause(self) -> None:
+        """Freeze every process in it; the guest's clock of an instruction must be stopped by the caller."""
+        ...
+
+    async def resume(self) -> None:
+        """Let it run on after `pause`."""
+        ...
+
+    async def checkpoint(self, image: Path) -> None:
+        """Write an image into the new folder `image`, fsynced and its sizes checked, and go on as before."""
+        ...
+
+    def memory_bytes(self) -> int:
+        """What its memory file holds now, in bytes; 0 when it is gone."""
+        ...
+
+    async def destroy(self) -> None:
+        """Kill and remove every trace of it; may be called at any time, twice, and after its death."""
+        ...
+
+
+class SandboxHost(Protocol):
+    """Makes sandboxes on this host."""
+
+    async def start(self, machine: str, limits: Limits) -> Sandbox:
+        """A new sandbox with an empty interpreter, attached and ready for frames."""
+        ...
+
+    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[Sandbox, GuestState]:
+        """A sandbox restored from `image`, attached. Raises `SandboxError`; nothing is left behind then."""
+        ...
+
+    async def remove_leftovers(self) -> int:
+        """Remove sandboxes of an earlier life of this host's data folder; how many there were."""
+        ...
+
+    async def close(self) -> None:
+        """Remove every sandbox made here."""
+        ...
