@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-BASELINE = (
-    # What every 64-bit processor has, by the names of `runsc cpu-features`.
-    "apic clflush cmov cx8 de fpu fxsr ht lm mca mce mmx msr mtrr nx pae pat pge pse pse36 sep sse sse2 syscall tsc vme "
-    # x86-64-v2
-    "cx16 lahf_lm pni popcnt sse4_1 sse4_2 ssse3 "
-    # x86-64-v3 (`abm` is LZCNT)
-    "abm avx avx2 bmi1 bmi2 f16c fma movbe osxsave xsave"
-).split()
-"""The x86-64-v3 level of the psABI, in gVisor's names."""
+_EVERY_64_BIT_PROCESSOR = (
+    "apic clflush cmov cx8 de fpu fxsr ht lm mca mce mmx msr mtrr nx pae pat pge pse pse36 sep sse sse2 syscall tsc vme"
+)
+_LEVEL_2 = "cx16 lahf_lm pni popcnt sse4_1 sse4_2 ssse3"
+_LEVEL_3 = "abm avx avx2 bmi1 bmi2 f16c fma movbe osxsave xsave"
+"""`abm` is LZCNT."""
 
-_LEVEL_3 = frozenset(BASELINE[BASELINE.index("cx16") :])
+BASELINE = frozenset(f"{_EVERY_64_BIT_PROCESSOR} {_LEVEL_2} {_LEVEL_3}".split())
+"""The x86-64-v3 level of the psABI, by the names of `runsc cpu-features`."""
 
 
 def missing_features(host_features: str) -> list[str]:
     """What of x86-64-v3 a host lacks, given the output of `runsc cpu-features` (names joined by commas)."""
-    return sorted(_LEVEL_3 - set(host_features.strip().split(",")))
+    return sorted(set(f"{_LEVEL_2} {_LEVEL_3}".split()) - set(host_features.strip().split(",")))
 
 
 def visible_features(host_features: str) -> list[str]:
     """What sandboxes on this host see: the part of the baseline that the host has. A restore needs all of it."""
-    return sorted(set(BASELINE) & set(host_features.strip().split(",")))
+    return sorted(BASELINE & set(host_features.strip().split(",")))

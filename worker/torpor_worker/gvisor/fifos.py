@@ -17,8 +17,10 @@ class Fifos:
     stdout: Path
 
     @classmethod
-    def make(cls, folder: Path) -> Fifos:
-        """Make both in `folder`, for the owner only."""
+    def make(cls, folder: Path, machine: str) -> Fifos:
+        """Make the new folder of a sandbox, for its owner only, with both and the machine's name for people."""
+        folder.mkdir(mode=0o700)
+        (folder / "machine").write_text(machine)
         fifos = cls(folder / "stdin", folder / "stdout")
         os.mkfifo(fifos.stdin, 0o600)
         os.mkfifo(fifos.stdout, 0o600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 from contextlib import suppress
@@ -31,16 +32,20 @@ _ATTEMPTS = 2
 class GVisorHost:
     """The real `torpor_worker.sandbox.SandboxHost`: every sandbox of one runtime, in one folder of the host's disk.
 
-    `folder` holds `state/` (runsc's), `bundle/` (the spec), `launcher/` (without root) and `machines/ID/` for each
-    sandbox; nothing outside is written but cgroups that bear a name made of the folder's path.
+    `folder` holds `state/` (runsc's), `bundle/` (the spec), `machines/ID/` for each sandbox and, where this process
+    is not root, `launcher/` (unless `launcher_folder` says where else); nothing outside is written but cgroups that
+    bear a name made of the folder's path.
     """
 
-    def __init__(self, runtime: Runtime, folder: Path, *, cgroup_mount: Path = MOUNT) -> None:
+    def __init__(
+        self, runtime: Runtime, folder: Path, *, launcher_folder: Path | None = None, cgroup_mount: Path = MOUNT
+    ) -> None:
         self.runtime = runtime
         self._folder = folder.absolute()
         self._state = self._folder / "state"
         self._bundle = self._folder / "bundle"
         self._machines = self._folder / "machines"
+        self._launcher_folder = launcher_folder or self._folder / "launcher"
         self._cgroup_mount = cgroup_mount
         self._cgroups: Cgroups | None = None
         self._runsc: Runsc | None = None
@@ -71,8 +76,7 @@ class GVisorHost:
         mine = {*self._sandboxes, *self._making}
         processes = await asyncio.to_thread(sandbox_processes, self._state, mine)
         await asyncio.to_thread(kill_processes, processes)
-        containers = set(await runsc.containers()) | {folder.name for folder in self._machines.iterdir()}
-        leftovers = containers - mine
+        leftovers = ({*await runsc.containers(), *os.listdir(self._machines)}) - mine
         for container in leftovers:
             await runsc.delete(container)
             if self._cgroups is not None:
@@ -102,9 +106,7 @@ class GVisorHost:
         sandbox: GVisorSandbox | None = None
         self._making.add(container)
         try:
-            folder.mkdir(mode=0o700)
-            (folder / "machine").write_text(machine)
-            fifos = Fifos.make(folder)
+            fifos = Fifos.make(folder, machine)
             link = GuestLink(fifos.stdin, fifos.stdout)
             await link.open()
             pid = await runsc.create(container, self._bundle, folder, fifos)
@@ -156,7 +158,7 @@ class GVisorHost:
         half = self._bundle / ".config.json"
         half.write_bytes(spec_bytes())
         half.replace(self._bundle / "config.json")
-        prefix = command_prefix(self._folder / "launcher")
+        prefix = command_prefix(self._launcher_folder)
         self._cgroups = None if prefix else Cgroups.find(self._folder, self._cgroup_mount)
         niceness = () if self._cgroups is not None else _NICENESS
         return Runsc(self.runtime.runsc, self.runtime.rootfs.parent, self._state, prefix, niceness)

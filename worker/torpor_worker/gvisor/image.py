@@ -16,6 +16,14 @@ MARGIN_BYTES = 64 * 1024**2
 _PAGE_BYTES = 4096
 
 
+def make_folder(image: Path) -> None:
+    """Make the folder of a new image. Raises `SandboxError`, with nothing changed, if it exists or cannot be made."""
+    try:
+        image.mkdir(mode=0o700)
+    except OSError as error:
+        raise SandboxError(f"Cannot make the image folder {image}: {error.strerror}.") from error
+
+
 def check_room(folder: Path, memory_bytes: int) -> None:
     """Raise `SandboxError` unless the disk of `folder` has room for an image of a sandbox that uses that much."""
     free = shutil.disk_usage(folder).free

@@ -34,13 +34,18 @@ def command_prefix(folder: Path) -> tuple[str, ...]:
     """
     if has_system_privileges(Path("/proc/self/status").read_text()):
         return ()
-    prefix = (str(install_launcher(folder)), *_IN_NAMESPACE)
+    prefix = namespace_prefix(install_launcher(folder))
     problem = namespace_problem(prefix)
     if problem is not None:
         raise SandboxError(
             f"This user cannot make a user namespace with a mount in it: {problem}. Run `torpor doctor`."
         )
     return prefix
+
+
+def namespace_prefix(launcher: Path) -> tuple[str, ...]:
+    """What makes the command behind it run in new user and mount namespaces, as root of the former."""
+    return (str(launcher), *_IN_NAMESPACE)
 
 
 def install_launcher(folder: Path) -> Path:

@@ -109,10 +109,7 @@ class GVisorSandbox:
         """Write an image into the new folder `image`; on failure nothing of it stays and the sandbox goes on."""
         async with self._commands:
             self._check_alive()
-            try:
-                image.mkdir(mode=0o700)
-            except OSError as error:
-                raise SandboxError(f"Cannot make the image folder {image}: {error.strerror}.") from error
+            images.make_folder(image)
             try:
                 images.check_room(image, self.memory_bytes())
                 await self._runsc.checkpoint(self.id, image)
