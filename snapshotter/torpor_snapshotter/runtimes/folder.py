@@ -58,7 +58,9 @@ def verify(runtime: Runtime) -> None:
     """Read both files and compare. Raises `WrongDigest` if one is not what `runtime.json` says."""
     for path, expected in ((runtime.runsc, runtime.runsc_sha256), (runtime.rootfs, runtime.rootfs_sha256)):
         if file_sha256(path) != expected:
-            raise WrongDigest(f"{path} is damaged: its SHA-256 is not {expected}. Delete its folder and build it again.")
+            raise WrongDigest(
+                f"{path} is damaged: its SHA-256 is not {expected}. Delete its folder and build it again."
+            )
 
 
 def file_sha256(path: Path) -> str:
