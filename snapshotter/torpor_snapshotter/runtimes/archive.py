@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from pathlib import Path
 from typing import IO
 
 from torpor_snapshotter.runtime import Runtime
 from torpor_snapshotter.runtimes.errors import RuntimeProblem, WrongDigest
-from torpor_snapshotter.runtimes.folder import exclusive, file_sha256, publish
+from torpor_snapshotter.runtimes.folder import exclusive, file_sha256, installed, publish
 from torpor_snapshotter.runtimes.progress import Report
 
 _MEMBERS = ("runtime.json", "runsc", "rootfs.erofs")
@@ -39,14 +40,18 @@ def import_runtime(data_dir: Path, archive: Path, report: Report) -> Runtime:
         try:
             with tarfile.open(archive, "r:") as tar:
                 facts = json.loads(_read_description(tar))
+                for have in installed(data_dir):
+                    if (have.runsc_sha256, have.rootfs_sha256) == (facts["runsc_sha256"], facts["rootfs_sha256"]):
+                        return have
+                version, locked_series = _plain(facts["runsc_version"]), _plain(facts["built_for"])
                 for name in _MEMBERS[1:]:
                     _extract(tar, name, work / name)
-        except (OSError, tarfile.TarError, ValueError) as error:
+        except (OSError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
             raise RuntimeProblem(f"{archive} is not a runtime made by `torpor runtime export`: {error}") from error
         for name, key in (("runsc", "runsc_sha256"), ("rootfs.erofs", "rootfs_sha256")):
-            if file_sha256(work / name) != facts.get(key):
+            if file_sha256(work / name) != facts[key]:
                 raise WrongDigest(f"{name} in {archive} has another SHA-256 than the archive says: refused.")
-        runtime = publish(data_dir, work / "runsc", work / "rootfs.erofs", str(facts["runsc_version"]))
+        runtime = publish(data_dir, work / "runsc", work / "rootfs.erofs", version, locked_series)
     report(task, 1)
     return runtime
 
@@ -67,6 +72,13 @@ def _extract(tar: tarfile.TarFile, name: str, place: Path) -> None:
     with place.open("xb") as out:
         while chunk := content.read(1 << 20):
             out.write(chunk)
+
+
+def _plain(name: object) -> str:
+    """`name`, which becomes part of a folder's name."""
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,100}", name):
+        raise ValueError(f"{name!r} is not a version")
+    return name
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

@@ -13,7 +13,7 @@ from typing import Any
 from torpor_snapshotter.runtime import Runtime
 from torpor_snapshotter.runtimes.download import fetch, fetch_packages
 from torpor_snapshotter.runtimes.errors import NotOnMirror, RuntimeProblem, WrongDigest
-from torpor_snapshotter.runtimes.folder import exclusive, file_sha256, installed, publish, runtimes_dir
+from torpor_snapshotter.runtimes.folder import built_for, exclusive, file_sha256, installed, publish, runtimes_dir
 from torpor_snapshotter.runtimes.index import read_index
 from torpor_snapshotter.runtimes.lock import Package, RuntimeLock, load_lock
 from torpor_snapshotter.runtimes.mirror import choose_mirror
@@ -54,15 +54,19 @@ def build(data_dir: Path, settings: BuildSettings, report: Report, lock: Runtime
     with exclusive(data_dir) as work:
         report("Waiting for another build to end", 1)
         have = installed(data_dir)
-        if settings.runsc is None and any(runtime.series == lock.series for runtime in have):
-            return Built(next(runtime for runtime in have if runtime.series == lock.series))
+        wanted_runsc = file_sha256(settings.runsc) if settings.runsc else lock.runsc_sha256
+        for runtime in reversed(have):
+            if runtime.runsc_sha256 == wanted_runsc and lock.series in (runtime.series, built_for(runtime)):
+                return Built(runtime)
         free_bytes = shutil.disk_usage(work).free
         if free_bytes < _NEEDED_BYTES:
             raise RuntimeProblem(
                 f"{data_dir} has {free_bytes >> 20} MiB free; a build needs {_NEEDED_BYTES >> 20} MiB."
             )
         files = _build_both(lock, settings, have, work, report)
-        runtime = publish(data_dir, files.runsc, files.rootfs, files.runsc_version)
+        runtime = publish(
+            data_dir, files.runsc, files.rootfs, files.runsc_version, lock.series if lock.rootfs_sha256 else None
+        )
     if not files.notices:
         shutil.rmtree(_downloads_dir(data_dir), ignore_errors=True)
     return Built(runtime, files.notices)

@@ -58,6 +58,8 @@ _LINKS = {
     "usr/bin/sh": "dash",
     "usr/bin/which": "which.debianutils",
     "etc/localtime": "/usr/share/zoneinfo/Etc/UTC",
+    "usr/lib/ssl/cert.pem": "/etc/ssl/certs/ca-certificates.crt",
+    "usr/lib/ssl/certs": "/etc/ssl/certs",
     "var/run": "/run",
 }
 _FOLDERS = {
