@@ -14,6 +14,7 @@ from typing import Final
 from torpor_snapshotter.frame import (
     CHUNK_BYTES,
     DIGEST_BYTES,
+    FORMAT_VERSION,
     FRAME_HEADER,
     LONGEST_MANIFEST_BYTES,
     MAGIC,
@@ -23,9 +24,11 @@ from torpor_snapshotter.frame import (
     check_frame,
     chunk_digest,
     decode_chunk,
+    end_body,
     file_digest,
+    object_header,
 )
-from torpor_snapshotter.manifest import FORMAT_VERSION, BadManifest, Manifest
+from torpor_snapshotter.manifest import BadManifest, Manifest
 from torpor_snapshotter.object_reader import EndOfObject, ObjectReader
 from torpor_snapshotter.store import DamagedObject, ObjectStore
 
@@ -51,7 +54,8 @@ async def decode(store: ObjectStore, key: str, sha256: str, into: Path, executor
 
 
 async def _decode(reader: ObjectReader, sha256: str, into: Path, executor: Executor) -> Manifest:
-    manifest = await _read_manifest(reader)
+    content = await _read_manifest(reader)
+    manifest = Manifest.from_json(content)
     files = [_FileInTheMaking(into / file.name, file.size_bytes) for file in manifest.files]
     in_hand: deque[asyncio.Future[None]] = deque()
     last = (-1, -1)
@@ -79,20 +83,20 @@ async def _decode(reader: ObjectReader, sha256: str, into: Path, executor: Execu
         for future in in_hand:
             future.cancel()
     await reader.expect_end()
-    if header.chunk_number != frames or body != b"".join(file.digest() for file in files):
-        raise BadFrame("its files are not those that were written")
+    if header.chunk_number != frames or body != end_body(object_header(content), [file.digest() for file in files]):
+        raise BadFrame("its files or its manifest are not those that were written")
     if reader.sha256() != sha256:
         raise BadFrame("its SHA-256 is not that of the object that was written")
     return manifest
 
 
-async def _read_manifest(reader: ObjectReader) -> Manifest:
+async def _read_manifest(reader: ObjectReader) -> bytes:
     magic, version, length = OBJECT_HEADER.unpack(await reader.take(OBJECT_HEADER.size))
     if magic != MAGIC:
         raise BadFrame("it does not begin as a snapshot does")
     if version != FORMAT_VERSION or length > LONGEST_MANIFEST_BYTES:
         raise BadFrame(f"format version {version} is not read here")
-    return Manifest.from_json(await reader.take(length))
+    return await reader.take(length)
 
 
 class _FileInTheMaking:

@@ -12,15 +12,15 @@ from typing import Final
 from torpor_snapshotter.frame import (
     CHUNK_BYTES,
     LONGEST_MANIFEST_BYTES,
-    MAGIC,
-    OBJECT_HEADER,
     EncodedChunk,
     encode_chunk,
+    end_body,
     end_frame,
     file_digest,
+    object_header,
 )
 from torpor_snapshotter.image import BadImage, read_chunk
-from torpor_snapshotter.manifest import FORMAT_VERSION, Manifest
+from torpor_snapshotter.manifest import Manifest
 
 _CHUNKS_IN_HAND: Final = 4
 
@@ -34,7 +34,8 @@ async def encode(image: Path, manifest: Manifest, executor: Executor) -> AsyncGe
     content = manifest.to_json()
     if len(content) > LONGEST_MANIFEST_BYTES:
         raise BadImage(f"The fields of a snapshot take {len(content)} bytes; {LONGEST_MANIFEST_BYTES} are allowed.")
-    yield OBJECT_HEADER.pack(MAGIC, FORMAT_VERSION, len(content)) + content
+    header = object_header(content)
+    yield header
     frames = 0
     file_digests: list[bytes] = []
     for file_number, file in enumerate(manifest.files):
@@ -45,7 +46,7 @@ async def encode(image: Path, manifest: Manifest, executor: Executor) -> AsyncGe
                 frames += 1
                 yield chunk.frame
         file_digests.append(file_digest(chunk_digests))
-    yield end_frame(frames, file_digests)
+    yield end_frame(frames, end_body(header, file_digests))
 
 
 async def _encode_file(

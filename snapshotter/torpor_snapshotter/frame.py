@@ -16,6 +16,7 @@ from blake3 import blake3
 
 PAGE_BYTES: Final = 4096
 CHUNK_BYTES: Final = 4 << 20
+FORMAT_VERSION: Final = 0
 MAGIC: Final = b"TORPSNAP"
 OBJECT_HEADER: Final = struct.Struct("<8sHI")
 """Magic, format version, length of the manifest."""
@@ -46,7 +47,7 @@ class FrameHeader:
 
     @property
     def is_end(self) -> bool:
-        """Whether it is the end: its `chunk_number` counts the frames, its body is the digests of the files."""
+        """Whether it is the end: its `chunk_number` counts the frames, its body is that of `end_body`."""
         return self.file_number == END_FILE_NUMBER
 
     def to_bytes(self) -> bytes:
@@ -90,9 +91,18 @@ def encode_chunk(file_number: int, chunk_number: int, chunk: bytes) -> EncodedCh
     return EncodedChunk(_frame(FrameHeader(file_number, chunk_number, len(chunk), len(body)), body), digest)
 
 
-def end_frame(frames: int, file_digests: list[bytes]) -> bytes:
-    """What follows the last of `frames` frames."""
-    body = b"".join(file_digests)
+def object_header(manifest: bytes) -> bytes:
+    """The beginning of an object."""
+    return OBJECT_HEADER.pack(MAGIC, FORMAT_VERSION, len(manifest)) + manifest
+
+
+def end_body(header: bytes, file_digests: list[bytes]) -> bytes:
+    """What the end says of everything before it: digests of the header with its manifest, and of the files."""
+    return blake3(header).digest() + b"".join(file_digests)
+
+
+def end_frame(frames: int, body: bytes) -> bytes:
+    """What follows the last of `frames` frames; see `end_body`."""
     return _frame(FrameHeader(END_FILE_NUMBER, frames, 0, len(body)), body)
 
 

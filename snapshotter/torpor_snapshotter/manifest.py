@@ -6,12 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-FORMAT_VERSION: Final = 0
 _LONGEST_NAME: Final = 255
 
 
 class BadManifest(ValueError):
-    """The bytes are no manifest of a version that is read here."""
+    """The bytes are no manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Manifest:
     def to_json(self) -> bytes:
         """UTF-8 JSON, the same for equal manifests."""
         files = [{"name": file.name, "size_bytes": file.size_bytes} for file in self.files]
-        content = {"format_version": FORMAT_VERSION, "files": files, "fields": self.fields}
+        content = {"files": files, "fields": self.fields}
         return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
     @classmethod
@@ -46,9 +45,6 @@ class Manifest:
         """The manifest in `data`. Raises `BadManifest`."""
         try:
             content = json.loads(data)
-            version = content["format_version"]
-            if version != FORMAT_VERSION:
-                raise BadManifest(f"format version {version} is not read here")
             files = tuple(ImageFile(file["name"], file["size_bytes"]) for file in content["files"])
             fields = content["fields"]
         except (ValueError, KeyError, TypeError) as error:

@@ -171,7 +171,7 @@ def _write_marker(folder: Path) -> None:
 def _trusted_bytes(folder: Path) -> int | None:
     """The size of an image that an earlier process left whole; None if it did not."""
     try:
-        sizes = json.loads((folder / _MARKER).read_text())
+        sizes: dict[str, int] = json.loads((folder / _MARKER).read_text())
         if not folder.name.isdecimal() or sizes != _file_sizes(folder / "image"):
             return None
         return sum(sizes.values())

@@ -174,9 +174,7 @@ class SnapshotterProcess:
                 async with asyncio.timeout_at(deadline):
                     await self._up.wait()
             except TimeoutError:
-                raise SnapshotterError(
-                    "The snapshotter process does not come up; what it said is in the log."
-                ) from None
+                raise SnapshotterError("The snapshotter process does not come up; its reason is in the log.") from None
         if self._closing or self._keeper is None:
             raise SnapshotterError("The snapshotter is closed.", retryable=False)
 
@@ -197,7 +195,7 @@ class SnapshotterProcess:
         try:
             with theirs:
                 process = self._process = await asyncio.create_subprocess_exec(
-                    *self._command(theirs.fileno()),
+                    *_command(self._store_url, theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
@@ -220,9 +218,10 @@ class SnapshotterProcess:
                 await _wait_or_kill(process)
         return answered
 
-    def _command(self, socket_fd: int) -> list[str]:
-        flags = {"--socket-fd": socket_fd, "--parent-pid": os.getpid(), "--store-url": self._store_url}
-        return [sys.executable, "-P", "-m", "torpor_snapshotter", *(f"{flag}={value}" for flag, value in flags.items())]
+
+def _command(store_url: str, socket_fd: int) -> list[str]:
+    flags = {"--socket-fd": socket_fd, "--parent-pid": os.getpid(), "--store-url": store_url}
+    return [sys.executable, "-P", "-m", "torpor_snapshotter", *(f"{flag}={value}" for flag, value in flags.items())]
 
 
 def _note(pending: _Request, message: dict[str, Any]) -> None:
