@@ -140,16 +140,23 @@ class LocalImages:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found: list[tuple[float, tuple[str, int], _Local]] = []
         for machine in self._folder.iterdir():
-            for folder in machine.iterdir():
+            for folder in machine.iterdir() if machine.is_dir() else ():
                 size_bytes = _trusted_bytes(folder)
                 if size_bytes is None:
-                    shutil.rmtree(folder)
+                    _remove_whatever(folder)
                 else:
                     last_use = (folder / _MARKER).stat().st_mtime
                     found.append((last_use, (machine.name, int(folder.name)), _Local(folder, size_bytes, stored=True)))
-            if not any(machine.iterdir()):
-                machine.rmdir()
+            if not any(key[0] == machine.name for _, key, _ in found):
+                _remove_whatever(machine)
         self._images = {key: image for _, key, image in sorted(found, key=lambda entry: entry[0])}
+
+
+def _remove_whatever(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _file_sizes(image: Path) -> dict[str, int]:
