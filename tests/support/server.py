@@ -143,8 +143,9 @@ class ServerProcess:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                named = any(str(self.data_dir) in argument for argument in process.cmdline())
-                if named and process.status() != psutil.STATUS_ZOMBIE and process.pid != self._own_pid:
+                # Every process of gVisor's, the sandbox itself included, carries its folder of states.
+                named = any(argument.startswith(f"--root={self.data_dir}/") for argument in process.cmdline())
+                if named and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 
@@ -154,10 +155,6 @@ class ServerProcess:
         headers = {"Authorization": f"Bearer {self.api_key}"}
         with httpx2.Client(base_url=self.url, headers=headers, timeout=seconds) as client:
             yield client
-
-    @property
-    def _own_pid(self) -> int | None:
-        return self._process.pid if self._process else None
 
     @property
     def _log_path(self) -> Path:
