@@ -10,6 +10,7 @@ import httpx2
 from . import _calls, _http
 from ._async_connection import AsyncConnection
 from ._async_machine import AsyncMachine
+from ._calls import UNSET, Unset
 from ._config import load_config
 from ._models import Account, MachineList, NewMachine, RunAnswer
 from ._result import Result, result_of_answer
@@ -51,14 +52,14 @@ class AsyncClient:
         *,
         tags: Mapping[str, str] | None = None,
         memory_mb: int | None = None,
-        idle_seconds: float | None = None,
+        idle_seconds: float | Unset | None = UNSET,
     ) -> AsyncMachine:
         """A new machine, which is there until it is deleted.
 
         Args:
             tags: Words of your own to find it by, such as `{"user": "42"}`.
             memory_mb: The memory it may use; the server's default is 1024.
-            idle_seconds: After so long without work it falls asleep; the next call wakes it.
+            idle_seconds: After so long without work it falls asleep; None: it stays awake. The server's default is 60.
         """
         call = _calls.new_machine(tags, memory_mb, idle_seconds)
         return self.machine(_http.parsed(await self._connection.send(call), NewMachine).machine_name)

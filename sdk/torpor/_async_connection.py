@@ -63,6 +63,7 @@ class AsyncConnection:
                         response.status_code, _http.error_body(response), _http.retry_after(response)
                     )
                     if delay is None:
+                        state.opened(response.headers)
                         async for piece in response.aiter_raw():
                             for event in state.feed(piece):
                                 attempts.progress()

@@ -20,14 +20,14 @@ class AsyncRunStream:
     does not end the instruction.
     """
 
-    def __init__(self, connection: AsyncConnection, state: StreamState) -> None:
+    def __init__(self, connection: AsyncConnection, state: StreamState, *, to_the_end: bool = False) -> None:
         self._connection = connection
         self._state = state
-        self._events = connection.follow(state)
+        self._events = connection.follow(state, to_the_end=to_the_end)
 
     @property
-    def machine_name(self) -> str:
-        """The machine that it runs on."""
+    def machine_name(self) -> str | None:
+        """The machine that it runs on; None until the server has said it, if it is a new one."""
         return self._state.machine_name
 
     @property
@@ -126,8 +126,11 @@ class AsyncMachine:
         return AsyncRunStream(self._connection, StreamState(self.name, call=call))
 
     def attach(self, seq: int) -> AsyncRunStream:
-        """Follow an instruction that was started elsewhere, or read again one that is finished, from its beginning."""
-        return AsyncRunStream(self._connection, StreamState(self.name, seq=seq))
+        """Follow an instruction that was started elsewhere, or read again one that is finished, from its beginning.
+
+        Output from the background that came after its result follows behind that.
+        """
+        return AsyncRunStream(self._connection, StreamState(self.name, seq=seq), to_the_end=True)
 
     async def interrupt(self, seq: int | None = None) -> bool:
         """Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted."""

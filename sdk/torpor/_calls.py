@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,19 @@ GRACE_SECONDS = 30.0
 """Waking, the steps that end an instruction, and the way back."""
 QUIET_STREAM_SECONDS = 90.0
 """A stream that says nothing for so long is opened again; the server keeps it alive far more often."""
+
+
+class Unset(enum.Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = Unset.UNSET
+"""An argument that was not given, where None means something."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +76,12 @@ def whoami() -> Call:
     return _get("/v1/whoami")
 
 
-def new_machine(tags: Mapping[str, str] | None, memory_mb: int | None, idle_seconds: float | None) -> Call:
-    """A new machine."""
-    return _post(
-        "/v1/machine/new",
-        {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, "idle_seconds": idle_seconds},
-    )
+def new_machine(tags: Mapping[str, str] | None, memory_mb: int | None, idle_seconds: float | Unset | None) -> Call:
+    """A new machine. `idle_seconds` None is said to the server: it means never."""
+    call = _post("/v1/machine/new", {"tags": dict(tags) if tags else None, "memory_mb": memory_mb})
+    if idle_seconds is not UNSET:
+        call = replace(call, body={**(call.body or {}), "idle_seconds": idle_seconds})
+    return call
 
 
 def list_machines(tags: Mapping[str, str] | None) -> Call:

@@ -8,6 +8,7 @@ from types import TracebackType
 import httpx2
 
 from . import _calls, _http
+from ._calls import UNSET, Unset
 from ._config import load_config
 from ._connection import Connection
 from ._machine import Machine
@@ -54,14 +55,14 @@ class Client:
         *,
         tags: Mapping[str, str] | None = None,
         memory_mb: int | None = None,
-        idle_seconds: float | None = None,
+        idle_seconds: float | Unset | None = UNSET,
     ) -> Machine:
         """A new machine, which is there until it is deleted.
 
         Args:
             tags: Words of your own to find it by, such as `{"user": "42"}`.
             memory_mb: The memory it may use; the server's default is 1024.
-            idle_seconds: After so long without work it falls asleep; the next call wakes it.
+            idle_seconds: After so long without work it falls asleep; None: it stays awake. The server's default is 60.
         """
         call = _calls.new_machine(tags, memory_mb, idle_seconds)
         return self.machine(_http.parsed(self._connection.send(call), NewMachine).machine_name)

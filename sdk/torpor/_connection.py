@@ -63,6 +63,7 @@ class Connection:
                         response.status_code, _http.error_body(response), _http.retry_after(response)
                     )
                     if delay is None:
+                        state.opened(response.headers)
                         for piece in response.iter_raw():
                             for event in state.feed(piece):
                                 attempts.progress()

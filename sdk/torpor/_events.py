@@ -81,6 +81,7 @@ class Finished:
     """It is finished. `result` holds `value` or `error`, `data`, `error_detail`, `runtime_ms`, as stored."""
 
     result: dict[str, Any]
+    timings: dict[str, Any] = field(default_factory=dict)
     id: str | None = None
     type: Literal["result"] = "result"
 

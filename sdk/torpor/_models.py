@@ -99,7 +99,7 @@ class RunAnswer(Record):
 
     instruction_seq: int
     result: dict[str, Any]
-    machine_name: str | None = None
+    machine_name: str | None = Field(default=None, validation_alias=AliasChoices("machine_name", "machine"))
     events: tuple[dict[str, Any], ...] = ()
     notices: tuple[Notice, ...] = ()
     timings: dict[str, Any] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from . import _calls
 from ._calls import Call
@@ -19,7 +19,7 @@ class StreamState:
     its idempotency key; from then on the stream goes on behind the last event that came.
     """
 
-    def __init__(self, machine_name: str, *, call: Call | None = None, seq: int | None = None) -> None:
+    def __init__(self, machine_name: str | None, *, call: Call | None = None, seq: int | None = None) -> None:
         if call is None and seq is None:
             raise ValueError("Either a call or a number.")
         self.machine_name = machine_name
@@ -35,18 +35,22 @@ class StreamState:
     def next_call(self) -> Call:
         """What the next connection asks for."""
         self._lines = JsonLines()
-        if self.seq is not None:
+        if self.machine_name is not None and self.seq is not None:
             return _calls.events(self.machine_name, self.seq, self._last_id)
         if self._call is None:
             raise ValueError("Nothing to ask for.")
         return self._call
 
+    def opened(self, headers: Mapping[str, str]) -> None:
+        """A connection was answered: its headers name the machine and the instruction."""
+        self.machine_name = headers.get("Torpor-Machine", self.machine_name)
+        seq = headers.get("Torpor-Instruction-Seq", "")
+        if seq.isdigit():
+            self.seq = int(seq)
+
     def feed(self, piece: bytes) -> Iterator[Event]:
         """The events that these bytes complete."""
         for fields in self._lines.feed(piece):
-            seq = fields.get("instruction_seq")
-            if isinstance(seq, int):
-                self.seq = seq
             event = parse_event(fields)
             if event is None:
                 continue
@@ -68,6 +72,8 @@ class StreamState:
 
     def result(self) -> Result:
         """The result, once it is `finished`."""
-        if self.finished is None or self.seq is None:
+        if self.finished is None or self.machine_name is None or self.seq is None:
             raise ProtocolError("The stream ended without a result.")
-        return make_result(self.machine_name, self.seq, self.finished.result, self.events)
+        return make_result(
+            self.machine_name, self.seq, self.finished.result, self.events, timings=self.finished.timings
+        )
