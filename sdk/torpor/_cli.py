@@ -22,17 +22,22 @@ TROUBLE = 3
 _ORDER = ("new", "run", "repl", "ls", "show", "log", "interrupt", "sleep", "rm", "whoami", "serve", "doctor", "runtime")
 
 
+def installed() -> dict[str, EntryPoint]:
+    """The commands of all installed distributions, not loaded yet."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
 class Commands(TyperGroup):
     """The commands that are installed. A broken one says why, and leaves the others alone."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of all commands, the daily ones first."""
-        names = {entry.name for entry in entry_points(group=GROUP)}
+        names = installed().keys()
         return [name for name in _ORDER if name in names] + sorted(names - set(_ORDER))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Load one command; None if there is none of this name."""
-        found = next(iter(entry_points(group=GROUP, name=cmd_name)), None)
+        found = installed().get(cmd_name)
         return None if found is None else _load(found)
 
     def invoke(self, ctx: Any) -> Any:

@@ -27,6 +27,7 @@ class Interrupts:
         self._machine = machine
         self._stream = stream
         self._over = threading.Event()
+        self._sender: threading.Thread | None = None
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -34,6 +35,8 @@ class Interrupts:
         before = signal.signal(signal.SIGINT, self._press)
         try:
             yield
+            if self._sender is not None:
+                self._sender.join()
         finally:
             self._over.set()
             signal.signal(signal.SIGINT, before)
@@ -42,7 +45,8 @@ class Interrupts:
         self.pressed += 1
         if self.pressed > 1:
             raise KeyboardInterrupt
-        threading.Thread(target=self._interrupt, name="interrupt", daemon=True).start()
+        self._sender = threading.Thread(target=self._interrupt, name="interrupt", daemon=True)
+        self._sender.start()
 
     def _interrupt(self) -> None:
         while self._stream.seq is None:
@@ -52,6 +56,9 @@ class Interrupts:
             self._machine.interrupt(self._stream.seq)
         except TorporError as error:
             note(f"\ntorpor: {error.message}")
+        except RuntimeError:  # the user left at a second Ctrl-C, and the client is closed
+            if not self._over.is_set():
+                raise
 
 
 class Screen:
