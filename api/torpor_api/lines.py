@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-Stream = Literal["stdout", "stderr"]
-STREAMS: tuple[Stream, ...] = ("stdout", "stderr")
+STREAMS = ("stdout", "stderr")
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """One line of output; `seq` counts from 0 per instruction over both streams."""
 
-    stream: Stream
+    stream: str
+    """stdout or stderr."""
     data: str
     seq: int
 
@@ -29,11 +28,11 @@ class LineSplitter:
     """
 
     def __init__(self) -> None:
-        self._pieces: dict[Stream, list[bytes]] = {stream: [] for stream in STREAMS}
-        self._last: Stream = "stdout"
+        self._pieces: dict[str, list[bytes]] = {stream: [] for stream in STREAMS}
+        self._last = "stdout"
         self._next_seq = 0
 
-    def feed(self, stream: Stream, data: bytes) -> list[Chunk]:
+    def feed(self, stream: str, data: bytes) -> list[Chunk]:
         """The lines that `data` completes."""
         self._last = stream
         *whole, rest = data.split(b"\n")
@@ -54,7 +53,7 @@ class LineSplitter:
             chunks.append(self._take("stderr"))
         return chunks
 
-    def _take(self, stream: Stream) -> Chunk:
+    def _take(self, stream: str) -> Chunk:
         line = b"".join(self._pieces[stream])
         self._pieces[stream] = []
         chunk = Chunk(stream, line.decode("utf-8", "replace"), self._next_seq)
