@@ -79,7 +79,9 @@ class Config(BaseSettings):
 
     listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8000"
     """Where the API listens."""
-    data_dir: Path = Field(default_factory=default_data_dir)
+    data_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
+        default_factory=default_data_dir
+    )
     """The folder that holds the database, the store, runtimes and local images."""
     database_url: Annotated[str | None, AfterValidator(_sqlite_only)] = None
     """The ledger's database; by default `torpor.db` in the data folder."""
@@ -111,6 +113,16 @@ class Config(BaseSettings):
         if self.memory_total is not None and self.memory_total < self.memory_per_machine:
             raise ValueError("TORPOR_MEMORY_TOTAL must not be less than TORPOR_MEMORY_PER_MACHINE")
         return self
+
+    @property
+    def database(self) -> str:
+        """The ledger's URL."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'torpor.db'}"
+
+    @property
+    def store(self) -> str:
+        """The store's URL."""
+        return self.store_url or (self.data_dir / "store").as_uri()
 
     @property
     def memory_total_bytes(self) -> int:
