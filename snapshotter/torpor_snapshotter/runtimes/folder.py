@@ -58,7 +58,9 @@ def verify(runtime: Runtime) -> None:
     """Read both files and compare. Raises `WrongDigest` if one is not what `runtime.json` says."""
     for path, expected in ((runtime.runsc, runtime.runsc_sha256), (runtime.rootfs, runtime.rootfs_sha256)):
         if file_sha256(path) != expected:
-            raise WrongDigest(f"{path} is damaged: its SHA-256 is not {expected}. Delete its folder and build it again.")
+            raise WrongDigest(
+                f"{path} is damaged: its SHA-256 is not {expected}. Delete its folder and build it again."
+            )
 
 
 def file_sha256(path: Path) -> str:
@@ -87,35 +89,49 @@ def exclusive(data_dir: Path) -> Iterator[Path]:
             _remove(new)
 
 
-def publish(data_dir: Path, runsc: Path, rootfs: Path, runsc_version: str) -> Runtime:
+def built_for(runtime: Runtime) -> str:
+    """The series of the lock that it was built from; not its own where the mirror had dropped a locked package."""
+    facts = json.loads((runtime.runsc.parent / "runtime.json").read_text())
+    return str(facts.get("built_for", runtime.series))
+
+
+def publish(data_dir: Path, runsc: Path, rootfs: Path, runsc_version: str, locked_series: str | None) -> Runtime:
     """Move two finished files on the data folder's file system into their place, for good.
 
-    Call it while holding `exclusive`. Until its last step, a rename, nobody sees the runtime.
+    Call it while holding `exclusive`. Until its last step, a rename, nobody sees the runtime. One of the same series
+    with another binary (a rebuild with the same stamp) is replaced.
     """
-    rootfs_sha256 = file_sha256(rootfs)
-    runtime_facts = {
-        "series": series_name(runsc_version, rootfs_sha256),
+    rootfs_sha256, runsc_sha256 = file_sha256(rootfs), file_sha256(runsc)
+    series = series_name(runsc_version, rootfs_sha256)
+    for runtime in installed(data_dir):
+        if runtime.series == series and runtime.runsc_sha256 == runsc_sha256:
+            return runtime
+    facts = {
+        "series": series,
         "runsc_version": runsc_version,
-        "runsc_sha256": file_sha256(runsc),
+        "runsc_sha256": runsc_sha256,
         "rootfs_sha256": rootfs_sha256,
+        "built_for": locked_series or series,
     }
-    series = runtime_facts["series"]
-    if not any(runtime.series == series for runtime in installed(data_dir)):
-        half_made = runtimes_dir(data_dir) / f"{HALF_MADE_PREFIX}{series}"
-        half_made.mkdir()
-        for source, name, mode in ((runsc, "runsc", 0o755), (rootfs, "rootfs.erofs", 0o644)):
-            source.chmod(mode)
-            _sync(source)
-            source.rename(half_made / name)
-        manifest = half_made / "runtime.json"
-        manifest.write_text(json.dumps(runtime_facts, indent=2) + "\n")
-        _sync(manifest)
-        _sync(half_made)
-        half_made.chmod(0o755)
-        place = runtimes_dir(data_dir) / series
-        _remove(place)
-        half_made.rename(place)
-        _sync(runtimes_dir(data_dir))
+    folder = runtimes_dir(data_dir)
+    half_made = folder / f"{HALF_MADE_PREFIX}{series}"
+    half_made.mkdir()
+    half_made.chmod(0o755)
+    for source, name, mode in ((runsc, "runsc", 0o755), (rootfs, "rootfs.erofs", 0o644)):
+        source.chmod(mode)
+        _sync(source)
+        source.rename(half_made / name)
+    manifest = half_made / "runtime.json"
+    manifest.write_text(json.dumps(facts, indent=2) + "\n")
+    manifest.chmod(0o644)
+    _sync(manifest)
+    _sync(half_made)
+    place, replaced = folder / series, folder / f"{HALF_MADE_PREFIX}replaced"
+    if place.exists():
+        place.rename(replaced)
+    half_made.rename(place)
+    _sync(folder)
+    _remove(replaced)
     return next(runtime for runtime in installed(data_dir) if runtime.series == series)
 
 

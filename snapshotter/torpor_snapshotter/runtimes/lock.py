@@ -40,6 +40,10 @@ class RuntimeLock:
     runsc_sha256: str
     suite: str
     rootfs_sha256: str
+    wanted_packages: tuple[str, ...]
+    without_packages: tuple[str, ...]
+    """Needed by some package, but not in a sandbox."""
+    wanted_tools: tuple[str, ...]
     packages: tuple[Package, ...]
     """What the root file system consists of."""
     tools: tuple[Package, ...]
@@ -69,6 +73,9 @@ def parse_lock(text: str) -> RuntimeLock:
                 "packages": tuple(Package(**entry) for entry in facts["packages"]),
                 "tools": tuple(Package(**entry) for entry in facts["tools"]),
                 "requirements": tuple(facts["requirements"]),
+                "wanted_packages": tuple(facts["wanted_packages"]),
+                "without_packages": tuple(facts["without_packages"]),
+                "wanted_tools": tuple(facts["wanted_tools"]),
                 "wheels": tuple(Wheel(**entry) for entry in facts["wheels"]),
             }
         )
