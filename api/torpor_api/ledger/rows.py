@@ -106,6 +106,8 @@ class OutputPage:
     """The instruction has its result, so that no foreground output will follow what is stored."""
     truncated_bytes: int
     """Output over the limit that was not stored; it belongs behind the last foreground record."""
+    background_truncated_bytes: int
+    """The same of background output; it belongs behind the last record."""
     restarted_from: int | None
     """The reader's attempt was given up, and what it had read from this offset on is void; the page begins there."""
     background_from: int | None
