@@ -17,8 +17,8 @@ def idempotency_of(key: str | None, method: str, path: str, body_sha256: str) ->
     """The idempotency of a request, None if it carries no key. Raises `InvalidRequest`."""
     if key is None:
         return None
-    if len(key) > KEY_LIMIT or not key.isascii() or not key.isprintable():
-        raise InvalidRequest(f"Idempotency-Key: write at most {KEY_LIMIT} visible ASCII characters.")
+    if not 1 <= len(key) <= KEY_LIMIT or not key.isascii() or not key.isprintable():
+        raise InvalidRequest(f"Idempotency-Key: write 1 to {KEY_LIMIT} visible ASCII characters.")
     return Idempotency(key=key, method=method, path=path, body_sha256=body_sha256)
 
 

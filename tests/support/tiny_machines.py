@@ -34,6 +34,10 @@ class TinyMachines:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def hold(self, machine: str) -> Hold:
+        """The right to an awake machine."""
+        return self._holds[machine]
+
     async def deliver(self, machine: str, entry: Entry | None) -> None:
         task = asyncio.create_task(self._work(machine))
         self._tasks.add(task)

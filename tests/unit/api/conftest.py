@@ -12,8 +12,9 @@ from starlette.types import ASGIApp
 from torpor_api.app import create_app
 from torpor_api.config import Config
 from torpor_api.ledger import SqlLedger
-from torpor_api.server import bind, make_server, url_of
+from torpor_api.server import Server, bind, make_server, url_of
 from torpor_api.services import Services
+from torpor_api.websocket_protocol import QuietWebSocketProtocol
 
 from tests.support.tiny_machines import TinyMachines
 
@@ -29,6 +30,19 @@ class Api:
     app: ASGIApp
     services: Services
     client: httpx2.AsyncClient
+    machines: TinyMachines
+    server: Server | None = None
+
+    def websocket_protocols(self) -> list[QuietWebSocketProtocol]:
+        """The WebSocket connections of the server."""
+        assert self.server is not None
+        connections = self.server.server_state.connections
+        return [connection for connection in connections if isinstance(connection, QuietWebSocketProtocol)]
+
+    async def leave_notice(self, machine: str, code: str, message: str) -> None:
+        """Wake the machine, and leave a notice as a recovery would."""
+        await self.machines.wake(machine)
+        await self.services.ledger.notice(self.machines.hold(machine), code, message, [])
 
     async def new_machine(self) -> str:
         answer = await self.client.post("/v1/machine/new", json={})
@@ -58,7 +72,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
     transport = httpx2.ASGITransport(app)
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://torpor", headers=headers) as client:
-        yield Api(app, services, client)
+        yield Api(app, services, client, machines)
     services.end_waits()
     await machines.close()
     await ledger.close()
@@ -74,7 +88,7 @@ async def live(api: Api) -> AsyncIterator[Api]:
         headers = {"Authorization": f"Bearer {KEY}"}
         async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
             await _until_it_listens(listener, client)
-            yield Api(api.app, api.services, client)
+            yield Api(api.app, api.services, client, api.machines, server)
         api.services.end_waits()
         server.should_exit = True
         await serving

@@ -156,7 +156,9 @@ async def test_a_stream_that_has_begun_goes_on_until_the_result(live: Api) -> No
     assert last["result"]["error"].startswith("KeyboardInterrupt")
 
 
-@pytest.mark.parametrize("authorization", [None, "", "Bearer ", "Bearer nodot", "Bearer a.b", "Basic YTpi", f"Token {KEY}"])
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer ", "Bearer nodot", "Bearer a.b", "Basic YTpi", f"Token {KEY}"]
+)
 async def test_no_key_or_a_wrong_one_is_401(api: Api, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
     transport = httpx2.ASGITransport(api.app)
