@@ -9,14 +9,14 @@ from pathlib import Path
 import httpx2
 import pytest
 from starlette.types import ASGIApp
+from tests.support.tiny_machines import TinyMachines
+
 from torpor_api.app import create_app
 from torpor_api.config import Config
 from torpor_api.ledger import SqlLedger
 from torpor_api.server import Server, bind, make_server, url_of
 from torpor_api.services import Services
 from torpor_api.websocket_protocol import QuietWebSocketProtocol
-
-from tests.support.tiny_machines import TinyMachines
 
 KEY = "alice.0123456789abcdef"
 OTHER_KEY = "bob.0123456789abcdef"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from torpor_api import errors
 from torpor_api.bodies import BODY_LIMIT_BYTES
 

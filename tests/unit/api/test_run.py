@@ -167,7 +167,7 @@ async def test_a_repeated_interrupt_interrupts_once(live: Api) -> None:
     machine = await live.new_machine()
     path = f"/v1/machine/{machine}/interrupt"
     await live.execute(machine, "wait()")
-    while not (await live.client.get(f"/v1/machine/{machine}/exec/0")).json()["state"] == "running":
+    while (await live.client.get(f"/v1/machine/{machine}/exec/0")).json()["state"] != "running":
         pass
     first = await live.client.post(path, headers={"Idempotency-Key": "k"})
     await live.client.get(f"/v1/machine/{machine}/exec/0/result")
