@@ -37,12 +37,15 @@ def build(
     debian_mirror: Annotated[
         str | None, typer.Option(envvar="TORPOR_DEBIAN_MIRROR", help="A mirror of Debian; else the one apt uses.")
     ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing when it is installed already.")] = False,
 ) -> None:
     """Build the locked runtime, unless it is installed."""
     with _progress() as report:
         built = runtimes.build(data_dir, runtimes.BuildSettings(runsc, debian_mirror), report)
-    _say(built.notices)
-    Console().print(f"Runtime {built.runtime.series} is ready.", highlight=False)
+    for notice in built.notices:
+        Console(stderr=True, highlight=False).print(f"Notice: {notice}", soft_wrap=True)
+    if built.is_new or not quiet:
+        Console(highlight=False).print(f"Runtime {built.runtime.series} is ready.")
 
 
 @app.command("list")
@@ -111,11 +114,6 @@ def _find(data_dir: Path, series: str | None) -> Runtime:
         if runtime.series == series:
             return runtime
     raise runtimes.RuntimeMissing(f"There is no runtime {series}; `torpor runtime list` shows those there are.")
-
-
-def _say(notices: tuple[str, ...]) -> None:
-    for notice in notices:
-        Console(stderr=True, highlight=False).print(f"Notice: {notice}", soft_wrap=True)
 
 
 @contextmanager

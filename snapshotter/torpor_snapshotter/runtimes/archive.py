@@ -36,7 +36,7 @@ def import_runtime(data_dir: Path, archive: Path, report: Report) -> Runtime:
     """Install the runtime in `archive`. Raises `WrongDigest`, and `RuntimeProblem` if it is no such archive."""
     task = f"Reading {archive.name}"
     report(task)
-    with exclusive(data_dir) as work:
+    with exclusive(data_dir, report) as work:
         try:
             with tarfile.open(archive, "r:") as tar:
                 facts = json.loads(_read_description(tar))

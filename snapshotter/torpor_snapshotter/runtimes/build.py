@@ -41,6 +41,7 @@ class Built:
     """A runtime, and what its builder should know about it."""
 
     runtime: Runtime
+    is_new: bool
     notices: tuple[str, ...] = ()
 
 
@@ -50,14 +51,12 @@ def build(data_dir: Path, settings: BuildSettings, report: Report, lock: Runtime
     Interrupted at any point, it leaves nothing that is used. Raises `RuntimeProblem` with a sentence.
     """
     lock = lock or load_lock()
-    report("Waiting for another build to end")
-    with exclusive(data_dir) as work:
-        report("Waiting for another build to end", 1)
+    with exclusive(data_dir, report) as work:
         have = installed(data_dir)
         wanted_runsc = file_sha256(settings.runsc) if settings.runsc else lock.runsc_sha256
         for runtime in reversed(have):
             if runtime.runsc_sha256 == wanted_runsc and lock.series in (runtime.series, built_for(runtime)):
-                return Built(runtime)
+                return Built(runtime, is_new=False)
         free_bytes = shutil.disk_usage(work).free
         if free_bytes < _NEEDED_BYTES:
             raise RuntimeProblem(
@@ -69,7 +68,7 @@ def build(data_dir: Path, settings: BuildSettings, report: Report, lock: Runtime
         )
     if not files.notices:
         shutil.rmtree(_downloads_dir(data_dir), ignore_errors=True)
-    return Built(runtime, files.notices)
+    return Built(runtime, is_new=True, notices=files.notices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from torpor_snapshotter.runtime import Runtime
 from torpor_snapshotter.runtimes.errors import RuntimeMissing, WrongDigest
 from torpor_snapshotter.runtimes.lock import load_lock
+from torpor_snapshotter.runtimes.progress import Report
 
 HALF_MADE_PREFIX = ".new-"
 
@@ -70,7 +71,7 @@ def file_sha256(path: Path) -> str:
 
 
 @contextmanager
-def exclusive(data_dir: Path) -> Iterator[Path]:
+def exclusive(data_dir: Path, report: Report) -> Iterator[Path]:
     """Hold the right to add runtimes; yields an empty folder `.new-*` for one. Waits for another holder.
 
     What an interrupted build left is removed first, and the yielded folder at the end, unless it was published.
@@ -78,7 +79,13 @@ def exclusive(data_dir: Path) -> Iterator[Path]:
     folder = runtimes_dir(data_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock_file:
-        fcntl.flock(lock_file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            task = "Waiting for another build to end"
+            report(task)
+            fcntl.flock(lock_file, fcntl.LOCK_EX)
+            report(task, 1)
         for leftover in folder.glob(f"{HALF_MADE_PREFIX}*"):
             _remove(leftover)
         new = folder / f"{HALF_MADE_PREFIX}{os.getpid()}"

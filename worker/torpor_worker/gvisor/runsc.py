@@ -14,7 +14,7 @@ from pathlib import Path
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.sandbox import SandboxError
 
-_PRINTED_CHARACTERS = 2000
+_PRINTED_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,5 +137,6 @@ async def _finished(process: Process, name: str, timeout_seconds: float) -> tupl
 
 
 def _failure(name: str, status: int | None, printed: str) -> SandboxError:
-    tail = printed.strip()[-_PRINTED_CHARACTERS:] or "it printed nothing"
-    return SandboxError(f"`runsc {name}` failed with status {status}: {tail}")
+    # Go's stack traces follow the sentence that matters.
+    said = printed.partition("\ngoroutine ")[0].partition("\n\t")[0].strip()[:_PRINTED_CHARACTERS]
+    return SandboxError(f"`runsc {name}` failed with status {status}: {said or 'it printed nothing'}")
