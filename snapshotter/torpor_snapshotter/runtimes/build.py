@@ -81,18 +81,22 @@ class _Files:
 
 def _build_both(lock: RuntimeLock, settings: BuildSettings, have: list[Runtime], work: Path, report: Report) -> _Files:
     stop = threading.Event()
+
+    def report_or_stop(task: str, fraction: float | None = None) -> None:
+        if stop.is_set():
+            raise RuntimeProblem(f"{task}: stopped.")
+        report(task, fraction)
+
     with ThreadPoolExecutor(2) as pool:
-        binary = pool.submit(_runsc, lock, settings, have, work, stop, report)
-        rootfs = pool.submit(_rootfs, lock, settings, have, work, report)
+        binary = pool.submit(_runsc, lock, settings, have, work, stop, report_or_stop)
+        rootfs = pool.submit(_rootfs, lock, settings, have, work, report_or_stop)
         jobs: list[Future[Any]] = [binary, rootfs]
         try:
-            wait(jobs, return_when=FIRST_EXCEPTION)
+            finished = wait(jobs, return_when=FIRST_EXCEPTION).done
         finally:
             stop.set()
-        # The first failure is the cause; the other job may only have been stopped by it.
-        for job in (rootfs, binary):
-            if job.done():
-                job.result()
+        for job in finished:  # those that nobody stopped: the cause of a failure is among them
+            job.result()
     return _Files(*binary.result(), *rootfs.result())
 
 

@@ -18,7 +18,7 @@ from torpor_snapshotter.runtimes.tree import Tree
 
 PYTHON = "python3.13"
 SITE = f"usr/local/lib/{PYTHON}/dist-packages"
-_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
+_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _PIP_TIMEOUT_SECONDS = 1800
 _SCRIPT = """\
 #!/usr/bin/{python}
@@ -32,7 +32,7 @@ sys.exit({function}())
 
 def fetch_wheels(wheels: tuple[Wheel, ...], folder: Path, report: Report) -> list[Path]:
     """The wheel files, sorted by name. Raises `DownloadFailed` with pip's words, also for a wrong hash."""
-    task = f"Downloading {len(wheels)} Python packages"
+    task = f"Downloading {len(wheels)} Python packages" if len(wheels) > 1 else f"Downloading {wheels[0].name}"
     report(task)
     folder.mkdir(parents=True, exist_ok=True)
     requirements = folder / "requirements.txt"
