@@ -173,7 +173,7 @@ class ServerProcess:
     def _link_runtimes(self) -> None:
         own = self.data_dir / "runtimes"
         own.mkdir(parents=True, exist_ok=True)
-        for runtime in (default_data_dir() / "runtimes").iterdir():
+        for runtime in (default_data_dir() / "runtimes").glob("[!.]*"):
             if not (own / runtime.name).exists():
                 (own / runtime.name).symlink_to(runtime)
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, select
 
-from torpor_api.errors import InstructionNotFound, Unauthorized
+from torpor_api.errors import Unauthorized
 from torpor_api.ledger import accounts, entries, history, idempotency, machines, notices, saves, schema
 from torpor_api.ledger.authenticated import Authenticated
-from torpor_api.ledger.output import OutputLog
+from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import Accepted, Busy, Event, Idempotency, InstructionRow, MachineRow, Notice, OutputPage
 from torpor_api.ledger.segments import Segments
@@ -21,7 +21,6 @@ class ApiSide:
 
     _writer: Writer
     _readers: Readers
-    _output_log: OutputLog
     _segments: Segments
     _authenticated: Authenticated
 
@@ -145,14 +144,23 @@ class ApiSide:
         `restarted_from` and begins there; without `attempt` the newest one is read from `after` on, whatever came
         before. Raises `InstructionNotFound`. Ownership is not checked: look the machine up first.
         """
-        try:
-            return await self._readers.run(
-                lambda connection: self._output_log.read(
-                    connection, machine, seq, attempt, after, limit_bytes, background=background
-                )
+
+        def work(connection: Connection) -> OutputPage:
+            return read_page(
+                connection,
+                self._segments,
+                machine,
+                seq,
+                attempt=attempt,
+                after=after,
+                limit_bytes=limit_bytes,
+                background=background,
             )
-        except FileNotFoundError:  # the machine was deleted between the row and the file
-            raise InstructionNotFound from None
+
+        try:
+            return await self._readers.run(work)
+        except FileNotFoundError:  # deleted between the row and the file: now the row is gone too
+            return await self._readers.run(work)
 
     async def read_notices(self, machine: str) -> list[Notice]:
         """Notices that no answer has carried yet, oldest first."""

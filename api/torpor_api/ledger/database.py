@@ -12,6 +12,7 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import SelectBase
 
 BUSY_TIMEOUT_SECONDS = 30
+CACHE_KIBIBYTES = 1024
 FILE_NAME = "ledger.sqlite3"
 
 
@@ -31,7 +32,7 @@ def open_engine(url: str, data_dir: Path) -> Engine:
 
 
 def _configure(connection: sqlite3.Connection, _record: object) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "cache_size = -8000"):
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"cache_size = -{CACHE_KIBIBYTES}"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
@@ -191,7 +192,7 @@ def start_next(connection: Connection, machine_id: int) -> Entry | None:
     if allotted is None:
         raise AssertionError("the machine of a hold exists")
     _START.run(connection, entry=entry.id, position=allotted[0], started_at=now(), attempt=1)
-    return _one(connection, entries.c.id == entry.id)
+    return replace(entry, position=allotted[0], attempt=1)
 
 
 def behind(connection: Connection, machine_id: int, position: int) -> list[Entry]:
@@ -301,16 +302,9 @@ def _insert(connection: Connection, machine_id: int, entry: Entry, *, finished: 
         started_at=None if entry.position is None else moment,
         finished_at=moment if finished else None,
     )
-    return Entry(
-        id=cursor.lastrowid or 0,
-        kind=entry.kind,
-        seq=entry.seq,
-        position=entry.position,
-        attempt=entry.attempt,
-        timeout_seconds=entry.timeout_seconds,
-        code=entry.code,
-        seed=entry.seed,
-    )
+    if cursor.lastrowid is None:
+        raise AssertionError("an insert makes a row")
+    return replace(entry, id=cursor.lastrowid)
 
 
 def _one(connection: Connection, condition: Any) -> Entry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, insert, or_, select, update
 
 from torpor_api.ledger import saves
 from torpor_api.ledger.database import Statement
@@ -78,7 +78,7 @@ def acquire(connection: Connection, session: Session, machine: str) -> Hold | No
             session_id=session,
             epoch=machines.c.epoch + 1,
             ready=0,
-            recovering=func.coalesce(machines.c.session_id == session, 0),  # it was held: its process is gone
+            recovering=case((machines.c.session_id == session, 1), else_=0),  # it was held: its process is gone
         )
         .returning(machines.c.id)
     ).first()
@@ -119,19 +119,22 @@ def release(connection: Connection, session: Session | None, hold: Hold, head: i
     """Clear the session if the head is `head` and holds everything; see `Ledger.release`."""
     machine_id = held(connection, session, hold)
     snapshot = saves.snapshot(connection, machine_id, head)
-    if snapshot is None:
+    if snapshot is None or not (snapshot.quiescent or draining):
         return False
-    unfinished = and_(entries.c.machine_id == machine_id, entries.c.finished_at.is_(None))
+    of_machine = entries.c.machine_id == machine_id
+    if snapshot.running_seq is None:
+        in_the_way = and_(of_machine, entries.c.finished_at.is_(None))
+    else:  # what ran in the snapshot must run still, and nothing else may
+        in_the_way = and_(of_machine, (entries.c.seq == snapshot.running_seq) != entries.c.finished_at.is_(None))
     if draining:
-        running_seq = -1 if snapshot.running_seq is None else snapshot.running_seq
-        unfinished = and_(unfinished, entries.c.started_at.is_not(None), entries.c.seq != running_seq)
-    behind = and_(entries.c.machine_id == machine_id, entries.c.position > snapshot.position)
+        in_the_way = and_(in_the_way, entries.c.started_at.is_not(None))
+    behind = and_(of_machine, entries.c.position > snapshot.position)
     released = connection.execute(
         update(machines)
         .where(
             machines.c.id == machine_id,
             machines.c.head_generation == head,
-            ~exists().where(unfinished),
+            ~exists().where(in_the_way),
             ~exists().where(behind),
         )
         .values(session_id=None, ready=0, recovering=0)
@@ -153,7 +156,7 @@ def park(connection: Connection, session: Session | None, hold: Hold, reason: st
             error=result.error,
             error_detail=result.error_detail,
             runtime_ms=0,
-            undone=(entries.c.started_at.is_not(None)),
+            undone=case((entries.c.started_at.is_not(None), 1), else_=0),
         )
     )
     connection.execute(

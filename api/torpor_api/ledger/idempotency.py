@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy import Connection, bindparam, delete, func, select
+from sqlalchemy.dialects.sqlite import insert
 
 from torpor_api.errors import IdempotencyKeyReused
+from torpor_api.ledger.database import Statement
 from torpor_api.ledger.moments import now
 from torpor_api.ledger.rows import Idempotency
 from torpor_api.ledger.schema import idempotency
@@ -26,14 +27,46 @@ class Work:
     answer: dict[str, Any] | None
 
 
+_EARLIER = Statement(
+    select(
+        idempotency.c.body_sha256,
+        idempotency.c.created_at,
+        idempotency.c.machine_id,
+        idempotency.c.entry_id,
+        idempotency.c.answer,
+    ).where(
+        idempotency.c.account_id == bindparam("of_account"),
+        idempotency.c.method == bindparam("of_method"),
+        idempotency.c.path == bindparam("of_path"),
+        idempotency.c.key == bindparam("of_key"),
+    )
+)
+_PRUNE = Statement(delete(idempotency).where(idempotency.c.created_at < bindparam("oldest_kept")))
+_COLUMNS = ("account_id", "method", "path", "key", "body_sha256", "created_at", "machine_id", "entry_id", "answer")
+_INSERT = insert(idempotency)
+_BIND = Statement(
+    _INSERT.on_conflict_do_update(
+        index_elements=["account_id", "method", "path", "key"],
+        set_={
+            column: func.coalesce(idempotency.c[column], _INSERT.excluded[column])
+            for column in ("machine_id", "entry_id", "answer")
+        },
+    ),
+    *_COLUMNS,
+)
+
+
 def earlier_work(connection: Connection, account_id: int, key: Idempotency) -> Work | None:
     """What was done under the key, None if nothing. Raises `IdempotencyKeyReused` for another request's key."""
-    row = connection.execute(select(idempotency).where(_row(account_id, key))).first()
-    if row is None or row.created_at < now() - KEPT_MICROSECONDS:
+    row = _EARLIER.first(connection, of_account=account_id, of_method=key.method, of_path=key.path, of_key=key.key)
+    if row is None:
         return None
-    if row.body_sha256 != key.body_sha256:
+    body_sha256, created_at, machine_id, entry_id, answer = row
+    if created_at < now() - KEPT_MICROSECONDS:
+        return None
+    if body_sha256 != key.body_sha256:
         raise IdempotencyKeyReused
-    return Work(row.machine_id, row.entry_id, None if row.answer is None else json.loads(row.answer))
+    return Work(machine_id, entry_id, None if answer is None else json.loads(answer))
 
 
 def bind(
@@ -46,34 +79,17 @@ def bind(
     answer: dict[str, Any] | None = None,
 ) -> None:
     """Note what is done under the key, beside what is noted already, and forget the keys that are too old."""
-    values: dict[str, Any] = {"machine_id": machine_id, "entry_id": entry_id}
-    values = {name: value for name, value in values.items() if value is not None}
-    if answer is not None:
-        values["answer"] = json.dumps(answer)
-    _prune(connection)
-    known = connection.execute(update(idempotency).where(_row(account_id, key)).values(**values)) if values else None
-    if known is None or known.rowcount == 0:
-        connection.execute(
-            insert(idempotency).values(
-                account_id=account_id,
-                method=key.method,
-                path=key.path,
-                key=key.key,
-                body_sha256=key.body_sha256,
-                created_at=now(),
-                **values,
-            )
-        )
-
-
-def _prune(connection: Connection) -> None:
-    connection.execute(delete(idempotency).where(idempotency.c.created_at < now() - KEPT_MICROSECONDS))
-
-
-def _row(account_id: int, key: Idempotency) -> ColumnElement[bool]:
-    return and_(
-        idempotency.c.account_id == account_id,
-        idempotency.c.method == key.method,
-        idempotency.c.path == key.path,
-        idempotency.c.key == key.key,
+    moment = now()
+    _PRUNE.run(connection, oldest_kept=moment - KEPT_MICROSECONDS)
+    _BIND.run(
+        connection,
+        account_id=account_id,
+        method=key.method,
+        path=key.path,
+        key=key.key,
+        body_sha256=key.body_sha256,
+        created_at=moment,
+        machine_id=machine_id,
+        entry_id=entry_id,
+        answer=None if answer is None else json.dumps(answer),
     )

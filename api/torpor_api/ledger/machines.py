@@ -126,15 +126,16 @@ def number_of(cursor: str) -> int:
 
 def _query(account: str) -> Select[Any]:
     mine = entries.c.machine_id == machines.c.id
-    newest = select(func.max(entries.c.id)).where(mine).correlate(machines).scalar_subquery()
-    last = entries.alias()
-    used_at = func.coalesce(last.c.finished_at, last.c.started_at, last.c.accepted_at)
+    used_at = func.coalesce(entries.c.finished_at, entries.c.started_at, entries.c.accepted_at)
     return (
         select(
             machines,
             accounts.c.name.label("account"),
             exists().where(mine, entries.c.finished_at.is_(None)).label("has_unfinished"),
-            select(used_at).where(last.c.id == newest).correlate(machines).scalar_subquery().label("last_used_at"),
+            select(used_at)
+            .where(mine, entries.c.seq == machines.c.next_seq - 1)
+            .scalar_subquery()
+            .label("last_used_at"),
             select(func.coalesce(func.sum(snapshots.c.stored_bytes), 0))
             .where(snapshots.c.machine_id == machines.c.id)
             .scalar_subquery()

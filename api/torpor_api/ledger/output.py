@@ -1,4 +1,4 @@
-"""Output of instructions: one sequence of records per attempt, addressed by byte offset, in rows and segments."""
+"""Output as it is written: one sequence of records per attempt, addressed by byte offset, in rows and segments."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from torpor_api.errors import InstructionNotFound
 from torpor_api.ledger.database import Statement
-from torpor_api.ledger.rows import OutputPage
-from torpor_api.ledger.schema import entries, machines, output_attempts, output_pieces
-from torpor_api.ledger.segments import Place, Segments, pack, unpack
+from torpor_api.ledger.schema import output_attempts, output_pieces
+from torpor_api.ledger.segments import Segments, pack
 from torpor_worker.ledger import OutputRecord
 
 INLINE_LIMIT_BYTES = 64 * 1024
@@ -46,7 +44,7 @@ class Sequence:
 
 
 class OutputLog:
-    """Writes output into rows and segments, and reads it back."""
+    """Writes output into rows and segments."""
 
     def __init__(self, segments: Segments, limit_bytes: int) -> None:
         self._segments = segments
@@ -64,50 +62,6 @@ class OutputLog:
             end = self._store(connection, sequence, end, piece, inline=inline)
         if dropped_bytes:
             _count_dropped(connection, sequence, dropped_bytes)
-
-    def read(
-        self,
-        connection: Connection,
-        machine: str,
-        seq: int,
-        attempt: int | None,
-        after: int,
-        limit_bytes: int,
-        *,
-        background: bool,
-    ) -> OutputPage:
-        """A page of the newest attempt; see `SqlLedger.output`."""
-        entry = connection.execute(
-            select(entries.c.id, entries.c.attempt, entries.c.finished_at)
-            .join(machines, machines.c.id == entries.c.machine_id)
-            .where(machines.c.name == machine, entries.c.seq == seq)
-        ).first()
-        if entry is None:
-            raise InstructionNotFound
-        newest = max(1, entry.attempt)
-        attempts = {
-            row.attempt: row
-            for row in connection.execute(select(output_attempts).where(output_attempts.c.entry_id == entry.id))
-        }
-        restarted_from = None
-        if attempt is not None and attempt < newest:
-            shared = min(attempts[later].inherited_bytes for later in range(attempt + 1, newest + 1))
-            if after > shared:
-                restarted_from = after = shared
-        reader = _PageReader(connection, self._segments, machine, entry.id, after, limit_bytes, background=background)
-        reader.read(_ranges({number: row.inherited_bytes for number, row in attempts.items()}, newest))
-        known = attempts.get(newest)
-        return OutputPage(
-            records=reader.records,
-            attempt=newest,
-            end=reader.end,
-            more=reader.more,
-            finished=entry.finished_at is not None,
-            truncated_bytes=0 if known is None else known.dropped_bytes,
-            background_truncated_bytes=0 if known is None else known.dropped_background_bytes,
-            restarted_from=restarted_from,
-            background_from=reader.background_from,
-        )
 
     def _store(
         self, connection: Connection, sequence: Sequence, start: int, records: list[OutputRecord], *, inline: bool
@@ -136,83 +90,24 @@ class OutputLog:
         return start + size_bytes
 
 
-class _PageReader:
-    """Collects records from ranges of attempts until the page is full."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        segments: Segments,
-        machine: str,
-        entry_id: int,
-        after: int,
-        limit_bytes: int,
-        *,
-        background: bool,
-    ) -> None:
-        self._connection = connection
-        self._segments = segments
-        self._machine = machine
-        self._entry_id = entry_id
-        self._background = background
-        self._room = limit_bytes
-        self.end = after
-        self.more = False
-        self.records: list[tuple[int, OutputRecord]] = []
-        self.background_from: int | None = None
-
-    def read(self, ranges: list[tuple[int, int, int | None]]) -> None:
-        """Read each `(attempt, from, to)` in order."""
-        for attempt, start, stop in ranges:
-            query = (
-                select(output_pieces)
-                .where(
-                    output_pieces.c.entry_id == self._entry_id,
-                    output_pieces.c.attempt == attempt,
-                    output_pieces.c.start + output_pieces.c.size_bytes > max(start, self.end),
-                )
-                .order_by(output_pieces.c.start)
-            )
-            if stop is not None:
-                query = query.where(output_pieces.c.start < stop)
-            if not self._background:
-                query = query.where(output_pieces.c.background == 0)
-            for piece in self._connection.execute(query):
-                if self._room <= 0:
-                    self.more = True
-                    return
-                stored = piece.inline
-                if stored is None:
-                    place = Place(piece.segment, piece.segment_start, piece.segment_bytes)
-                    stored = self._segments.read(self._machine, place)
-                self._take(piece.start, stored, stop, background=bool(piece.background))
-
-    def _take(self, place: int, stored: bytes, stop: int | None, *, background: bool) -> None:
-        for record in unpack(stored):
-            record_end = place + len(record.data) if stop is None else min(stop, place + len(record.data))
-            if record_end > self.end:
-                if self._room <= 0:
-                    self.more = True
-                    return
-                data = record.data[self.end - place : record_end - place]
-                if background and self.background_from is None:
-                    self.background_from = self.end
-                self.records.append((self.end, OutputRecord(record.kind, data)))
-                self._room -= len(data)
-                self.end = record_end
-            place += len(record.data)
-
-
 def output_end(connection: Connection, entry_id: int, attempt: int) -> int:
     """Bytes of output stored for an attempt, with those it inherited."""
     return _end(connection, entry_id, attempt)[0]
 
 
 def begin_attempt(connection: Connection, entry_id: int, attempt: int, output_offset: int) -> None:
-    """Let `attempt` inherit the previous one's records before `output_offset`, as far as there are any."""
-    inherited_bytes = min(output_offset, output_end(connection, entry_id, attempt - 1))
+    """Let `attempt` inherit the previous one's records before `output_offset`, as far as there are any.
+
+    If it inherits all of a sequence that was cut at the limit, it inherits the count of what was dropped too.
+    """
+    end, dropped_bytes = _end(connection, entry_id, attempt - 1)
     connection.execute(
-        insert(output_attempts).values(entry_id=entry_id, attempt=attempt, inherited_bytes=max(0, inherited_bytes))
+        insert(output_attempts).values(
+            entry_id=entry_id,
+            attempt=attempt,
+            inherited_bytes=min(max(0, output_offset), end),
+            dropped_bytes=dropped_bytes if output_offset >= end else 0,
+        )
     )
 
 
@@ -278,17 +173,3 @@ def _committed(connection: Connection, machine_id: int) -> tuple[int, int]:
         .limit(1)
     ).first()
     return (0, 0) if row is None else (row[0], row[1])
-
-
-def _ranges(inherited_bytes: dict[int, int], newest: int) -> list[tuple[int, int, int | None]]:
-    """Which attempt tells which part of the newest one's sequence: `(attempt, from, to)`, `to` None for its end."""
-    ranges: list[tuple[int, int, int | None]] = []
-    stop: int | None = None
-    for attempt in range(newest, 0, -1):
-        start = inherited_bytes.get(attempt, 0)
-        if stop is None or start < stop:
-            ranges.append((attempt, start, stop))
-            stop = start
-        if stop == 0:
-            break
-    return ranges[::-1]

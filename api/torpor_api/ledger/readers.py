@@ -13,7 +13,8 @@ from sqlalchemy import Connection, Engine
 from torpor_api.ledger.database import driver
 
 T = TypeVar("T")
-READERS = 4
+READERS = 3
+CACHE_KIBIBYTES = 256
 
 
 class Readers:
@@ -39,6 +40,7 @@ class Readers:
     def _connect(self) -> None:
         connection = self._engine.connect()
         driver(connection).execute("PRAGMA query_only = ON")
+        driver(connection).execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
         self._mine.connection = connection
         self._connections.append(connection)
 
@@ -49,4 +51,5 @@ class Readers:
         try:
             return work(connection)
         finally:
-            raw.execute("COMMIT")
+            if raw.in_transaction:
+                raw.execute("COMMIT")

@@ -8,6 +8,8 @@ from typing import Any
 
 from torpor_worker.ledger import InstructionResult
 
+LONGEST_MS = 2**53
+
 
 @dataclass(frozen=True, slots=True)
 class ResultColumns:
@@ -27,7 +29,7 @@ def to_columns(result: InstructionResult) -> ResultColumns:
         data=json.dumps(result.data) if result.data else None,
         error=storable(result.error),
         error_detail=None if result.error_detail is None else json.dumps(result.error_detail),
-        runtime_ms=max(0, result.runtime_ms),
+        runtime_ms=min(max(0, result.runtime_ms), LONGEST_MS),
     )
 
 

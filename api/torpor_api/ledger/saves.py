@@ -41,14 +41,14 @@ def commit(connection: Connection, machine_id: int, expected_head: int | None, s
     if known is not None and known.manifest_sha256 == snapshot.manifest_sha256:
         return
     row = connection.execute(
-        select(machines.c.head_generation, machines.c.line, machines.c.next_generation).where(
-            machines.c.id == machine_id
-        )
+        select(machines.c.head_generation, machines.c.line, machines.c.next_position).where(machines.c.id == machine_id)
     ).one()
     if row.head_generation != expected_head:
         raise HeadMoved(f"the head is generation {row.head_generation}, not {expected_head}")
     if known is None or known.manifest_sha256 is not None or known.manifest_key != snapshot.manifest_key:
         raise ValueError(f"generation {snapshot.generation} was not allotted to {snapshot.manifest_key}")
+    if not -1 <= snapshot.position < row.next_position:
+        raise ValueError(f"position {snapshot.position} was never allotted")
     connection.execute(
         insert(snapshots).values(
             machine_id=machine_id,

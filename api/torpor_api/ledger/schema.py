@@ -204,7 +204,7 @@ output_pieces = Table(
     "output_pieces",
     metadata,
     Column("id", NUMBER, primary_key=True),
-    _machine_id(),
+    Column("machine_id", NUMBER, nullable=False),  # the entry's, to find its last segment
     Column("entry_id", NUMBER, ForeignKey("entries.id", ondelete="CASCADE"), nullable=False),
     Column("attempt", NUMBER, nullable=False),
     Column("start", NUMBER, nullable=False),

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar, cast
@@ -90,7 +91,8 @@ class Writer:
                 batch, more = self._next_batch()
                 if batch:
                     self._commit(connection, batch)
-                    self._loop.call_soon_threadsafe(self._deliver, batch)
+                    with suppress(RuntimeError):  # the event loop was closed before the ledger
+                        self._loop.call_soon_threadsafe(self._deliver, batch)
 
     def _next_batch(self) -> tuple[list[_Operation], bool]:
         batch: list[_Operation] = []

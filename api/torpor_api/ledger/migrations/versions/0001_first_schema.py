@@ -290,9 +290,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["entry_id"], ["entries.id"], name=op.f("fk_output_pieces_entry_id"), ondelete="CASCADE"
         ),
-        sa.ForeignKeyConstraint(
-            ["machine_id"], ["machines.id"], name=op.f("fk_output_pieces_machine_id"), ondelete="CASCADE"
-        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_output_pieces")),
         sa.UniqueConstraint("entry_id", "attempt", "start", name=op.f("uq_output_pieces_entry_id_attempt_start")),
         sqlite_strict=True,
