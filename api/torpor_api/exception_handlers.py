@@ -15,12 +15,31 @@ from starlette.responses import Response
 
 from torpor_api.bodies import sentence
 from torpor_api.encoding import JsonResponse
-from torpor_api.errors import InternalError, InvalidRequest, MethodNotAllowed, NotFound, TorporError
+from torpor_api.errors import (
+    CannotWake,
+    InternalError,
+    InvalidRequest,
+    MachineNotFound,
+    MethodNotAllowed,
+    NotFound,
+    SaveFailed,
+    ShuttingDown,
+    TorporError,
+)
+from torpor_worker import errors as worker_errors
 
 log = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS = 2
 CLIENT_CLOSED_REQUEST = 499
+
+
+OF_THE_WORKER: dict[type[worker_errors.WorkerError], type[TorporError]] = {
+    worker_errors.SaveRefused: SaveFailed,
+    worker_errors.CannotWake: CannotWake,
+    worker_errors.MachineGone: MachineNotFound,
+    worker_errors.Draining: ShuttingDown,
+}
 
 
 def new_error_id() -> str:
@@ -40,6 +59,8 @@ def known_error(error: Exception) -> TorporError:
     """The error of our closed list that an exception is answered with; `InternalError` for all that is unforeseen."""
     if isinstance(error, TorporError):
         return error
+    if isinstance(error, worker_errors.WorkerError):
+        return OF_THE_WORKER.get(type(error), InternalError)(str(error))
     if isinstance(error, RequestValidationError):
         return InvalidRequest(sentence(error.errors(), leave_out=("query", "path", "header", "body")))
     if isinstance(error, HTTPException):
@@ -81,5 +102,5 @@ async def _handle(request: Request, error: Exception) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make the application answer every exception in this form."""
-    for kind in (TorporError, RequestValidationError, HTTPException, ClientDisconnect):
+    for kind in (TorporError, worker_errors.WorkerError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, _handle)

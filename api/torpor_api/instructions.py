@@ -65,7 +65,7 @@ async def submit(
         if running_seq is not None and isinstance(outcome, Accepted) and not outcome.repeated:
             interrupted = await services.machines.interrupt(machine, running_seq) is not None
     if isinstance(outcome, Accepted) and not outcome.repeated:
-        await services.machines.deliver(machine, outcome.entry if outcome.entry.position is not None else None)
+        services.machines.deliver(machine, outcome.entry if outcome.entry.position is not None else None)
     return outcome, interrupted
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Protocol
 
 from torpor_worker.ledger import Entry
 
 
 class Machines(Protocol):
-    """Machines by name. The ledger says whose they are; ask it first."""
+    """Machines by name. The ledger says whose they are; ask it first. Methods may raise `WorkerError`."""
 
-    async def deliver(self, machine: str, entry: Entry | None) -> None:
+    def deliver(self, machine: str, entry: Entry | None) -> None:
         """Say that an entry was accepted; None if it is not started yet. Only a hint: the log is the queue."""
         ...
 
@@ -22,8 +22,8 @@ class Machines(Protocol):
         """Wake it and wait until it is awake."""
         ...
 
-    async def sleep(self, machine: str) -> None:
-        """Put it to sleep and wait until it is asleep."""
+    async def sleep(self, machine: str) -> bool:
+        """Put it to sleep and wait until it is asleep; False if it has something to do."""
         ...
 
     async def sync(self, machine: str) -> None:
@@ -32,8 +32,4 @@ class Machines(Protocol):
 
     async def discard(self, machine: str) -> None:
         """Let go of its process: it was deleted."""
-        ...
-
-    def phase(self, machine: str) -> Literal["awake", "waking"] | None:
-        """Whether it has a process here."""
         ...

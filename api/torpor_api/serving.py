@@ -99,9 +99,12 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
         worker = Worker(ledger, host, snapshotter, images, worker_config(config, runtime))
         await worker.start()
         collector = Collector(ledger, snapshotter, worker.keys_in_use)
-        await collector.start()
-        stack.push_async_callback(_close, "collector", collector.close)
-        yield Services(ledger=ledger, machines=worker, config=config), worker
+        collecting = asyncio.create_task(collector.run(), name="collector")
+        try:
+            yield Services(ledger=ledger, machines=worker, config=config), worker
+        finally:
+            collecting.cancel()
+            await asyncio.wait({collecting})
 
 
 def worker_config(config: Config, runtime: Runtime) -> WorkerConfig:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import traceback
-from typing import Any, Literal
+from typing import Any
 
 from torpor_api.ledger import SqlLedger
 from torpor_worker.ledger import EndedBy, Entry, Hold, InstructionResult, OutputRecord
@@ -38,7 +38,7 @@ class TinyMachines:
         """The right to an awake machine."""
         return self._holds[machine]
 
-    async def deliver(self, machine: str, entry: Entry | None) -> None:
+    def deliver(self, machine: str, entry: Entry | None) -> None:
         task = asyncio.create_task(self._work(machine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -57,8 +57,8 @@ class TinyMachines:
             self._holds[machine] = hold
             await self._ledger.ready(hold)
 
-    async def sleep(self, machine: str) -> None:
-        self._holds.pop(machine, None)
+    async def sleep(self, machine: str) -> bool:
+        return self._holds.pop(machine, None) is not None
 
     async def sync(self, machine: str) -> None:
         pass
@@ -67,9 +67,6 @@ class TinyMachines:
         self._holds.pop(machine, None)
         if machine in self._running:
             self._running[machine][1].set()
-
-    def phase(self, machine: str) -> Literal["awake", "waking"] | None:
-        return "awake" if machine in self._holds else None
 
     async def _work(self, machine: str) -> None:
         async with self._locks.setdefault(machine, asyncio.Lock()):

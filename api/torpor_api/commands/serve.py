@@ -51,7 +51,7 @@ def main(
     try:
         with data_folder(config.data_dir) as folder, bind(*config.address) as listener:
             status = uvloop.run(serve(config, folder, current(folder), listener, _say))
-    except (DataFolderUnusableError, AddressUnusableError, RuntimeMissing, CannotStartError) as error:
+    except (DataFolderUnusableError, AddressUnusableError, RuntimeMissing) as error:
         _say(str(error))
         raise typer.Exit(CANNOT_START_STATUS) from None
     raise typer.Exit(status)

@@ -26,10 +26,12 @@ from torpor_api.errors import (
     Unauthorized,
 )
 from torpor_api.ledger import Idempotency
+from torpor_api.machines import Machines
 from torpor_api.models import EmptyRequest, ListRequest, NewMachineRequest
 from torpor_api.results import machine_detail, machine_json
 from torpor_api.routes.parameters import Cursor, Limit, Name, idempotency
 from torpor_api.services import Services, services_of
+from torpor_worker.errors import MachineGone
 
 router = APIRouter(tags=["machines"])
 
@@ -123,20 +125,29 @@ async def delete_machine(request: Request, account: AccountOf, name: Name) -> Js
 
 
 async def _transition(
-    request: Request, account: str, name: str, move: Callable[[Services], Callable[[str], Awaitable[None]]]
+    request: Request, account: str, name: str, move: Callable[[Machines, str], Awaitable[object]]
 ) -> JsonResponse:
     asked = parse_body(EmptyRequest, await request.body())
     services = services_of(request)
 
     async def work() -> dict[str, Any]:
         services.stopping.refuse_work()
-        row = await services.ledger.machine(account, name)
-        if row.state == "parked":
-            raise MachineParked(f"The machine is parked: {row.parked_reason}")
-        await move(services)(name)
+        await _not_parked(services, account, name)
+        try:
+            if await move(services.machines, name) is False:
+                raise NotIdle
+        except MachineGone:  # parked or deleted meanwhile, which the ledger knows
+            await _not_parked(services, account, name)
+            raise
         return machine_detail(await services.ledger.machine(account, name))
 
     return JsonResponse(await services.once.do(services.ledger, account, idempotency(request, asked), work))
+
+
+async def _not_parked(services: Services, account: str, name: str) -> None:
+    row = await services.ledger.machine(account, name)
+    if row.state == "parked":
+        raise MachineParked(f"The machine is parked: {row.parked_reason}")
 
 
 @router.post(
@@ -149,7 +160,7 @@ async def _transition(
 )
 async def wake_machine(request: Request, account: AccountOf, name: Name) -> JsonResponse:
     """Wake a machine, and answer when it is awake. Never needed: every instruction does it."""
-    return await _transition(request, account, name, lambda services: services.machines.wake)
+    return await _transition(request, account, name, lambda machines, it: machines.wake(it))
 
 
 @router.post(
@@ -169,7 +180,7 @@ async def wake_machine(request: Request, account: AccountOf, name: Name) -> Json
 )
 async def put_machine_to_sleep(request: Request, account: AccountOf, name: Name) -> JsonResponse:
     """Put a machine to sleep, and answer when it is. 409 while an instruction is unfinished."""
-    return await _transition(request, account, name, lambda services: services.machines.sleep)
+    return await _transition(request, account, name, lambda machines, it: machines.sleep(it))
 
 
 @router.post(
@@ -182,4 +193,4 @@ async def put_machine_to_sleep(request: Request, account: AccountOf, name: Name)
 )
 async def sync_machine(request: Request, account: AccountOf, name: Name) -> JsonResponse:
     """Save all of a machine now, and answer when that is durable."""
-    return await _transition(request, account, name, lambda services: services.machines.sync)
+    return await _transition(request, account, name, lambda machines, it: machines.sync(it))
