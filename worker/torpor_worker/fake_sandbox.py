@@ -55,11 +55,12 @@ class _Image:
 
 
 class FakeSandbox:
-    """Implements `Sandbox`. Beside plain Python, code may call what misbehaves:
+    """Implements `Sandbox`.
 
-    `die(reason)`, `lose(reason)` (the whole sandbox), `die_later(seconds)`, `hang(ignore)` (ignores so many
-    interrupts), `count(n, seconds)` (prints 0 … n-1, in the middle of which it can be saved), `flood(size)`,
-    `use(size)` (memory), `background(alive)`, `say_later(text)`, `times()` (how often this host called it).
+    Beside plain Python, code may call what misbehaves: `die(reason)`, `lose(reason)` (the whole sandbox),
+    `die_later(seconds)`, `hang(ignore)` (ignores so many interrupts), `count(n, seconds)` (prints 0 to n - 1, and can
+    be saved in the middle of it), `flood(size)`, `use(size)` (memory), `background(alive)`, `say_later(text)`,
+    `times()` (how often this host called it).
     """
 
     def __init__(self, host: FakeSandboxHost, name: str, image: _Image) -> None:
@@ -74,6 +75,7 @@ class FakeSandbox:
         self._awake.set()
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._later: list[str] = []
         self.paused = False
         self.used_bytes = host.sandbox_bytes
         for event in image.said:
@@ -117,7 +119,7 @@ class FakeSandbox:
             return
         except SandboxDied:
             return
-        except (Exception, SystemExit) as raised:  # noqa: BLE001 — user code may raise anything
+        except (Exception, SystemExit) as raised:
             lines = traceback.format_exception(raised)
             error = {"name": type(raised).__name__, "message": str(raised), "traceback": lines}
         self._keep(scope)
@@ -131,6 +133,8 @@ class FakeSandbox:
         seq, self._image.running, self._image.program = self._image.running, None, None
         if seq is not None:
             self._say(Result(seq, value=value, error=error, runtime_ms=1))
+        while self._later:
+            self.print(self._later.pop(0))
 
     def _say(self, event: Event) -> None:
         if not self._dead:
@@ -168,13 +172,7 @@ class FakeSandbox:
 
     def say_later(self, text: str) -> None:
         """Background output, once the instruction has ended."""
-
-        async def later() -> None:
-            while self._image.running is not None:
-                await asyncio.sleep(0)
-            self.print(text)
-
-        self._spawn(later())
+        self._later.append(text)
 
     async def _die_later(self) -> None:
         await asyncio.sleep(self._image.doom_seconds)
@@ -267,6 +265,10 @@ class FakeSandbox:
             raise SandboxError("no space left on device")
         body = pickle.dumps(self._image)
         await asyncio.sleep(0)
+        self._write(image, body)
+
+    @staticmethod
+    def _write(image: Path, body: bytes) -> None:
         image.mkdir()
         (image / "state").write_bytes(body)
 
@@ -331,7 +333,10 @@ class FakeSandboxHost:
 
         calls: list[Callable[..., Any]] = [count, flood, hang, lose, use, times]
         calls += [sandbox.die, sandbox.die_later, sandbox.print, sandbox.say_later]
-        return {call.__name__: call for call in calls} | {"background": sandbox.set_background, "__builtins__": __builtins__}
+        return {call.__name__: call for call in calls} | {
+            "background": sandbox.set_background,
+            "__builtins__": __builtins__,
+        }
 
     async def start(self, machine: str, limits: Limits) -> Sandbox:
         """See `SandboxHost`."""
@@ -345,13 +350,18 @@ class FakeSandboxHost:
         if self.restore_failures:
             self.restore_failures -= 1
             raise SandboxError("runsc does not restore")
-        loaded = pickle.loads((image / "state").read_bytes())  # noqa: S301 — written by ourselves
+        loaded = self._read(image)
         self.restored += 1
         sandbox = self._add(machine, loaded)
         if self.poisoned & loaded.names.keys():
             with contextlib.suppress(SandboxDied):
                 sandbox.die("killed by signal 11 (SIGSEGV)")
         return sandbox, GuestState(loaded.last_position, loaded.running, loaded.background)
+
+    @staticmethod
+    def _read(image: Path) -> _Image:
+        loaded: _Image = pickle.loads((image / "state").read_bytes())  # noqa: S301 — written by ourselves
+        return loaded
 
     def _add(self, machine: str, image: _Image) -> FakeSandbox:
         name = f"{machine}-{next(self._numbers)}"

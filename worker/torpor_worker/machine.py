@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -46,7 +46,8 @@ class Machine:
     def __init__(self, name: str, services: Services, *, recovering: bool) -> None:
         """`recovering`: its last process ended without a clean sleep."""
         self.name = name
-        self.phase: Phase = "waking"
+        self.phase: Phase | None = "waking"
+        """None once it was let go."""
         self._services = services
         self._ledger = services.ledger
         self._config = services.config
@@ -97,6 +98,8 @@ class Machine:
         """Wait until it is awake. Raises `CannotWake`, `MachineGone`, `Draining`."""
         if self.phase == "awake":
             return
+        if self.phase is None:
+            raise FellAsleep
         waker: asyncio.Future[None] = self._loop.create_future()
         self._wakers.append(waker)
         await waker
@@ -105,6 +108,8 @@ class Machine:
         """Fall asleep as soon as it may; False if it has something to do. Raises `SaveRefused`."""
         if self._running is not None or self._called:
             return False
+        if self.phase is None:
+            raise FellAsleep
         sleeper: asyncio.Future[bool] = self._loop.create_future()
         self._sleepers.append(sleeper)
         self._bell.ring()
@@ -112,6 +117,8 @@ class Machine:
 
     async def sync(self) -> None:
         """Save all that has finished, after the instruction that runs. Raises `SaveRefused`."""
+        if self.phase is None:
+            raise FellAsleep
         sync = _Sync(self._loop.create_future())
         self._syncs.append(sync)
         self._bell.ring()
@@ -179,6 +186,7 @@ class Machine:
                 self._recovering = self._recovering or self._lived
                 await asyncio.sleep(self._config.backoff_seconds(failures))
         finally:
+            self.phase = None
             for sleeper in self._sleepers:
                 if not sleeper.done():
                     sleeper.set_result(slept)
@@ -325,7 +333,7 @@ class Machine:
 
     def _fail(self, error: Exception) -> None:
         """Tell those who wait that it will not be."""
-        waiting = [*self._wakers, *self._sleepers, *(sync.done for sync in self._syncs)]
+        waiting: list[asyncio.Future[Any]] = [*self._wakers, *self._sleepers, *(sync.done for sync in self._syncs)]
         self._wakers.clear()
         self._sleepers.clear()
         self._syncs.clear()
@@ -366,9 +374,9 @@ class Machine:
     async def _take(self) -> Entry | None:
         """The next entry to send, if there is one."""
         while self._entries:
-            entry = self._entries.popleft()
-            if entry.position is not None and entry.position > self._position:
-                return entry
+            delivered = self._entries.popleft()
+            if delivered.position is not None and delivered.position > self._position:
+                return delivered
         quiet_since = self._saver.facts.last_activity
         if not self._looked and self._loop.time() >= quiet_since + self._config.look_seconds:
             self._looked = self._look = True
@@ -488,8 +496,10 @@ class Machine:
         if self._running is not None and self._running.seq == seq:
             return self._running.attempt
         if self._last_run is None or self._last_run[0] != seq:
-            attempts = [entry.attempt for entry in await self._ledger.behind(hold, -1) if entry.seq == seq]
-            self._last_run = (seq, max(attempts, default=1))
+            entries = await self._ledger.behind(hold, self._position - 1)
+            if not any(entry.seq == seq for entry in entries):
+                entries = await self._ledger.behind(hold, -1)
+            self._last_run = (seq, next((entry.attempt for entry in entries if entry.seq == seq), 1))
         return self._last_run[1]
 
     # Saving and sleeping.

@@ -140,7 +140,14 @@ class MemoryLedger:
     @staticmethod
     def _hold(row: MachineMemory) -> Hold:
         return Hold(
-            row.name, "account", row.epoch, row.line, row.head, row.memory_bytes, row.idle_seconds, {"made": "for tests"}
+            row.name,
+            "account",
+            row.epoch,
+            row.line,
+            row.head,
+            row.memory_bytes,
+            row.idle_seconds,
+            {"made": "for tests"},
         )
 
     async def ready(self, hold: Hold) -> None:
@@ -255,7 +262,9 @@ class MemoryLedger:
         machine = self._held(hold)
         if machine.head is None or machine.head.generation != head:
             return False
-        behind = [entry for entry in machine.log if entry.position is not None and entry.position > machine.head.position]
+        behind = [
+            entry for entry in machine.log if entry.position is not None and entry.position > machine.head.position
+        ]
         running = machine.head.running_seq
         unfinished = [
             entry

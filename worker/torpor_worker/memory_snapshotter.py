@@ -22,7 +22,7 @@ class MemorySnapshotter:
         if self.failures:
             self.failures -= 1
             raise SnapshotterError("the store refuses")
-        files = {path.name: path.read_bytes() for path in image.iterdir()}
+        files = self._read(image)
         self.objects[key], self.fields[key] = files, fields
         size_bytes = sum(map(len, files.values()))
         return Stored(key, self._digest(files), size_bytes, size_bytes)
@@ -32,9 +32,7 @@ class MemorySnapshotter:
         files = self.objects.get(key)
         if files is None or self._digest(files) != sha256:
             raise SnapshotterError(f"{key} is damaged or missing", retryable=False)
-        into.mkdir()
-        for name, body in files.items():
-            (into / name).write_bytes(body)
+        self._write(into, files)
 
     async def delete(self, key: str) -> None:
         """See `Snapshotter`."""
@@ -46,6 +44,16 @@ class MemorySnapshotter:
 
     async def close(self) -> None:
         """See `Snapshotter`."""
+
+    @staticmethod
+    def _read(image: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in image.iterdir()}
+
+    @staticmethod
+    def _write(image: Path, files: dict[str, bytes]) -> None:
+        image.mkdir()
+        for name, body in files.items():
+            (image / name).write_bytes(body)
 
     @staticmethod
     def _digest(files: dict[str, bytes]) -> str:

@@ -267,4 +267,3 @@ class Saver:
             "running": None if point.running_seq is None else running,
             "series": self._services.config.series,
         }
-

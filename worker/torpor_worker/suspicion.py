@@ -10,7 +10,7 @@ Verdict = Literal["again", "undo", "set_aside"]
 
 @dataclass(slots=True)
 class Suspicion:
-    """What deaths have taught since the last entry that finished. Bounded: each verdict but `again` takes something away.
+    """What deaths have taught since the last entry that finished; bounded, as every other verdict takes something away.
 
     The first death of a process that had finished an entry says nothing. A generation whose processes die twice
     before they finish a new entry is set aside, unless an entry replayed behind it can be blamed: then that is undone.

@@ -232,7 +232,9 @@ class Waking:
             message = f"Executed again, {_named(replay.differed)} answered differently; the first answers stand."
             await ledger.notice(hold, "differed", message.replace(" were answered", " answered"), replay.differed)
         if replay.effects_lost:
-            message = f"Ended by time-out or interrupt and not saved since: {_named(replay.effects_lost)} not run again."
+            message = (
+                f"Ended by time-out or interrupt and not saved since: {_named(replay.effects_lost)} not run again."
+            )
             await ledger.notice(hold, "effects_lost", message, replay.effects_lost)
 
 

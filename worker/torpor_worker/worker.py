@@ -91,6 +91,7 @@ class Worker:
                 raise Draining("The server is stopping.")
             with contextlib.suppress(FellAsleep):
                 return await self._held(machine).awake()
+            await asyncio.sleep(0)  # until its task has ended
 
     async def sleep(self, machine: str) -> bool:
         """Put it to sleep now; False if it has something to do. Raises `SaveRefused`."""
@@ -100,7 +101,7 @@ class Worker:
         try:
             return await held.sleep()
         except FellAsleep:
-            return machine not in self._machines
+            return self.phase(machine) is None
 
     async def sync(self, machine: str) -> None:
         """Make all that has finished durable, after the instruction that runs. Raises `SaveRefused`."""
