@@ -10,7 +10,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-
 from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.acceptance
