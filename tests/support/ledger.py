@@ -54,8 +54,13 @@ async def ran(ledger: SqlLedger, hold: Hold, value: str = "1") -> int:
 
 
 async def saved(
-    ledger: SqlLedger, hold: Hold, head: int | None, position: int, *,
-    running_seq: int | None = None, output_offset: int = 0,
+    ledger: SqlLedger,
+    hold: Hold,
+    head: int | None,
+    position: int,
+    *,
+    running_seq: int | None = None,
+    output_offset: int = 0,
 ) -> Snapshot:
     """A committed snapshot on top of generation `head`."""
     generation, manifest_key = await ledger.allot_save(hold)
