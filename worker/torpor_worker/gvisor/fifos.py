@@ -1,0 +1,44 @@
+"""The two named pipes of a sandbox: the only way in and out, and a way back in for a restarted server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Fifos:
+    """What the guest reads (`stdin`) and writes (`stdout`)."""
+
+    stdin: Path
+    stdout: Path
+
+    @classmethod
+    def make(cls, folder: Path, machine: str) -> Fifos:
+        """Make the new folder of a sandbox, for its owner only, with both and the machine's name for people."""
+        folder.mkdir(mode=0o700)
+        (folder / "machine").write_text(machine)
+        fifos = cls(folder / "stdin", folder / "stdout")
+        os.mkfifo(fifos.stdin, 0o600)
+        os.mkfifo(fifos.stdout, 0o600)
+        return fifos
+
+    @contextmanager
+    def guest_ends(self) -> Iterator[tuple[int, int]]:
+        """Descriptors to hand to `runsc` as the sandbox's standard input and output; closed here afterwards.
+
+        Both are open for reading and writing: opening never blocks, the guest never sees an end of file or a broken
+        pipe, and what it said while no server was there stays in the pipe.
+        """
+        stdin = os.open(self.stdin, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            stdout = os.open(self.stdout, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                yield stdin, stdout
+            finally:
+                os.close(stdout)
+        finally:
+            os.close(stdin)

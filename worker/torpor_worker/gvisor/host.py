@@ -1,0 +1,168 @@
+"""Makes gVisor sandboxes on this host, and leaves none behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from torpor_snapshotter.runtime import Runtime
+from torpor_worker.guest_link import GuestLink
+from torpor_worker.gvisor.cgroups import MOUNT, Cgroups
+from torpor_worker.gvisor.cpu import visible_features
+from torpor_worker.gvisor.fifos import Fifos
+from torpor_worker.gvisor.leftovers import kill_processes, sandbox_processes
+from torpor_worker.gvisor.namespace import command_prefix
+from torpor_worker.gvisor.runsc import Runsc
+from torpor_worker.gvisor.sandbox import GVisorSandbox
+from torpor_worker.gvisor.spec import spec_bytes
+from torpor_worker.gvisor.watcher import MemoryWatcher
+from torpor_worker.sandbox import GuestState, Limits, SandboxError
+
+_NICENESS = ("nice", "-n", "10")
+"""Sandboxes give way to the server where no cgroup shares the processors out."""
+
+_ATTACH_SECONDS = 60
+_ATTEMPTS = 2
+
+
+class GVisorHost:
+    """The real `torpor_worker.sandbox.SandboxHost`: every sandbox of one runtime, in one folder of the host's disk.
+
+    `folder` holds `state/` (runsc's), `bundle/` (the spec), `machines/ID/` for each sandbox and, where this process
+    is not root, `launcher/` (unless `launcher_folder` says where else); nothing outside is written but cgroups that
+    bear a name made of the folder's path.
+    """
+
+    def __init__(
+        self, runtime: Runtime, folder: Path, *, launcher_folder: Path | None = None, cgroup_mount: Path = MOUNT
+    ) -> None:
+        self.runtime = runtime
+        self._folder = folder.absolute()
+        self._state = self._folder / "state"
+        self._bundle = self._folder / "bundle"
+        self._machines = self._folder / "machines"
+        self._launcher_folder = launcher_folder or self._folder / "launcher"
+        self._cgroup_mount = cgroup_mount
+        self._cgroups: Cgroups | None = None
+        self._runsc: Runsc | None = None
+        self._preparing = asyncio.Lock()
+        self._sandboxes: dict[str, GVisorSandbox] = {}
+        self._making: set[str] = set()
+        self._watcher = MemoryWatcher()
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self, machine: str, limits: Limits) -> GVisorSandbox:
+        """A new sandbox with an empty interpreter, attached and ready for frames."""
+        sandbox, _ = await self._make(machine, limits, None)
+        return sandbox
+
+    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[GVisorSandbox, GuestState]:
+        """A sandbox restored from `image`, attached; tried twice, each time in a fresh sandbox."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await self._make(machine, limits, image)
+            except SandboxError:
+                if attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def remove_leftovers(self) -> int:
+        """Remove every sandbox of this folder that this object did not make; how many there were."""
+        runsc = await self._prepared()
+        mine = {*self._sandboxes, *self._making}
+        processes = await asyncio.to_thread(sandbox_processes, self._state, mine)
+        await asyncio.to_thread(kill_processes, processes)
+        leftovers = ({*await runsc.containers(), *os.listdir(self._machines)}) - mine
+        for container in leftovers:
+            await runsc.delete(container)
+            if self._cgroups is not None:
+                await self._cgroups.remove(container)
+            shutil.rmtree(self._machines / container, ignore_errors=True)
+        return len(leftovers)
+
+    async def close(self) -> None:
+        """Remove every sandbox made here."""
+        await asyncio.gather(*(sandbox.destroy() for sandbox in list(self._sandboxes.values())))
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watching
+            self._watching = None
+        if self._cgroups is not None:
+            await self._cgroups.remove_all()
+
+    async def cpu_features(self) -> list[str]:
+        """What sandboxes here see of the processor; whoever restores their images needs all of it."""
+        return visible_features(await (await self._prepared()).cpu_features())
+
+    async def _make(self, machine: str, limits: Limits, image: Path | None) -> tuple[GVisorSandbox, GuestState]:
+        runsc = await self._prepared()
+        container = secrets.token_hex(8)
+        folder = self._machines / container
+        sandbox: GVisorSandbox | None = None
+        self._making.add(container)
+        try:
+            fifos = Fifos.make(folder, machine)
+            link = GuestLink(fifos.stdin, fifos.stdout)
+            await link.open()
+            pid = await runsc.create(container, self._bundle, folder, fifos)
+            if self._cgroups is not None:
+                self._cgroups.apply(container, limits, [pid])
+            sandbox = self._sandboxes[container] = GVisorSandbox(
+                container,
+                machine,
+                limits,
+                pid=pid,
+                folder=folder,
+                runsc=runsc,
+                cgroups=self._cgroups,
+                link=link,
+                on_destroy=self._forget,
+            )
+            if image is None:
+                await runsc.start(container)
+            else:
+                await runsc.restore(container, self._bundle, folder, fifos, image)
+            self._watcher.add(sandbox)
+            state = await sandbox.attach(new=image is None, timeout_seconds=_ATTACH_SECONDS)
+        except BaseException:
+            await asyncio.shield(self._undo(runsc, container, sandbox))
+            raise
+        finally:
+            self._making.discard(container)
+        return sandbox, state
+
+    async def _undo(self, runsc: Runsc, container: str, sandbox: GVisorSandbox | None) -> None:
+        if sandbox is not None:
+            await sandbox.destroy()
+            return
+        others = {*self._sandboxes, *self._making} - {container}
+        await asyncio.to_thread(kill_processes, await asyncio.to_thread(sandbox_processes, self._state, others))
+        await runsc.delete(container)
+        shutil.rmtree(self._machines / container, ignore_errors=True)
+
+    async def _prepared(self) -> Runsc:
+        async with self._preparing:
+            if self._runsc is None:
+                self._runsc = await asyncio.to_thread(self._prepare)
+                self._watching = asyncio.create_task(self._watcher.run(), name="memory-watcher")
+            return self._runsc
+
+    def _prepare(self) -> Runsc:
+        for folder in (self._folder, self._state, self._bundle, self._bundle / "rootfs", self._machines):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        half = self._bundle / ".config.json"
+        half.write_bytes(spec_bytes())
+        half.replace(self._bundle / "config.json")
+        prefix = command_prefix(self._launcher_folder)
+        self._cgroups = None if prefix else Cgroups.find(self._folder, self._cgroup_mount)
+        niceness = () if self._cgroups is not None else _NICENESS
+        return Runsc(self.runtime.runsc, self.runtime.rootfs.parent, self._state, prefix, niceness)
+
+    def _forget(self, sandbox: GVisorSandbox) -> None:
+        self._watcher.discard(sandbox)
+        self._sandboxes.pop(sandbox.id, None)

@@ -1,0 +1,50 @@
+"""Images on the local disk: room for one before it is written, its sizes and its safety after."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from torpor_worker.sandbox import SandboxError
+
+FILES = ("checkpoint.img", "pages.img", "pages_meta.img")
+
+MARGIN_BYTES = 64 * 1024**2
+"""What must be free beside the pages: the sandbox's own state, and what is written meanwhile."""
+
+_PAGE_BYTES = 4096
+
+
+def make_folder(image: Path) -> None:
+    """Make the folder of a new image. Raises `SandboxError`, with nothing changed, if it exists or cannot be made."""
+    try:
+        image.mkdir(mode=0o700)
+    except OSError as error:
+        raise SandboxError(f"Cannot make the image folder {image}: {error.strerror}.") from error
+
+
+def check_room(folder: Path, memory_bytes: int) -> None:
+    """Raise `SandboxError` unless the disk of `folder` has room for an image of a sandbox that uses that much."""
+    free = shutil.disk_usage(folder).free
+    if free < memory_bytes + MARGIN_BYTES:
+        needed = (memory_bytes + MARGIN_BYTES) // 1024**2
+        raise SandboxError(
+            f"Not enough disk for an image in {folder}: {needed} MiB needed, {free // 1024**2} MiB free."
+        )
+
+
+def seal(image: Path) -> None:
+    """Check that an image is whole, then make it survive a power cut. Raises `SandboxError` and `OSError`."""
+    sizes = {name: (image / name).stat().st_size if (image / name).exists() else 0 for name in FILES}
+    # `runsc` ends with status 0 also when a full disk has cut its pages short.
+    if not sizes["checkpoint.img"] or not sizes["pages_meta.img"] or sizes["pages.img"] % _PAGE_BYTES:
+        raise SandboxError(f"The image in {image} is not whole: {sizes}.")
+    if shutil.disk_usage(image).free == 0:
+        raise SandboxError(f"The disk of {image} is full; the image may be cut short.")
+    for path in [*(image / name for name in FILES), image, image.parent]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,142 @@
+"""The `runsc` commands as coroutines: each with a time-out, each failure with what was printed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from torpor_worker.gvisor.fifos import Fifos
+from torpor_worker.sandbox import SandboxError
+
+_PRINTED_CHARACTERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Runsc:
+    """One sandbox binary, one folder of container states, and how commands are started.
+
+    `prefix` is put before every command (a user namespace), `create_prefix` also before those that make a sandbox
+    (its niceness, which it inherits).
+    """
+
+    binary: Path
+    runtime_folder: Path
+    state: Path
+    prefix: tuple[str, ...] = ()
+    create_prefix: tuple[str, ...] = ()
+
+    async def create(self, container: str, bundle: Path, folder: Path, fifos: Fifos) -> int:
+        """Make a container that has not started; the process id of its sandbox. `folder` takes its log."""
+        pid_file = folder / "pid"
+        await self._make(container, folder, fifos, 30, "create", f"--bundle={bundle}", f"--pid-file={pid_file}")
+        return int(pid_file.read_text())
+
+    async def start(self, container: str) -> None:
+        """Run what the spec says in a created container."""
+        await self._command(30, "start", container)
+
+    async def restore(self, container: str, bundle: Path, folder: Path, fifos: Fifos, image: Path) -> None:
+        """Load an image into a created container and let it run."""
+        await self._make(
+            container, folder, fifos, 120, "restore", "--detach", f"--bundle={bundle}", f"--image-path={image}"
+        )
+
+    async def checkpoint(self, container: str, image: Path) -> None:
+        """Write an image into the folder `image` and let the container go on as before."""
+        arguments = ("--compression=none", "--leave-running", f"--image-path={image}")
+        await self._command(120, "checkpoint", *arguments, container)
+
+    async def pause(self, container: str) -> None:
+        """Freeze every process of a container."""
+        await self._command(20, "pause", container)
+
+    async def resume(self, container: str) -> None:
+        """Let a paused container run on."""
+        await self._command(20, "resume", container)
+
+    async def delete(self, container: str) -> None:
+        """Kill a container and forget it; no error if there is none."""
+        await self._command(30, "delete", "--force", container)
+
+    async def containers(self) -> list[str]:
+        """The containers that the state folder names, running or not."""
+        printed = await self._command(30, "list", "--quiet")
+        return printed.split()
+
+    async def version(self) -> str:
+        """The version stamp, as `runsc --version` prints it."""
+        printed = await self._command(20, "--version")
+        found = re.search(r"version (\S+)", printed)
+        return found.group(1) if found else printed.strip()
+
+    async def cpu_features(self) -> str:
+        """The features of this host's processor, joined by commas."""
+        return (await self._command(20, "cpu-features")).strip()
+
+    def _flags(self) -> list[str]:
+        flags = ["--platform=systrap", "--network=none", "--ignore-cgroups"]
+        return [*self.prefix, str(self.binary), f"--root={self.state}", *flags]
+
+    async def _command(self, timeout_seconds: float, *arguments: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *self._flags(),
+            *arguments,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            cwd=self.runtime_folder,
+            start_new_session=True,
+        )
+        printed, errors = await _finished(process, arguments[0], timeout_seconds)
+        if process.returncode != 0:
+            raise _failure(arguments[0], process.returncode, (errors or printed).decode(errors="replace"))
+        return printed.decode(errors="replace")
+
+    async def _make(
+        self, container: str, folder: Path, fifos: Fifos, timeout_seconds: float, name: str, *arguments: str
+    ) -> None:
+        # Standard error becomes the container's, so nobody may wait for its end: messages come through the log.
+        log = folder / f"{name}.log"
+        with fifos.guest_ends() as (stdin, stdout):
+            process = await asyncio.create_subprocess_exec(
+                *self.create_prefix,
+                *self._flags(),
+                f"--log={log}",
+                name,
+                *arguments,
+                container,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=DEVNULL,
+                cwd=self.runtime_folder,
+                start_new_session=True,
+            )
+            await _finished(process, name, timeout_seconds)
+        if process.returncode != 0:
+            printed = log.read_text(errors="replace") if log.exists() else ""
+            raise _failure(name, process.returncode, printed)
+
+
+async def _finished(process: Process, name: str, timeout_seconds: float) -> tuple[bytes, bytes]:
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await process.communicate()
+    except TimeoutError:
+        raise SandboxError(f"`runsc {name}` took longer than {timeout_seconds:g} s.") from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+def _failure(name: str, status: int | None, printed: str) -> SandboxError:
+    # Go's stack traces follow the sentence that matters.
+    said = printed.partition("\ngoroutine ")[0].partition("\n\t")[0].strip()[:_PRINTED_CHARACTERS]
+    return SandboxError(f"`runsc {name}` failed with status {status}: {said or 'it printed nothing'}")

@@ -1,0 +1,191 @@
+"""One gVisor container with a machine's guest in it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from torpor_worker.guest_link import GuestLink
+from torpor_worker.gvisor import image as images
+from torpor_worker.gvisor.cgroups import Cgroups
+from torpor_worker.gvisor.memory import MemoryFile
+from torpor_worker.gvisor.runsc import Runsc
+from torpor_worker.sandbox import Event, GuestState, Limits, SandboxDied, SandboxError
+
+_LAST_WORDS_SECONDS = 0.2
+"""How long to read on after the sandbox's death: what it said before is in the pipe."""
+
+
+class GVisorSandbox:
+    """The real `torpor_worker.sandbox.Sandbox`; made by `GVisorHost`."""
+
+    def __init__(
+        self,
+        container: str,
+        machine: str,
+        limits: Limits,
+        *,
+        pid: int,
+        folder: Path,
+        runsc: Runsc,
+        cgroups: Cgroups | None,
+        link: GuestLink,
+        on_destroy: Callable[[GVisorSandbox], None],
+    ) -> None:
+        self.machine = machine
+        self.limits = limits
+        self.pid = pid
+        self._container = container
+        self._folder = folder
+        self._runsc = runsc
+        self._cgroups = cgroups
+        self._link = link
+        self._on_destroy = on_destroy
+        self._memory = MemoryFile(pid)
+        self._lost: str | None = None
+        self._paused = False
+        self._commands = asyncio.Lock()
+        self._removed = False
+        self._ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = os.pidfd_open(pid)
+        self._loop.add_reader(self._pidfd, self._process_ended)
+
+    @property
+    def id(self) -> str:
+        """The container id."""
+        return self._container
+
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+        """Send an instruction."""
+        self._check_alive()
+        await self._link.execute(position, seq, code, replaying=replaying)
+
+    async def reseed(self, position: int, seed: bytes) -> None:
+        """Give the guest fresh randomness."""
+        self._check_alive()
+        await self._link.reseed(position, seed)
+
+    async def interrupt(self, seq: int, *, step: Literal["interrupt", "again", "kill"]) -> None:
+        """Stop what `seq` runs."""
+        self._check_alive()
+        await self._link.interrupt(seq, step=step)
+
+    async def ping(self) -> GuestState:
+        """Ask the guest for its state."""
+        self._check_alive()
+        return await self._link.ping()
+
+    async def receive(self) -> Event:
+        """The next event, in order; may be cancelled and called again without losing one."""
+        return await self._link.receive()
+
+    async def acknowledge(self) -> None:
+        """Say that every event received so far is durable."""
+        self._check_alive()
+        await self._link.acknowledge()
+
+    async def pause(self) -> None:
+        """Freeze every process in it."""
+        async with self._commands:
+            self._check_alive()
+            await self._runsc.pause(self.id)
+            self._paused = True
+
+    async def resume(self) -> None:
+        """Let it run on after `pause`."""
+        async with self._commands:
+            self._check_alive()
+            await self._runsc.resume(self.id)
+            self._paused = False
+
+    async def checkpoint(self, image: Path) -> None:
+        """Write an image into the new folder `image`; on failure nothing of it stays and the sandbox goes on."""
+        async with self._commands:
+            self._check_alive()
+            images.make_folder(image)
+            try:
+                images.check_room(image, self.memory_bytes())
+                await self._runsc.checkpoint(self.id, image)
+                await asyncio.to_thread(images.seal, image)
+            except OSError as error:
+                shutil.rmtree(image, ignore_errors=True)
+                raise SandboxError(f"Cannot write the image {image}: {error}.") from error
+            except BaseException:
+                shutil.rmtree(image, ignore_errors=True)
+                raise
+
+    def memory_bytes(self) -> int:
+        """What its memory file holds now; 0 when it is gone."""
+        return self._memory.used_bytes()
+
+    def overhead_bytes(self) -> int:
+        """What the sandbox process needs beside; 0 when it is gone."""
+        return self._memory.overhead_bytes()
+
+    async def kill_largest(self, reason: str) -> None:
+        """Have the guest kill its largest process; a paused or dead one has nothing to kill."""
+        if not self._paused:
+            with suppress(SandboxError):
+                await self._link.kill_largest(reason)
+
+    async def attach(self, *, new: bool, timeout_seconds: float) -> GuestState:
+        """Begin the conversation; a `new` sandbox is given its guest code first. Raises `SandboxError`."""
+        if new:
+            await self._link.load()
+        state = await self._link.attach(timeout_seconds)
+        await self._link.configure(self.limits)
+        return state
+
+    async def lose(self, reason: str) -> None:
+        """Remove it; `receive` gives what was said before and then a `SandboxLost` that says why."""
+        self._lose(reason)
+        await self.destroy()
+
+    async def destroy(self) -> None:
+        """Kill and remove every trace of it."""
+        self._lose("it was removed")
+        if not self._ended.is_set():
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        async with self._commands:
+            if self._removed:
+                return
+            try:
+                async with asyncio.timeout(30):
+                    await self._ended.wait()
+            except TimeoutError:
+                raise SandboxError(f"Process {self.pid} of a sandbox does not end when it is killed.") from None
+            await self._runsc.delete(self.id)
+            await self._link.close()
+            if self._cgroups is not None:
+                await self._cgroups.remove(self.id)
+            shutil.rmtree(self._folder, ignore_errors=True)
+            os.close(self._pidfd)
+            self._removed = True
+        self._on_destroy(self)
+
+    def _process_ended(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        # Where this process is the container's init, nobody else takes the dead sandbox off the process table.
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, os.WNOHANG)
+        self._ended.set()
+        if self._lost is None:
+            self._lost = "its process ended"
+            self._loop.call_later(_LAST_WORDS_SECONDS, self._link.lose, self._lost)
+
+    def _lose(self, reason: str) -> None:
+        if self._lost is None:
+            self._lost = reason
+            self._link.lose(reason)
+
+    def _check_alive(self) -> None:
+        if self._lost is not None:
+            raise SandboxDied(f"The sandbox is gone: {self._lost}.")
