@@ -54,12 +54,12 @@ def _talk(machine: Machine, timeout_seconds: float | None) -> None:
     session = _session()
     while True:
         try:
-            code = session.prompt()
+            code = session.prompt().rstrip()
         except KeyboardInterrupt:
             continue
         except EOFError:
             return
-        if not code.strip():
+        if not code:
             continue
         try:
             watch(machine, machine.stream(code, timeout_seconds=timeout_seconds, queue=True), Screen())
@@ -83,7 +83,7 @@ def _session() -> PromptSession[str]:
         key_bindings=_bindings(),
         history=FileHistory(str(_history_file())),
         lexer=PygmentsLexer.from_filename("input.py"),
-        include_default_pygments_style=False,
+        reserve_space_for_menu=0,
     )
 
 
