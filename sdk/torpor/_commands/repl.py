@@ -61,14 +61,16 @@ def _talk(machine: Machine, timeout_seconds: float | None) -> None:
             return
         if not code:
             continue
+        screen = Screen()
         try:
-            watch(machine, machine.stream(code, timeout_seconds=timeout_seconds, queue=True), Screen())
+            watch(machine, machine.stream(code, timeout_seconds=timeout_seconds, queue=True), screen)
         except KeyboardInterrupt:
             note(f"\nIt runs on. To end it: torpor interrupt {machine.name}")
         except MachineNotFound:
             raise
         except TorporError as error:
             explain(error)
+        screen.end_line()
 
 
 def _session() -> PromptSession[str]:
