@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from torpor_snapshotter.runtime import Runtime
@@ -84,15 +83,18 @@ class GVisorHost:
         return len(leftovers)
 
     async def close(self) -> None:
-        """Remove every sandbox made here."""
-        await asyncio.gather(*(sandbox.destroy() for sandbox in list(self._sandboxes.values())))
+        """Remove every sandbox made here. Raises `SandboxError` if one stays, after the others are removed."""
+        removals = (sandbox.destroy() for sandbox in list(self._sandboxes.values()))
+        outcomes = await asyncio.gather(*removals, return_exceptions=True)
         if self._watching is not None:
             self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watching
+            await asyncio.wait({self._watching})
             self._watching = None
         if self._cgroups is not None:
             await self._cgroups.remove_all()
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
 
     async def cpu_features(self) -> list[str]:
         """What sandboxes here see of the processor; whoever restores their images needs all of it."""
