@@ -1,1 +1,93 @@
-"""Python machines that are always there."""
+"""Python machines that are always there.
+
+>>> import torpor
+>>> machine = torpor.Client().new_machine()
+>>> machine.run("a = 3")
+Result(seq=0, value=None, runtime_ms=1)
+>>> machine.run("a + 5").value  # an hour, a restart of the server, or two years later
+'8'
+"""
+
+from __future__ import annotations
+
+from ._async_client import AsyncClient
+from ._async_machine import AsyncMachine, AsyncRunStream
+from ._client import Client
+from ._errors import (
+    ApiError,
+    BodyTooLarge,
+    CannotWake,
+    CodeError,
+    ConfigError,
+    Conflict,
+    IdempotencyKeyReused,
+    InstructionNotFound,
+    InternalError,
+    InvalidRequest,
+    MachineBusy,
+    MachineNotFound,
+    MachineNotIdle,
+    MachineParked,
+    MethodNotAllowed,
+    NotFound,
+    ProtocolError,
+    SaveFailed,
+    ServerUnreachable,
+    ShuttingDown,
+    TooManyUnfinished,
+    TorporError,
+    Unauthorized,
+    Unavailable,
+    UnknownApiError,
+)
+from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout
+from ._machine import Machine, RunStream
+from ._models import Instruction, MachineInfo
+from ._result import ErrorInfo, Result
+from ._retry import RetryPolicy
+
+__all__ = [
+    "ApiError",
+    "AsyncClient",
+    "AsyncMachine",
+    "AsyncRunStream",
+    "BodyTooLarge",
+    "CannotWake",
+    "Client",
+    "CodeError",
+    "ConfigError",
+    "Conflict",
+    "Display",
+    "Error",
+    "ErrorInfo",
+    "Event",
+    "Finished",
+    "IdempotencyKeyReused",
+    "Instruction",
+    "InstructionNotFound",
+    "InternalError",
+    "InvalidRequest",
+    "Machine",
+    "MachineBusy",
+    "MachineInfo",
+    "MachineNotFound",
+    "MachineNotIdle",
+    "MachineParked",
+    "MethodNotAllowed",
+    "NotFound",
+    "Notice",
+    "ProtocolError",
+    "Result",
+    "RetryPolicy",
+    "RunStream",
+    "SaveFailed",
+    "ServerUnreachable",
+    "ShuttingDown",
+    "Stderr",
+    "Stdout",
+    "TooManyUnfinished",
+    "TorporError",
+    "Unauthorized",
+    "Unavailable",
+    "UnknownApiError",
+]

@@ -174,8 +174,15 @@ class Ledger(Protocol):
         ...
 
     async def finish(
-        self, hold: Hold, seq: int, attempt: int, result: InstructionResult, *,
-        undone: bool = False, ended_by: EndedBy | None = None, output: list[OutputRecord] | None = None,
+        self,
+        hold: Hold,
+        seq: int,
+        attempt: int,
+        result: InstructionResult,
+        *,
+        undone: bool = False,
+        ended_by: EndedBy | None = None,
+        output: list[OutputRecord] | None = None,
     ) -> None:
         """Commit a result, and in the same step what output is left. If the seq has one already, that stays."""
         ...

@@ -1,0 +1,219 @@
+"""What the API asks of the truth: accounts, machines, acceptance, history, output, and objects to delete."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from sqlalchemy import Connection, select
+
+from torpor_api.errors import Unauthorized
+from torpor_api.ledger import accounts, entries, history, idempotency, machines, notices, saves, schema
+from torpor_api.ledger.authenticated import Authenticated
+from torpor_api.ledger.output_page import read_page
+from torpor_api.ledger.readers import Readers
+from torpor_api.ledger.rows import Accepted, Busy, Event, Idempotency, InstructionRow, MachineRow, Notice, OutputPage
+from torpor_api.ledger.segments import Segments
+from torpor_api.ledger.writer import Writer
+
+
+class ApiSide:
+    """Each method is one transaction, durable when it returns."""
+
+    _writer: Writer
+    _readers: Readers
+    _segments: Segments
+    _authenticated: Authenticated
+
+    async def create_account(self, name: str) -> None:
+        """Make an account; nothing happens if it exists. Raises ValueError for a name that cannot stand in a token."""
+        await self._writer.run(lambda connection: accounts.create(connection, name))
+
+    async def add_key(self, account: str, secret: str) -> None:
+        """Let `<account>.<secret>` in from now on; only a hash is stored. Nothing happens if it is there already.
+
+        Raises ValueError if there is no such account.
+        """
+        await self._writer.run(lambda connection: accounts.add_key(connection, account, secret))
+
+    async def has_accounts(self) -> bool:
+        """Whether any account exists."""
+        return await self._readers.run(accounts.any_exist)
+
+    async def authenticate(self, token: str) -> str:
+        """The account of an API key `<account>.<secret>`. Raises `Unauthorized`."""
+        known = self._authenticated.account_of(token)
+        if known is not None:
+            return known
+        account, dot, secret = token.partition(".")
+        if not dot or not accounts.NAME.fullmatch(account):
+            raise Unauthorized
+        if not await self._readers.run(lambda connection: accounts.opens(connection, account, secret)):
+            raise Unauthorized
+        self._authenticated.remember(token, account)
+        return account
+
+    async def create_machine(
+        self,
+        account: str,
+        *,
+        tags: dict[str, str],
+        memory_mb: int,
+        idle_seconds: float | None,
+        idempotency: Idempotency | None = None,
+    ) -> tuple[str, bool]:
+        """Make a machine: its name, and whether it is the earlier work of the idempotency key.
+
+        Raises `IdempotencyKeyReused`.
+        """
+        return await self._writer.run(
+            lambda connection: machines.create(
+                connection,
+                account,
+                tags=tags,
+                memory_mb=memory_mb,
+                idle_seconds=idle_seconds,
+                idempotency=idempotency,
+            )
+        )
+
+    async def machine(self, account: str, name: str) -> MachineRow:
+        """One machine of the account. Raises `MachineNotFound`."""
+        return await self._readers.run(lambda connection: machines.one(connection, account, name))
+
+    async def machines(
+        self, account: str, *, tags: dict[str, str] | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> tuple[list[MachineRow], str | None]:
+        """The account's machines that carry all of `tags`, newest first, and the cursor of the next page if any.
+
+        Raises `InvalidRequest` for a cursor that is none.
+        """
+        return await self._readers.run(
+            lambda connection: machines.newest_first(connection, account, tags=tags or {}, limit=limit, cursor=cursor)
+        )
+
+    async def accept(
+        self,
+        account: str,
+        machine: str,
+        code: str,
+        timeout_seconds: float,
+        *,
+        when_busy: Literal["refuse", "queue"],
+        idempotency: Idempotency | None = None,
+    ) -> Accepted | Busy:
+        """Write an instruction into the log; it is started at once if the machine is awake and free.
+
+        The same idempotency may have been given to `create_machine` before (`POST /v1/run`).
+        Raises `MachineNotFound`, `MachineParked`, `TooManyUnfinished`, `IdempotencyKeyReused`.
+        """
+        return await self._writer.run(
+            lambda connection: entries.accept(
+                connection, account, machine, code, timeout_seconds, when_busy=when_busy, idempotency=idempotency
+            ),
+            touches=machine,
+        )
+
+    async def instruction(self, account: str, machine: str, seq: int) -> InstructionRow:
+        """One instruction. Raises `MachineNotFound`, `InstructionNotFound`."""
+        return await self._readers.run(lambda connection: history.one(connection, account, machine, seq))
+
+    async def instructions(
+        self, account: str, machine: str, *, limit: int | None = None, cursor: str | None = None
+    ) -> tuple[list[InstructionRow], str | None]:
+        """A machine's history, newest first, and the cursor of the next page if any.
+
+        Raises `MachineNotFound`, and `InvalidRequest` for a cursor that is none.
+        """
+        return await self._readers.run(
+            lambda connection: history.newest_first(connection, account, machine, limit=limit, cursor=cursor)
+        )
+
+    async def output(
+        self,
+        machine: str,
+        seq: int,
+        *,
+        attempt: int | None = None,
+        after: int = 0,
+        limit_bytes: int = 1024 * 1024,
+        background: bool = False,
+    ) -> OutputPage:
+        """Output of an instruction's newest attempt from byte offset `after` on; with `background`, all of it.
+
+        `attempt` is the one the reader has read so far. If it was given up before `after`, the page says
+        `restarted_from` and begins there; without `attempt` the newest one is read from `after` on, whatever came
+        before. Raises `InstructionNotFound`. Ownership is not checked: look the machine up first.
+        """
+
+        def work(connection: Connection) -> OutputPage:
+            return read_page(
+                connection,
+                self._segments,
+                machine,
+                seq,
+                attempt=attempt,
+                after=after,
+                limit_bytes=limit_bytes,
+                background=background,
+            )
+
+        try:
+            return await self._readers.run(work)
+        except FileNotFoundError:  # deleted between the row and the file: now the row is gone too
+            return await self._readers.run(work)
+
+    async def read_notices(self, machine: str) -> list[Notice]:
+        """Notices that no answer has carried yet, oldest first."""
+        return await self._readers.run(lambda connection: notices.read(connection, machine, delivered_too=False))
+
+    async def deliver_notices(self, machine: str, up_to: int) -> None:
+        """An answer with the notices up to this id was written in full."""
+        await self._writer.run(lambda connection: notices.deliver(connection, machine, up_to))
+
+    async def events(self, machine: str, *, limit: int = 100) -> list[Event]:
+        """The machine's history of events, newest first."""
+        return await self._readers.run(lambda connection: notices.history(connection, machine, limit))
+
+    async def remember(self, account: str, key: Idempotency, answer: dict[str, Any]) -> None:
+        """Keep a request's answer for a repeat; the first one stays. Raises `IdempotencyKeyReused`."""
+
+        def work(connection: Connection) -> None:
+            account_id = _account_id(connection, account)
+            earlier = idempotency.earlier_work(connection, account_id, key)
+            if earlier is None or earlier.answer is None:
+                idempotency.bind(connection, account_id, key, answer=answer)
+
+        await self._writer.run(work)
+
+    async def recall(self, account: str, key: Idempotency) -> dict[str, Any] | None:
+        """The answer of an earlier request with this key, None if there is none. Raises `IdempotencyKeyReused`."""
+
+        def work(connection: Connection) -> dict[str, Any] | None:
+            earlier = idempotency.earlier_work(connection, _account_id(connection, account), key)
+            return None if earlier is None else earlier.answer
+
+        return await self._readers.run(work)
+
+    async def delete_machine(self, account: str, name: str) -> None:
+        """Delete a machine's rows and output, and condemn its objects. Raises `MachineNotFound`."""
+        await self._writer.run(lambda connection: machines.remove(connection, account, name), touches=name)
+        await self._writer.run(lambda _: self._segments.remove(name))
+
+    async def condemned(self) -> list[str]:
+        """Keys of objects that nothing needs any more, oldest first."""
+        return await self._readers.run(saves.condemned_keys)
+
+    async def forget_condemned(self, keys: list[str]) -> None:
+        """These objects are deleted."""
+        await self._writer.run(lambda connection: saves.forget_condemned(connection, keys))
+
+    async def known_keys(self) -> set[str]:
+        """Keys of objects that are needed, or may be: committed snapshots and saves that are under way."""
+        return await self._readers.run(saves.known_keys)
+
+
+def _account_id(connection: Connection, account: str) -> int:
+    account_id = connection.scalar(select(schema.accounts.c.id).where(schema.accounts.c.name == account))
+    if account_id is None:
+        raise Unauthorized
+    return int(account_id)

@@ -1,0 +1,58 @@
+"""In-process word that something of a machine was committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class Watch:
+    """One reader's interest in a machine. A change between a read and `wait` is never missed."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    async def wait(self, timeout_seconds: float | None) -> bool:
+        """Wait until something of the machine was committed since the last return; False after the time-out."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+    def notify(self) -> None:
+        """Say that something was committed."""
+        self._changed.set()
+
+
+class Changes:
+    """Who watches which machine. Used from the event loop only."""
+
+    def __init__(self) -> None:
+        self._watches: dict[str, set[Watch]] = {}
+
+    @contextmanager
+    def watch(self, machine: str) -> Iterator[Watch]:
+        """Watch a machine: enter, read, and if that was not enough `wait` and read again."""
+        watch = Watch()
+        self._watches.setdefault(machine, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            watches = self._watches[machine]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[machine]
+
+    def notify(self, machines: Iterable[str]) -> None:
+        """Wake everyone who watches one of these machines."""
+        for machine in machines:
+            for watch in self._watches.get(machine, ()):
+                watch.notify()
+
+    def notify_everyone(self) -> None:
+        """Wake every watcher, whatever it watches: the server is stopping."""
+        self.notify(list(self._watches))

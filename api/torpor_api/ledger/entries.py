@@ -1,0 +1,329 @@
+"""The log: entries are accepted, started and finished; a result is committed before anyone sees it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
+
+from torpor_api.errors import MachineNotFound, MachineParked, TooManyUnfinished
+from torpor_api.ledger import idempotency as repeats
+from torpor_api.ledger.database import Statement
+from torpor_api.ledger.moments import now
+from torpor_api.ledger.output import INLINE_LIMIT_BYTES, OutputLog, Sequence, begin_attempt
+from torpor_api.ledger.results import from_columns, storable, to_columns
+from torpor_api.ledger.rows import Accepted, Busy, Idempotency
+from torpor_api.ledger.schema import accounts, entries, machines
+from torpor_worker.ledger import EndedBy, Entry, EntryKind, InstructionResult, OutputRecord
+
+UNFINISHED_LIMIT = 100
+SEED_BYTES = 32
+
+_COLUMNS = (
+    entries.c.id,
+    entries.c.kind,
+    entries.c.seq,
+    entries.c.position,
+    entries.c.attempt,
+    entries.c.timeout_seconds,
+    entries.c.code,
+    entries.c.seed,
+    entries.c.finished_at,
+    entries.c.value,
+    entries.c.data,
+    entries.c.error,
+    entries.c.error_detail,
+    entries.c.runtime_ms,
+    entries.c.undone,
+    entries.c.ended_by,
+)
+_ENTRY = select(*_COLUMNS)
+
+_FOR_ACCEPT = Statement(
+    select(
+        machines.c.id,
+        machines.c.account_id,
+        machines.c.ready,
+        machines.c.next_seq,
+        machines.c.next_position,
+        machines.c.parked_reason,
+        select(func.count())
+        .where(entries.c.machine_id == machines.c.id, entries.c.finished_at.is_(None))
+        .scalar_subquery(),
+    )
+    .join(accounts, accounts.c.id == machines.c.account_id)
+    .where(machines.c.name == bindparam("machine"), accounts.c.name == bindparam("account"))
+)
+_RUNNING_SEQ = Statement(
+    select(entries.c.seq).where(
+        entries.c.machine_id == bindparam("of_machine"),
+        entries.c.finished_at.is_(None),
+        entries.c.started_at.is_not(None),
+    )
+)
+_INSERT = Statement(
+    insert(entries),
+    "machine_id",
+    "kind",
+    "seq",
+    "position",
+    "attempt",
+    "timeout_seconds",
+    "code",
+    "seed",
+    "accepted_at",
+    "started_at",
+    "finished_at",
+)
+_COUNT_UP = Statement(update(machines).where(machines.c.id == bindparam("of_machine")), "next_seq", "next_position")
+_NEXT = Statement(
+    _ENTRY.where(entries.c.machine_id == bindparam("of_machine"), entries.c.finished_at.is_(None))
+    .order_by(entries.c.started_at.is_(None), entries.c.id)
+    .limit(1)
+)
+_START = Statement(update(entries).where(entries.c.id == bindparam("entry")), "position", "started_at", "attempt")
+_ALLOT_POSITION = Statement(
+    update(machines)
+    .where(machines.c.id == bindparam("of_machine"))
+    .values(next_position=machines.c.next_position + 1)
+    .returning(machines.c.next_position - 1)
+)
+_FINISH = Statement(
+    update(entries)
+    .where(
+        entries.c.machine_id
+        == select(machines.c.id)
+        .where(
+            machines.c.name == bindparam("machine"),
+            machines.c.epoch == bindparam("of_epoch"),
+            machines.c.session_id == bindparam("session"),
+        )
+        .scalar_subquery(),
+        entries.c.seq == bindparam("of_seq"),
+        entries.c.attempt == bindparam("of_attempt"),
+        entries.c.started_at.is_not(None),
+        entries.c.finished_at.is_(None),
+    )
+    .returning(entries.c.id, entries.c.machine_id),
+    "finished_at",
+    "value",
+    "data",
+    "error",
+    "error_detail",
+    "runtime_ms",
+    "undone",
+    "ended_by",
+)
+
+
+def accept(
+    connection: Connection,
+    account: str,
+    machine: str,
+    code: str,
+    timeout_seconds: float,
+    *,
+    when_busy: Literal["refuse", "queue"],
+    idempotency: Idempotency | None,
+) -> Accepted | Busy:
+    """Write an instruction into the log, started if the machine is awake and free; see `SqlLedger.accept`."""
+    row = _FOR_ACCEPT.first(connection, machine=machine, account=account)
+    if row is None:
+        raise MachineNotFound
+    machine_id, account_id, ready, seq, position, parked_reason, unfinished = row
+    if idempotency is not None:
+        earlier = repeats.earlier_work(connection, account_id, idempotency)
+        if earlier is not None and earlier.entry_id is not None:
+            entry = _one(connection, entries.c.id == earlier.entry_id)
+            if entry.seq is None:
+                raise AssertionError("an idempotency key belongs to an instruction")
+            return Accepted(entry.seq, entry, repeated=True)
+    if parked_reason is not None:
+        raise MachineParked(f"The machine is parked: {parked_reason}")
+    if unfinished and when_busy == "refuse":
+        running = _RUNNING_SEQ.first(connection, of_machine=machine_id)
+        return Busy(None if running is None else running[0])
+    if unfinished >= UNFINISHED_LIMIT:
+        raise TooManyUnfinished
+    started = bool(ready) and not unfinished
+    entry = _insert(
+        connection,
+        machine_id,
+        Entry(
+            id=0,
+            kind=EntryKind.EXECUTE,
+            seq=seq,
+            position=position if started else None,
+            attempt=1 if started else 0,
+            timeout_seconds=timeout_seconds,
+            code=storable(code) or "",
+        ),
+    )
+    _COUNT_UP.run(connection, of_machine=machine_id, next_seq=seq + 1, next_position=position + started)
+    if idempotency is not None:
+        repeats.bind(connection, account_id, idempotency, machine_id=machine_id, entry_id=entry.id)
+    return Accepted(seq, entry, repeated=False)
+
+
+def accept_reseed(connection: Connection, machine_id: int, seed: bytes) -> None:
+    """Write a new machine's first entry: its reseed takes position 0 and waits for nobody.
+
+    It counts as finished from the start: nothing answers it, and a machine nobody has used needs no waking.
+    """
+    _insert(
+        connection,
+        machine_id,
+        Entry(id=0, kind=EntryKind.RESEED, seq=None, position=0, attempt=1, timeout_seconds=0, seed=seed),
+        finished=True,
+    )
+    _COUNT_UP.run(connection, of_machine=machine_id, next_seq=0, next_position=1)
+
+
+def start_next(connection: Connection, machine_id: int) -> Entry | None:
+    """The entry that runs, or else the oldest accepted one, started now; None if there is none."""
+    row = _NEXT.first(connection, of_machine=machine_id)
+    if row is None:
+        return None
+    entry = _entry(row)
+    if entry.position is not None:
+        return entry
+    allotted = _ALLOT_POSITION.first(connection, of_machine=machine_id)
+    if allotted is None:
+        raise AssertionError("the machine of a hold exists")
+    _START.run(connection, entry=entry.id, position=allotted[0], started_at=now(), attempt=1)
+    return replace(entry, position=allotted[0], attempt=1)
+
+
+def behind(connection: Connection, machine_id: int, position: int) -> list[Entry]:
+    """Started entries above a position, in order."""
+    query = _ENTRY.where(entries.c.machine_id == machine_id, entries.c.position > position)
+    return [_entry(tuple(row)) for row in connection.execute(query.order_by(entries.c.position))]
+
+
+def count_attempt(connection: Connection, machine_id: int, seq: int, output_offset: int) -> int:
+    """Begin another attempt; its number. Raises ValueError if the instruction is not one that runs."""
+    row = connection.execute(
+        update(entries)
+        .where(
+            entries.c.machine_id == machine_id,
+            entries.c.seq == seq,
+            entries.c.started_at.is_not(None),
+            entries.c.finished_at.is_(None),
+        )
+        .values(attempt=entries.c.attempt + 1)
+        .returning(entries.c.id, entries.c.attempt)
+    ).first()
+    if row is None:
+        raise ValueError(f"instruction {seq} is not one that was started and is unfinished")
+    begin_attempt(connection, row.id, row.attempt, output_offset)
+    return int(row.attempt)
+
+
+def finish(
+    connection: Connection,
+    output_log: OutputLog,
+    *,
+    machine: str,
+    epoch: int,
+    session: str | None,
+    seq: int,
+    attempt: int,
+    result: InstructionResult,
+    undone: bool,
+    ended_by: EndedBy | None,
+    output: list[OutputRecord] | None,
+) -> bool:
+    """Commit a result and the output that is left; False, and no change, if no such attempt of a held machine runs."""
+    columns = to_columns(result)
+    row = _FINISH.first(
+        connection,
+        machine=machine,
+        of_epoch=epoch,
+        session=session,
+        of_seq=seq,
+        of_attempt=attempt,
+        finished_at=now(),
+        value=columns.value,
+        data=columns.data,
+        error=columns.error,
+        error_detail=columns.error_detail,
+        runtime_ms=columns.runtime_ms,
+        undone=int(undone),
+        ended_by=ended_by,
+    )
+    if row is None:
+        return False
+    if output:
+        sequence = Sequence(machine, machine_id=row[1], entry_id=row[0], attempt=attempt, background=False)
+        output_log.append(connection, sequence, output, inline_limit_bytes=INLINE_LIMIT_BYTES)
+    return True
+
+
+def running_attempt(connection: Connection, machine_id: int, seq: int) -> tuple[int, int, bool] | None:
+    """An instruction's entry id, its attempt and whether it is finished; None if there is no such instruction."""
+    row = connection.execute(
+        select(entries.c.id, entries.c.attempt, entries.c.finished_at).where(
+            entries.c.machine_id == machine_id, entries.c.seq == seq
+        )
+    ).first()
+    return None if row is None else (row.id, row.attempt, row.finished_at is not None)
+
+
+def note_replay(connection: Connection, machine_id: int, seq: int) -> None:
+    """Count one more execution of a finished instruction. Raises ValueError if it is not finished."""
+    _change_finished(connection, machine_id, seq, replays=entries.c.replays + 1)
+
+
+def undo(connection: Connection, machine_id: int, seq: int) -> None:
+    """Mark a finished instruction as never to be replayed. Raises ValueError if it is not finished."""
+    _change_finished(connection, machine_id, seq, undone=1)
+
+
+def _change_finished(connection: Connection, machine_id: int, seq: int, **values: Any) -> None:
+    finished = and_(entries.c.machine_id == machine_id, entries.c.seq == seq, entries.c.finished_at.is_not(None))
+    if connection.execute(update(entries).where(finished).values(**values)).rowcount == 0:
+        raise ValueError(f"instruction {seq} is not finished")
+
+
+def _insert(connection: Connection, machine_id: int, entry: Entry, *, finished: bool = False) -> Entry:
+    moment = now()
+    cursor = _INSERT.run(
+        connection,
+        machine_id=machine_id,
+        kind=entry.kind,
+        seq=entry.seq,
+        position=entry.position,
+        attempt=entry.attempt,
+        timeout_seconds=entry.timeout_seconds,
+        code=entry.code,
+        seed=entry.seed or None,
+        accepted_at=moment,
+        started_at=None if entry.position is None else moment,
+        finished_at=moment if finished else None,
+    )
+    if cursor.lastrowid is None:
+        raise AssertionError("an insert makes a row")
+    return replace(entry, id=cursor.lastrowid)
+
+
+def _one(connection: Connection, condition: Any) -> Entry:
+    return _entry(tuple(connection.execute(_ENTRY.where(condition)).one()))
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    entry_id, kind, seq, position, attempt, timeout_seconds, code, seed, finished_at, *result, undone, ended_by = row
+    has_result = finished_at is not None and seq is not None
+    return Entry(
+        id=entry_id,
+        kind=EntryKind(kind),
+        seq=seq,
+        position=position,
+        attempt=attempt,
+        timeout_seconds=timeout_seconds,
+        code=code,
+        seed=seed or b"",
+        result=from_columns(*result) if has_result else None,
+        undone=bool(undone),
+        ended_by=None if ended_by is None else EndedBy(ended_by),
+    )

@@ -1,0 +1,187 @@
+"""Who may run a machine: sessions take machines over, holds are acquired, released and given up."""
+
+from __future__ import annotations
+
+import secrets
+
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, insert, or_, select, update
+
+from torpor_api.ledger import saves
+from torpor_api.ledger.database import Statement
+from torpor_api.ledger.moments import now
+from torpor_api.ledger.results import failure
+from torpor_api.ledger.schema import accounts, entries, machine_tags, machines, notices, sessions
+from torpor_worker.ledger import Fenced, Hold
+
+Session = str
+
+_HELD = Statement(
+    select(machines.c.id).where(
+        machines.c.name == bindparam("machine"),
+        machines.c.epoch == bindparam("of_epoch"),
+        machines.c.session_id == bindparam("session"),
+    )
+)
+
+
+def held(connection: Connection, session: Session | None, hold: Hold) -> int:
+    """The id of the hold's machine. Raises `Fenced` if the hold has passed."""
+    row = _HELD.first(connection, machine=hold.machine, of_epoch=hold.epoch, session=session)
+    if row is None:
+        raise Fenced(f"{hold.machine} is not held under epoch {hold.epoch} any more")
+    return int(row[0])
+
+
+def open_session(connection: Connection, worker: str) -> Session:
+    """A new session, which takes over every machine of the dead ones in one statement."""
+    session = secrets.token_hex(16)
+    connection.execute(insert(sessions).values(id=session, worker=worker, opened_at=now()))
+    connection.execute(
+        update(machines)
+        .where(machines.c.session_id.is_not(None))
+        .values(session_id=session, epoch=machines.c.epoch + 1, ready=0, recovering=1)
+    )
+    connection.execute(delete(sessions).where(sessions.c.id != session))
+    saves.condemn_abandoned(connection)
+    return session
+
+
+def mine(connection: Connection, session: Session | None) -> list[str]:
+    """Machines of this session, oldest first."""
+    query = select(machines.c.name).where(machines.c.session_id == session).order_by(machines.c.id)
+    return list(connection.scalars(query))
+
+
+def waiting(connection: Connection) -> list[str]:
+    """Machines with unfinished entries that nobody runs, in the order of their oldest such entry."""
+    query = (
+        select(machines.c.name)
+        .join(entries, entries.c.machine_id == machines.c.id)
+        .where(entries.c.finished_at.is_(None), machines.c.session_id.is_(None), machines.c.parked_reason.is_(None))
+        .group_by(machines.c.id, machines.c.name)
+        .order_by(func.min(entries.c.id))
+    )
+    return list(connection.scalars(query))
+
+
+def acquire(connection: Connection, session: Session, machine: str) -> Hold | None:
+    """Set the session and raise the epoch, unless it is parked, gone, or another live session's."""
+    changed = connection.execute(
+        update(machines)
+        .where(
+            machines.c.name == machine,
+            machines.c.parked_reason.is_(None),
+            or_(machines.c.session_id.is_(None), machines.c.session_id == session),
+            exists().where(sessions.c.id == session),
+        )
+        .values(
+            session_id=session,
+            epoch=machines.c.epoch + 1,
+            ready=0,
+            recovering=case((machines.c.session_id == session, 1), else_=0),  # it was held: its process is gone
+        )
+        .returning(machines.c.id)
+    ).first()
+    if changed is None:
+        return None
+    saves.condemn_abandoned(connection, changed.id)
+    return _hold(connection, changed.id)
+
+
+def ready(connection: Connection, session: Session | None, hold: Hold) -> None:
+    """From now on an entry accepted while the machine is free is started at once."""
+    machine_id = held(connection, session, hold)
+    connection.execute(update(machines).where(machines.c.id == machine_id).values(ready=1, recovering=0))
+
+
+def go_back(connection: Connection, session: Session | None, hold: Hold, to: int | None) -> Hold:
+    """Make generation `to` the head, on a new line and under a new epoch. Raises ValueError if it is not kept."""
+    machine_id = held(connection, session, hold)
+    if to is not None and saves.snapshot(connection, machine_id, to) is None:
+        raise ValueError(f"{hold.machine} has no generation {to}")
+    connection.execute(
+        update(machines)
+        .where(machines.c.id == machine_id)
+        .values(
+            head_generation=to,
+            line=machines.c.next_line,
+            next_line=machines.c.next_line + 1,
+            epoch=machines.c.epoch + 1,
+            ready=0,
+            recovering=1,
+        )
+    )
+    saves.condemn_abandoned(connection, machine_id)
+    return _hold(connection, machine_id)
+
+
+def release(connection: Connection, session: Session | None, hold: Hold, head: int, *, draining: bool) -> bool:
+    """Clear the session if the head is `head` and holds everything; see `Ledger.release`."""
+    machine_id = held(connection, session, hold)
+    snapshot = saves.snapshot(connection, machine_id, head)
+    if snapshot is None or not (snapshot.quiescent or draining):
+        return False
+    of_machine = entries.c.machine_id == machine_id
+    if snapshot.running_seq is None:
+        in_the_way = and_(of_machine, entries.c.finished_at.is_(None))
+    else:  # what ran in the snapshot must run still, and nothing else may
+        in_the_way = and_(of_machine, (entries.c.seq == snapshot.running_seq) != entries.c.finished_at.is_(None))
+    if draining:
+        in_the_way = and_(in_the_way, entries.c.started_at.is_not(None))
+    behind = and_(of_machine, entries.c.position > snapshot.position)
+    released = connection.execute(
+        update(machines)
+        .where(
+            machines.c.id == machine_id,
+            machines.c.head_generation == head,
+            ~exists().where(in_the_way),
+            ~exists().where(behind),
+        )
+        .values(session_id=None, ready=0, recovering=0)
+    ).rowcount
+    if released and not draining:  # a clean sleep ends what users have been told already
+        connection.execute(delete(notices).where(notices.c.machine_id == machine_id, notices.c.delivered == 1))
+    return bool(released)
+
+
+def park(connection: Connection, session: Session | None, hold: Hold, reason: str) -> None:
+    """Clear the session, remember why, and answer every unfinished entry with an error."""
+    machine_id = held(connection, session, hold)
+    result = failure("MachineParked", reason)
+    connection.execute(
+        update(entries)
+        .where(entries.c.machine_id == machine_id, entries.c.finished_at.is_(None))
+        .values(
+            finished_at=now(),
+            error=result.error,
+            error_detail=result.error_detail,
+            runtime_ms=0,
+            undone=case((entries.c.started_at.is_not(None), 1), else_=0),
+        )
+    )
+    connection.execute(
+        update(machines)
+        .where(machines.c.id == machine_id)
+        .values(session_id=None, ready=0, recovering=0, parked_reason=reason)
+    )
+
+
+def _hold(connection: Connection, machine_id: int) -> Hold:
+    row = connection.execute(
+        select(machines, accounts.c.name.label("account"))
+        .join(accounts, accounts.c.id == machines.c.account_id)
+        .where(machines.c.id == machine_id)
+    ).one()
+    tags = connection.execute(
+        select(machine_tags.c.name, machine_tags.c.value).where(machine_tags.c.machine_id == machine_id)
+    )
+    return Hold(
+        machine=row.name,
+        account=row.account,
+        epoch=row.epoch,
+        line=row.line,
+        head=None if row.head_generation is None else saves.snapshot(connection, machine_id, row.head_generation),
+        memory_bytes=row.memory_bytes,
+        idle_seconds=row.idle_seconds,
+        tags={tag.name: tag.value for tag in tags},
+    )

@@ -1,0 +1,196 @@
+"""Machines as rows: made, looked up, listed and deleted."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import string
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, select
+
+from torpor_api.errors import InvalidRequest, MachineNotFound
+from torpor_api.ledger import idempotency as repeats
+from torpor_api.ledger import saves
+from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
+from torpor_api.ledger.moments import moment, now
+from torpor_api.ledger.rows import Idempotency, MachineRow, MachineState, Notice
+from torpor_api.ledger.schema import accounts, entries, machine_tags, machines, notices, snapshots
+
+NAME_ALPHABET = string.ascii_lowercase + string.digits
+NAME_LENGTH = 16
+MEBIBYTE = 1024 * 1024
+LOOKED_UP_AT_ONCE = 500
+
+
+def create(
+    connection: Connection,
+    account: str,
+    *,
+    tags: dict[str, str],
+    memory_mb: int,
+    idle_seconds: float | None,
+    idempotency: Idempotency | None,
+) -> tuple[str, bool]:
+    """Make a machine, whose first entry is its reseed: its name, and whether that was done before under the key."""
+    account_id = connection.scalar(select(accounts.c.id).where(accounts.c.name == account))
+    if account_id is None:
+        raise ValueError(f"there is no account {account}")
+    if idempotency is not None:
+        earlier = repeats.earlier_work(connection, account_id, idempotency)
+        if earlier is not None and earlier.machine_id is not None:
+            name = connection.scalar(select(machines.c.name).where(machines.c.id == earlier.machine_id))
+            return str(name), True
+    name = "".join(secrets.choice(NAME_ALPHABET) for _ in range(NAME_LENGTH))
+    machine_id = connection.scalar(
+        insert(machines)
+        .values(
+            name=name,
+            account_id=account_id,
+            created_at=now(),
+            memory_bytes=memory_mb * MEBIBYTE,
+            idle_seconds=idle_seconds,
+        )
+        .returning(machines.c.id)
+    )
+    if machine_id is None:
+        raise AssertionError("an insert returns its row")
+    if tags:
+        rows = [{"machine_id": machine_id, "name": tag, "value": value} for tag, value in tags.items()]
+        connection.execute(insert(machine_tags), rows)
+    accept_reseed(connection, machine_id, secrets.token_bytes(SEED_BYTES))
+    if idempotency is not None:
+        repeats.bind(connection, account_id, idempotency, machine_id=machine_id)
+    return name, False
+
+
+def one(connection: Connection, account: str, name: str) -> MachineRow:
+    """A machine of the account. Raises `MachineNotFound`."""
+    rows = connection.execute(_query(account).where(machines.c.name == name)).all()
+    if not rows:
+        raise MachineNotFound
+    return _machine_rows(connection, rows)[0]
+
+
+def newest_first(
+    connection: Connection, account: str, *, tags: dict[str, str], limit: int | None, cursor: str | None
+) -> tuple[list[MachineRow], str | None]:
+    """A page of the account's machines that carry all the tags, and the cursor of the next."""
+    query = _query(account).order_by(machines.c.id.desc())
+    for tag, value in tags.items():
+        query = query.where(
+            exists().where(
+                machine_tags.c.machine_id == machines.c.id, machine_tags.c.name == tag, machine_tags.c.value == value
+            )
+        )
+    if cursor is not None:
+        query = query.where(machines.c.id < number_of(cursor))
+    if limit is not None:
+        query = query.limit(limit + 1)
+    rows = connection.execute(query).all()
+    has_more = limit is not None and len(rows) > limit
+    rows = rows[:limit]
+    return _machine_rows(connection, rows), str(rows[-1].id) if has_more and rows else None
+
+
+def remove(connection: Connection, account: str, name: str) -> None:
+    """Delete a machine's rows and condemn its objects. Raises `MachineNotFound`."""
+    machine_id = identify(connection, account, name)
+    saves.condemn_all(connection, machine_id)
+    connection.execute(delete(machines).where(machines.c.id == machine_id))
+
+
+def identify(connection: Connection, account: str, name: str) -> int:
+    """The row id of an account's machine. Raises `MachineNotFound`."""
+    machine_id = connection.scalar(
+        select(machines.c.id).join(accounts).where(accounts.c.name == account, machines.c.name == name)
+    )
+    if machine_id is None:
+        raise MachineNotFound
+    return int(machine_id)
+
+
+def names(connection: Connection) -> set[str]:
+    """Every machine there is."""
+    return set(connection.scalars(select(machines.c.name)))
+
+
+def number_of(cursor: str) -> int:
+    """The row that a cursor stands for. Raises `InvalidRequest`."""
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        raise InvalidRequest("`cursor` is not one that a list gave out.")
+    return int(cursor)
+
+
+def _query(account: str) -> Select[Any]:
+    mine = entries.c.machine_id == machines.c.id
+    used_at = func.coalesce(entries.c.finished_at, entries.c.started_at, entries.c.accepted_at)
+    return (
+        select(
+            machines,
+            accounts.c.name.label("account"),
+            exists().where(mine, entries.c.finished_at.is_(None)).label("has_unfinished"),
+            select(used_at)
+            .where(mine, entries.c.seq == machines.c.next_seq - 1)
+            .scalar_subquery()
+            .label("last_used_at"),
+            select(func.coalesce(func.sum(snapshots.c.stored_bytes), 0))
+            .where(snapshots.c.machine_id == machines.c.id)
+            .scalar_subquery()
+            .label("stored_bytes"),
+        )
+        .join(accounts, accounts.c.id == machines.c.account_id)
+        .where(accounts.c.name == account)
+    )
+
+
+def _machine_rows(connection: Connection, rows: Iterable[Row[Any]]) -> list[MachineRow]:
+    rows = list(rows)
+    tags: dict[int, dict[str, str]] = defaultdict(dict)
+    told: dict[int, list[Notice]] = defaultdict(list)
+    for start in range(0, len(rows), LOOKED_UP_AT_ONCE):
+        ids = [row.id for row in rows[start : start + LOOKED_UP_AT_ONCE]]
+        for tag in connection.execute(select(machine_tags).where(machine_tags.c.machine_id.in_(ids))):
+            tags[tag.machine_id][tag.name] = tag.value
+        query = select(notices).where(notices.c.machine_id.in_(ids)).order_by(notices.c.id)
+        for notice in connection.execute(query):
+            told[notice.machine_id].append(
+                Notice(
+                    notice.id,
+                    notice.code,
+                    notice.message,
+                    json.loads(notice.seqs),
+                    moment(notice.at),
+                    bool(notice.delivered),
+                )
+            )
+    return [
+        MachineRow(
+            name=row.name,
+            account=row.account,
+            created_at=moment(row.created_at),
+            tags=tags[row.id],
+            memory_mb=row.memory_bytes // MEBIBYTE,
+            idle_seconds=row.idle_seconds,
+            state=_state(row),
+            parked_reason=row.parked_reason,
+            has_pending_instruction=bool(row.has_unfinished),
+            generation=row.head_generation,
+            last_used_at=moment(row.created_at if row.last_used_at is None else row.last_used_at),
+            stored_bytes=row.stored_bytes,
+            notices=told[row.id],
+        )
+        for row in rows
+    ]
+
+
+def _state(row: Row[Any]) -> MachineState:
+    if row.parked_reason is not None:
+        return "parked"
+    if row.session_id is None:
+        return "asleep"
+    if row.ready:
+        return "awake"
+    return "recovering" if row.recovering else "waking"

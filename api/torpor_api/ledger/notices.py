@@ -1,0 +1,75 @@
+"""What a machine's users should know (notices), and what its operators can look up (events)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from torpor_api.ledger.moments import moment, now
+from torpor_api.ledger.results import storable
+from torpor_api.ledger.rows import Event, Notice
+from torpor_api.ledger.schema import events, machines, notices
+
+NOTICES_KEPT = 50
+EVENTS_KEPT = 1000
+
+
+def leave(connection: Connection, machine_id: int, code: str, message: str, seqs: list[int]) -> None:
+    """Leave a notice; one of the same code that nobody has read is replaced, and very old ones are forgotten."""
+    mine = notices.c.machine_id == machine_id
+    connection.execute(delete(notices).where(mine, notices.c.code == code, notices.c.delivered == 0))
+    connection.execute(
+        insert(notices).values(
+            machine_id=machine_id, code=code, message=storable(message), seqs=json.dumps(seqs), at=now()
+        )
+    )
+    oldest_kept = select(notices.c.id).where(mine).order_by(notices.c.id.desc()).offset(NOTICES_KEPT - 1).limit(1)
+    connection.execute(delete(notices).where(mine, notices.c.id < oldest_kept.scalar_subquery()))
+
+
+def clear(connection: Connection, machine_id: int, codes: tuple[str, ...]) -> None:
+    """Forget notices of these codes, or all."""
+    condition = notices.c.code.in_(codes) if codes else notices.c.id.is_not(None)
+    connection.execute(delete(notices).where(notices.c.machine_id == machine_id, condition))
+
+
+def read(connection: Connection, machine: str, *, delivered_too: bool) -> list[Notice]:
+    """A machine's notices, oldest first."""
+    query = select(notices).join(machines).where(machines.c.name == machine).order_by(notices.c.id)
+    if not delivered_too:
+        query = query.where(notices.c.delivered == 0)
+    return [
+        Notice(row.id, row.code, row.message, json.loads(row.seqs), moment(row.at), bool(row.delivered))
+        for row in connection.execute(query)
+    ]
+
+
+def deliver(connection: Connection, machine: str, up_to: int) -> None:
+    """Mark notices as told."""
+    machine_id = select(machines.c.id).where(machines.c.name == machine).scalar_subquery()
+    connection.execute(
+        update(notices)
+        .where(notices.c.machine_id == machine_id, notices.c.id <= up_to, notices.c.delivered == 0)
+        .values(delivered=1)
+    )
+
+
+def record(connection: Connection, machine: str, action: str, fields: dict[str, Any]) -> None:
+    """Write an event, and forget very old ones; nothing happens if the machine is deleted."""
+    machine_id = connection.scalar(select(machines.c.id).where(machines.c.name == machine))
+    if machine_id is None:
+        return
+    mine = events.c.machine_id == machine_id
+    connection.execute(
+        insert(events).values(machine_id=machine_id, at=now(), action=action, fields=json.dumps(fields, default=str))
+    )
+    oldest_kept = select(events.c.id).where(mine).order_by(events.c.id.desc()).offset(EVENTS_KEPT - 1).limit(1)
+    connection.execute(delete(events).where(mine, events.c.id < oldest_kept.scalar_subquery()))
+
+
+def history(connection: Connection, machine: str, limit: int) -> list[Event]:
+    """A machine's newest events, newest first."""
+    query = select(events).join(machines).where(machines.c.name == machine).order_by(events.c.id.desc()).limit(limit)
+    return [Event(row.id, moment(row.at), row.action, json.loads(row.fields)) for row in connection.execute(query)]

@@ -1,0 +1,124 @@
+"""What the ledger tells the API: frozen facts, read in one short transaction each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from torpor_worker.ledger import EndedBy, Entry, InstructionResult, OutputRecord
+
+MachineState = Literal["awake", "asleep", "waking", "recovering", "parked"]
+InstructionStatus = Literal["accepted", "started", "finished"]
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's key for one request; unique per account, method and path, kept for a day."""
+
+    key: str
+    method: str
+    path: str
+    body_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An instruction is in the log. `entry.position` is None while it waits for the machine."""
+
+    seq: int
+    entry: Entry
+    repeated: bool
+    """It is the earlier work of the same idempotency key; nothing was added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """The machine has an unfinished instruction, and the caller did not want to wait; nothing was added."""
+
+    running_seq: int | None
+    """The one that is started; None if all of them still wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the machine's users should know."""
+
+    id: int
+    code: str
+    message: str
+    seqs: list[int]
+    at: datetime
+    delivered: bool
+    """Whether an answer carried it in full."""
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRow:
+    """A machine as its account sees it."""
+
+    name: str
+    account: str
+    created_at: datetime
+    tags: dict[str, str]
+    memory_mb: int
+    idle_seconds: float | None
+    state: MachineState
+    parked_reason: str | None
+    has_pending_instruction: bool
+    generation: int | None
+    """The head's; None before the first save."""
+    last_used_at: datetime
+    stored_bytes: int
+    notices: list[Notice]
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionRow:
+    """One instruction of a machine's history."""
+
+    seq: int
+    code: str
+    timeout_seconds: float
+    status: InstructionStatus
+    attempt: int
+    result: InstructionResult | None
+    undone: bool
+    replayed: bool
+    ended_by: EndedBy | None
+    accepted_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPage:
+    """A piece of an instruction's output, as of one moment. An event's id is `attempt.offset`."""
+
+    records: list[tuple[int, OutputRecord]]
+    """Each with the byte offset of its start; the first may begin in the middle of a stored record."""
+    attempt: int
+    end: int
+    """The offset behind the last record of this page: the next call's `after`."""
+    more: bool
+    """Whether more is stored already behind `end`."""
+    finished: bool
+    """The instruction has its result, so that no foreground output will follow what is stored."""
+    truncated_bytes: int
+    """Output over the limit that was not stored; it belongs behind the last foreground record."""
+    background_truncated_bytes: int
+    """The same of background output; it belongs behind the last record."""
+    restarted_from: int | None
+    """The reader's attempt was given up, and what it had read from this offset on is void; the page begins there."""
+    background_from: int | None
+    """Records at this offset and behind it came after the result; None if there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a machine's history, for operators."""
+
+    id: int
+    at: datetime
+    action: str
+    fields: dict[str, Any]

@@ -1,0 +1,176 @@
+"""Saves and snapshots: generations of machines, and what becomes of their objects."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, delete, insert, select, update
+
+from torpor_api.ledger.moments import moment, now
+from torpor_api.ledger.schema import condemned, machines, saves, snapshots
+from torpor_snapshotter.retention import Generation, superseded
+from torpor_worker.ledger import HeadMoved, Snapshot
+
+
+def allot(connection: Connection, machine_id: int, machine: str) -> tuple[int, str]:
+    """The next generation and the key of its object, which is known from now on."""
+    row = connection.execute(
+        update(machines)
+        .where(machines.c.id == machine_id)
+        .values(next_generation=machines.c.next_generation + 1)
+        .returning(machines.c.next_generation, machines.c.epoch)
+    ).one()
+    generation = row.next_generation - 1
+    key = f"machines/{machine}/{generation:08}-{secrets.token_hex(16)}"
+    connection.execute(
+        insert(saves).values(machine_id=machine_id, generation=generation, epoch=row.epoch, manifest_key=key)
+    )
+    return generation, key
+
+
+def commit(connection: Connection, machine_id: int, expected_head: int | None, snapshot: Snapshot) -> None:
+    """Make it the head, and condemn what it makes superfluous. Raises `HeadMoved`, or ValueError if never allotted."""
+    known = connection.execute(
+        select(saves.c.manifest_key, snapshots.c.manifest_sha256)
+        .outerjoin(
+            snapshots, and_(snapshots.c.machine_id == saves.c.machine_id, snapshots.c.generation == saves.c.generation)
+        )
+        .where(saves.c.machine_id == machine_id, saves.c.generation == snapshot.generation)
+    ).first()
+    if known is not None and known.manifest_sha256 == snapshot.manifest_sha256:
+        return
+    row = connection.execute(
+        select(machines.c.head_generation, machines.c.line, machines.c.next_position).where(machines.c.id == machine_id)
+    ).one()
+    if row.head_generation != expected_head:
+        raise HeadMoved(f"the head is generation {row.head_generation}, not {expected_head}")
+    if known is None or known.manifest_sha256 is not None or known.manifest_key != snapshot.manifest_key:
+        raise ValueError(f"generation {snapshot.generation} was not allotted to {snapshot.manifest_key}")
+    if not -1 <= snapshot.position < row.next_position:
+        raise ValueError(f"position {snapshot.position} was never allotted")
+    connection.execute(
+        insert(snapshots).values(
+            machine_id=machine_id,
+            generation=snapshot.generation,
+            line=row.line,
+            parent=expected_head,
+            position=snapshot.position,
+            running_seq=snapshot.running_seq,
+            running_used_seconds=snapshot.running_used_seconds,
+            output_offset=snapshot.output_offset,
+            manifest_sha256=snapshot.manifest_sha256,
+            stored_bytes=snapshot.stored_bytes,
+            image_bytes=snapshot.image_bytes,
+            series=snapshot.series,
+            created_at=now(),
+        )
+    )
+    connection.execute(update(machines).where(machines.c.id == machine_id).values(head_generation=snapshot.generation))
+    _condemn_superseded(connection, machine_id, snapshot.generation)
+
+
+def snapshot(connection: Connection, machine_id: int, generation: int) -> Snapshot | None:
+    """A committed snapshot that is not condemned."""
+    row = connection.execute(_query(machine_id).where(snapshots.c.generation == generation)).first()
+    return None if row is None else _snapshot(row)
+
+
+def line_of_descent(connection: Connection, machine_id: int) -> list[Snapshot]:
+    """The head and the snapshots it came from, newest first; those that a rollback set aside are not among them."""
+    head = connection.scalar(select(machines.c.head_generation).where(machines.c.id == machine_id))
+    kept = {row.generation: _snapshot(row) for row in connection.execute(_query(machine_id))}
+    line: list[Snapshot] = []
+    while head is not None and head in kept:
+        line.append(kept[head])
+        head = kept[head].parent
+    return line
+
+
+def condemn_abandoned(connection: Connection, machine_id: int | None = None) -> None:
+    """Condemn saves that can never be committed: the machine has changed hands since they began."""
+    query = (
+        select(saves.c.machine_id, saves.c.generation, saves.c.manifest_key)
+        .join(machines, machines.c.id == saves.c.machine_id)
+        .outerjoin(
+            snapshots, and_(snapshots.c.machine_id == saves.c.machine_id, snapshots.c.generation == saves.c.generation)
+        )
+        .where(snapshots.c.generation.is_(None), saves.c.epoch < machines.c.epoch)
+    )
+    if machine_id is not None:
+        query = query.where(saves.c.machine_id == machine_id)
+    for row in connection.execute(query).all():
+        _condemn(connection, row.machine_id, row.generation, row.manifest_key)
+
+
+def condemn_all(connection: Connection, machine_id: int) -> None:
+    """Condemn every object of a machine that is being deleted."""
+    keys = select(saves.c.manifest_key).where(saves.c.machine_id == machine_id)
+    connection.execute(insert(condemned).from_select(["object_key"], keys))
+
+
+def condemned_keys(connection: Connection) -> list[str]:
+    """Keys of condemned objects, oldest first."""
+    return list(connection.scalars(select(condemned.c.object_key).order_by(condemned.c.id)))
+
+
+def forget_condemned(connection: Connection, keys: list[str]) -> None:
+    """Their objects are gone."""
+    for key in keys:
+        connection.execute(delete(condemned).where(condemned.c.object_key == key))
+
+
+def known_keys(connection: Connection) -> set[str]:
+    """Keys of objects that are, or may become, a snapshot."""
+    return set(connection.scalars(select(saves.c.manifest_key)))
+
+
+def _condemn_superseded(connection: Connection, machine_id: int, head: int) -> None:
+    rows = connection.execute(
+        select(
+            saves.c.generation, saves.c.manifest_key, snapshots.c.parent, snapshots.c.running_seq, snapshots.c.position
+        )
+        .outerjoin(
+            snapshots, and_(snapshots.c.machine_id == saves.c.machine_id, snapshots.c.generation == saves.c.generation)
+        )
+        .where(saves.c.machine_id == machine_id)
+    ).all()
+    committed = [
+        Generation(row.generation, row.parent, row.running_seq is None) for row in rows if row.position is not None
+    ]
+    garbage = superseded(committed, head)
+    for row in rows:
+        never = row.position is None and row.generation < head  # begun before the head, so its commit would be refused
+        if never or row.generation in garbage:
+            _condemn(connection, machine_id, row.generation, row.manifest_key)
+
+
+def _condemn(connection: Connection, machine_id: int, generation: int, key: str) -> None:
+    connection.execute(delete(saves).where(saves.c.machine_id == machine_id, saves.c.generation == generation))
+    connection.execute(insert(condemned).values(object_key=key))
+
+
+def _query(machine_id: int) -> Select[Any]:
+    return (
+        select(snapshots, saves.c.manifest_key)
+        .join(saves, and_(saves.c.machine_id == snapshots.c.machine_id, saves.c.generation == snapshots.c.generation))
+        .where(snapshots.c.machine_id == machine_id)
+    )
+
+
+def _snapshot(row: Row[Any]) -> Snapshot:
+    return Snapshot(
+        generation=row.generation,
+        line=row.line,
+        parent=row.parent,
+        position=row.position,
+        running_seq=row.running_seq,
+        running_used_seconds=row.running_used_seconds,
+        output_offset=row.output_offset,
+        manifest_key=row.manifest_key,
+        manifest_sha256=row.manifest_sha256,
+        stored_bytes=row.stored_bytes,
+        image_bytes=row.image_bytes,
+        series=row.series,
+        created_at=moment(row.created_at),
+    )

@@ -1,0 +1,316 @@
+"""The tables. Every time is in microseconds of UTC and for display only; order is by ids.
+
+What the application promises is refused here too where a constraint can say it: dense numbers are unique, at most one
+entry of a machine runs, a machine without a session is not ready, a result belongs to a finished entry.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeEngine
+
+NUMBER: TypeEngine[int] = BigInteger().with_variant(Integer(), "sqlite")
+SECONDS: TypeEngine[float] = Double().with_variant(REAL(), "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _flag(name: str) -> Column[int]:
+    return Column(name, NUMBER, nullable=False, server_default=text("0"))
+
+
+def _is_flag(name: str) -> CheckConstraint:
+    return CheckConstraint(f"{name} IN (0, 1)", name=f"{name}_is_a_flag")
+
+
+def _machine_id() -> Column[int]:
+    return Column("machine_id", NUMBER, ForeignKey("machines.id", ondelete="CASCADE"), nullable=False)
+
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", NUMBER, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", NUMBER, nullable=False),
+    CheckConstraint("name <> ''", name="has_a_name"),
+    sqlite_strict=True,
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", NUMBER, primary_key=True),
+    Column("account_id", NUMBER, ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("created_at", NUMBER, nullable=False),
+    UniqueConstraint("account_id", "digest"),
+    CheckConstraint("length(digest) = 32", name="is_a_sha256"),
+    sqlite_strict=True,
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("worker", Text, nullable=False),
+    Column("opened_at", NUMBER, nullable=False),
+    sqlite_strict=True,
+)
+
+machines = Table(
+    "machines",
+    metadata,
+    Column("id", NUMBER, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("account_id", NUMBER, ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", NUMBER, nullable=False),
+    Column("memory_bytes", NUMBER, nullable=False),
+    Column("idle_seconds", SECONDS),
+    Column("session_id", Text, ForeignKey("sessions.id")),
+    Column("epoch", NUMBER, nullable=False, server_default=text("0")),
+    _flag("ready"),
+    _flag("recovering"),
+    Column("parked_reason", Text),
+    Column("line", NUMBER, nullable=False, server_default=text("0")),
+    Column("next_line", NUMBER, nullable=False, server_default=text("1")),
+    Column("head_generation", NUMBER),
+    Column("next_generation", NUMBER, nullable=False, server_default=text("0")),
+    Column("next_seq", NUMBER, nullable=False, server_default=text("0")),
+    Column("next_position", NUMBER, nullable=False, server_default=text("0")),
+    _is_flag("ready"),
+    _is_flag("recovering"),
+    CheckConstraint("ready = 0 OR (session_id IS NOT NULL AND recovering = 0)", name="ready_is_awake"),
+    CheckConstraint("recovering = 0 OR session_id IS NOT NULL", name="recovering_has_a_session"),
+    CheckConstraint("parked_reason IS NULL OR session_id IS NULL", name="parked_is_not_held"),
+    CheckConstraint("memory_bytes > 0 AND idle_seconds >= 0", name="settings_make_sense"),
+    CheckConstraint("epoch >= 0 AND next_seq >= 0 AND next_position >= 0", name="counters_are_not_negative"),
+    CheckConstraint("line < next_line", name="line_was_allotted"),
+    CheckConstraint("head_generation < next_generation", name="head_was_allotted"),
+    Index("ix_machines_account_id_id", "account_id", "id"),
+    Index("ix_machines_held", "session_id", sqlite_where=text("session_id IS NOT NULL")),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+
+machine_tags = Table(
+    "machine_tags",
+    metadata,
+    _machine_id(),
+    Column("name", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    PrimaryKeyConstraint("machine_id", "name"),
+    Index("ix_machine_tags_name_value", "name", "value"),
+    sqlite_strict=True,
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("id", NUMBER, primary_key=True),
+    _machine_id(),
+    Column("kind", Text, nullable=False),
+    Column("seq", NUMBER),
+    Column("position", NUMBER),
+    Column("attempt", NUMBER, nullable=False, server_default=text("0")),
+    Column("timeout_seconds", SECONDS, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("seed", LargeBinary),
+    Column("accepted_at", NUMBER, nullable=False),
+    Column("started_at", NUMBER),
+    Column("finished_at", NUMBER),
+    Column("value", Text),
+    Column("data", Text),
+    Column("error", Text),
+    Column("error_detail", Text),
+    Column("runtime_ms", NUMBER),
+    _flag("undone"),
+    Column("ended_by", Text),
+    Column("replays", NUMBER, nullable=False, server_default=text("0")),
+    UniqueConstraint("machine_id", "seq"),
+    UniqueConstraint("machine_id", "position"),
+    CheckConstraint("kind IN ('execute', 'reseed')", name="kind_is_known"),
+    CheckConstraint("(kind = 'execute') = (seq IS NOT NULL)", name="only_instructions_have_a_seq"),
+    CheckConstraint("(kind = 'reseed') = (seed IS NOT NULL)", name="only_reseeds_have_a_seed"),
+    CheckConstraint("length(seed) = 32", name="seed_is_32_bytes"),
+    CheckConstraint("seq >= 0 AND position >= 0", name="numbers_are_not_negative"),
+    CheckConstraint("timeout_seconds >= 0", name="timeout_is_not_negative"),
+    CheckConstraint("(position IS NULL) = (started_at IS NULL)", name="started_has_a_position"),
+    CheckConstraint("(position IS NULL) = (attempt = 0)", name="started_has_an_attempt"),
+    CheckConstraint("attempt >= 0 AND replays >= 0", name="counts_are_not_negative"),
+    CheckConstraint("value IS NULL OR error IS NULL", name="value_or_error"),
+    CheckConstraint(
+        "finished_at IS NOT NULL OR (value IS NULL AND data IS NULL AND error IS NULL AND error_detail IS NULL"
+        " AND runtime_ms IS NULL AND undone = 0 AND ended_by IS NULL)",
+        name="only_finished_has_a_result",
+    ),
+    CheckConstraint("kind <> 'execute' OR finished_at IS NULL OR runtime_ms IS NOT NULL", name="finished_has_a_result"),
+    CheckConstraint("runtime_ms >= 0", name="runtime_is_not_negative"),
+    CheckConstraint("ended_by IN ('timeout', 'interrupt')", name="ended_by_is_known"),
+    _is_flag("undone"),
+    Index("ix_entries_unfinished", "machine_id", "id", sqlite_where=text("finished_at IS NULL")),
+    Index(
+        "ix_entries_running",
+        "machine_id",
+        unique=True,
+        sqlite_where=text("started_at IS NOT NULL AND finished_at IS NULL"),
+    ),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+
+output_attempts = Table(
+    "output_attempts",
+    metadata,
+    Column("entry_id", NUMBER, ForeignKey("entries.id", ondelete="CASCADE"), nullable=False),
+    Column("attempt", NUMBER, nullable=False),
+    Column("inherited_bytes", NUMBER, nullable=False, server_default=text("0")),
+    Column("dropped_bytes", NUMBER, nullable=False, server_default=text("0")),
+    Column("dropped_background_bytes", NUMBER, nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("entry_id", "attempt"),
+    CheckConstraint("attempt >= 1", name="attempt_is_counted"),
+    CheckConstraint("attempt > 1 OR inherited_bytes = 0", name="the_first_inherits_nothing"),
+    CheckConstraint(
+        "inherited_bytes >= 0 AND dropped_bytes >= 0 AND dropped_background_bytes >= 0", name="sizes_are_not_negative"
+    ),
+    sqlite_strict=True,
+)
+
+output_pieces = Table(
+    "output_pieces",
+    metadata,
+    Column("id", NUMBER, primary_key=True),
+    Column("machine_id", NUMBER, nullable=False),  # the entry's, to find its last segment
+    Column("entry_id", NUMBER, ForeignKey("entries.id", ondelete="CASCADE"), nullable=False),
+    Column("attempt", NUMBER, nullable=False),
+    Column("start", NUMBER, nullable=False),
+    Column("size_bytes", NUMBER, nullable=False),
+    _flag("background"),
+    Column("inline", LargeBinary),
+    Column("segment", NUMBER),
+    Column("segment_start", NUMBER),
+    Column("segment_bytes", NUMBER),
+    UniqueConstraint("entry_id", "attempt", "start"),
+    _is_flag("background"),
+    CheckConstraint("attempt >= 1 AND start >= 0 AND size_bytes > 0", name="place_makes_sense"),
+    CheckConstraint("(inline IS NULL) = (segment IS NOT NULL)", name="is_in_one_place"),
+    CheckConstraint(
+        "(segment IS NULL) = (segment_start IS NULL) AND (segment IS NULL) = (segment_bytes IS NULL)",
+        name="segment_place_is_whole",
+    ),
+    Index("ix_output_pieces_segment", "machine_id", "segment", sqlite_where=text("segment IS NOT NULL")),
+    sqlite_strict=True,
+)
+
+saves = Table(
+    "saves",
+    metadata,
+    _machine_id(),
+    Column("generation", NUMBER, nullable=False),
+    Column("epoch", NUMBER, nullable=False),
+    Column("manifest_key", Text, nullable=False, unique=True),
+    PrimaryKeyConstraint("machine_id", "generation"),
+    sqlite_strict=True,
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("machine_id", NUMBER, nullable=False),
+    Column("generation", NUMBER, nullable=False),
+    Column("line", NUMBER, nullable=False),
+    Column("parent", NUMBER),
+    Column("position", NUMBER, nullable=False),
+    Column("running_seq", NUMBER),
+    Column("running_used_seconds", SECONDS, nullable=False),
+    Column("output_offset", NUMBER, nullable=False),
+    Column("manifest_sha256", Text, nullable=False),
+    Column("stored_bytes", NUMBER, nullable=False),
+    Column("image_bytes", NUMBER, nullable=False),
+    Column("series", Text, nullable=False),
+    Column("created_at", NUMBER, nullable=False),
+    PrimaryKeyConstraint("machine_id", "generation"),
+    ForeignKeyConstraint(["machine_id", "generation"], ["saves.machine_id", "saves.generation"], ondelete="CASCADE"),
+    CheckConstraint("position >= -1", name="position_makes_sense"),
+    CheckConstraint("parent < generation", name="parent_is_older"),
+    CheckConstraint("stored_bytes >= 0 AND image_bytes >= 0 AND output_offset >= 0", name="sizes_are_not_negative"),
+    sqlite_strict=True,
+)
+
+condemned = Table(
+    "condemned",
+    metadata,
+    Column("id", NUMBER, primary_key=True),
+    Column("object_key", Text, nullable=False, unique=True),
+    sqlite_strict=True,
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", NUMBER, primary_key=True),
+    _machine_id(),
+    Column("code", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("seqs", Text, nullable=False),
+    Column("at", NUMBER, nullable=False),
+    _flag("delivered"),
+    _is_flag("delivered"),
+    Index("ix_notices_machine_id_id", "machine_id", "id"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", NUMBER, primary_key=True),
+    _machine_id(),
+    Column("at", NUMBER, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("fields", Text, nullable=False),
+    Index("ix_events_machine_id_id", "machine_id", "id"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("account_id", NUMBER, ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    Column("method", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("body_sha256", Text, nullable=False),
+    Column("created_at", NUMBER, nullable=False, index=True),
+    Column("machine_id", NUMBER, ForeignKey("machines.id", ondelete="CASCADE"), index=True),
+    Column("entry_id", NUMBER, ForeignKey("entries.id", ondelete="CASCADE"), index=True),
+    Column("answer", Text),
+    PrimaryKeyConstraint("account_id", "method", "path", "key"),
+    sqlite_strict=True,
+)

@@ -1,0 +1,199 @@
+"""What a worker asks of the truth: the `Ledger` of `torpor_worker.ledger`, in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection
+
+from torpor_api.ledger import entries, holds, notices, saves
+from torpor_api.ledger.output import STREAMED_INLINE_LIMIT_BYTES, OutputLog, Sequence, output_end
+from torpor_api.ledger.readers import Readers
+from torpor_api.ledger.writer import Writer
+from torpor_worker.ledger import EndedBy, Entry, Hold, InstructionResult, OutputRecord, Snapshot
+
+T = TypeVar("T")
+
+
+class WorkerSide:
+    """Implements `Ledger`. Each method is one transaction, durable when it returns."""
+
+    _writer: Writer
+    _readers: Readers
+    _output_log: OutputLog
+    _session: str | None = None
+
+    async def open_session(self, worker: str) -> str:
+        """Open this worker's session and take over every machine whose session is set; the session's id."""
+        self._session = await self._writer.run(lambda connection: holds.open_session(connection, worker))
+        return self._session
+
+    async def mine(self) -> list[str]:
+        """Machines whose session is this one."""
+        session = self._session
+        return await self._readers.run(lambda connection: holds.mine(connection, session))
+
+    async def waiting(self) -> list[str]:
+        """Machines with unfinished entries and no session, those that have waited longest first."""
+        return await self._readers.run(holds.waiting)
+
+    async def acquire(self, machine: str) -> Hold | None:
+        """Set the session, raise the epoch. None if it is parked, deleted, or held by another live session."""
+        session = self._session
+        if session is None:
+            raise RuntimeError("open a session first")
+        return await self._writer.run(lambda connection: holds.acquire(connection, session, machine), touches=machine)
+
+    async def ready(self, hold: Hold) -> None:
+        """From now on an entry accepted while the machine is free is started in the same transaction."""
+        session = self._session
+        await self._writer.run(lambda connection: holds.ready(connection, session, hold), touches=hold.machine)
+
+    async def behind(self, hold: Hold, position: int) -> list[Entry]:
+        """Started entries with a position above `position`, in order; undone ones too."""
+        return await self._read(hold, lambda connection, machine_id: entries.behind(connection, machine_id, position))
+
+    async def start_next(self, hold: Hold) -> Entry | None:
+        """The entry that runs, or else the oldest accepted one, started now (attempt 1); None if there is none."""
+        return await self._write(hold, entries.start_next)
+
+    async def count_attempt(self, hold: Hold, seq: int, output_offset: int) -> int:
+        """Begin a new attempt that inherits the output before `output_offset`; its number."""
+        return await self._write(
+            hold, lambda connection, machine_id: entries.count_attempt(connection, machine_id, seq, output_offset)
+        )
+
+    async def append_output(
+        self, hold: Hold, seq: int, attempt: int, records: list[OutputRecord], *, background: bool
+    ) -> None:
+        """Store output up to the output limit, and count the rest.
+
+        What comes for an instruction that has its result is background output whatever the flag says, and the other
+        way round: so foreground output never follows background output. Raises ValueError for an attempt that is over.
+        """
+
+        def work(connection: Connection, machine_id: int) -> None:
+            sequence = self._sequence(connection, hold, machine_id, seq, attempt)
+            self._output_log.append(connection, sequence, records, inline_limit_bytes=STREAMED_INLINE_LIMIT_BYTES)
+
+        await self._write(hold, work)
+
+    async def output_offset(self, hold: Hold, seq: int, attempt: int) -> int:
+        """Bytes of output stored so far for this attempt, with those it inherited."""
+
+        def work(connection: Connection, machine_id: int) -> int:
+            known = entries.running_attempt(connection, machine_id, seq)
+            return 0 if known is None else output_end(connection, known[0], attempt)
+
+        return await self._read(hold, work)
+
+    async def finish(
+        self,
+        hold: Hold,
+        seq: int,
+        attempt: int,
+        result: InstructionResult,
+        *,
+        undone: bool = False,
+        ended_by: EndedBy | None = None,
+        output: list[OutputRecord] | None = None,
+    ) -> None:
+        """Commit a result, and in the same step what output is left. If the seq has one already, that stays.
+
+        Raises ValueError for an attempt that was not begun or is over.
+        """
+        session = self._session
+
+        def work(connection: Connection) -> None:
+            if entries.finish(
+                connection,
+                self._output_log,
+                machine=hold.machine,
+                epoch=hold.epoch,
+                session=session,
+                seq=seq,
+                attempt=attempt,
+                result=result,
+                undone=undone,
+                ended_by=ended_by,
+                output=output,
+            ):
+                return
+            known = entries.running_attempt(connection, holds.held(connection, session, hold), seq)
+            if known is None or not known[2]:
+                raise ValueError(f"attempt {attempt} of instruction {seq} is not the one that runs")
+
+        await self._writer.run(work, touches=hold.machine)
+
+    async def note_replay(self, hold: Hold, seq: int) -> None:
+        """Remember that a finished instruction was executed again."""
+        await self._write(hold, lambda connection, machine_id: entries.note_replay(connection, machine_id, seq))
+
+    async def undo(self, hold: Hold, seq: int) -> None:
+        """Mark a finished instruction as undone: it is never replayed."""
+        await self._write(hold, lambda connection, machine_id: entries.undo(connection, machine_id, seq))
+
+    async def allot_save(self, hold: Hold) -> tuple[int, str]:
+        """A new generation number and the key of its object, registered before it is put."""
+        return await self._write(hold, lambda connection, machine_id: saves.allot(connection, machine_id, hold.machine))
+
+    async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:
+        """Make it the head if the head is still generation `expected_head`. Idempotent. Raises `HeadMoved`."""
+        await self._write(
+            hold, lambda connection, machine_id: saves.commit(connection, machine_id, expected_head, snapshot)
+        )
+
+    async def generations(self, hold: Hold) -> list[Snapshot]:
+        """The head and the snapshots it came from that are not condemned, newest first."""
+        return await self._read(hold, saves.line_of_descent)
+
+    async def go_back(self, hold: Hold, to: int | None) -> Hold:
+        """Make an older generation (None: the empty interpreter) the head, on a new line. The new hold."""
+        session = self._session
+        return await self._writer.run(
+            lambda connection: holds.go_back(connection, session, hold, to), touches=hold.machine
+        )
+
+    async def release(self, hold: Hold, head: int, *, draining: bool = False) -> bool:
+        """Put it to sleep if the head is `head` and nothing lies behind it; False, and no change, otherwise."""
+        session = self._session
+        return await self._writer.run(
+            lambda connection: holds.release(connection, session, hold, head, draining=draining), touches=hold.machine
+        )
+
+    async def park(self, hold: Hold, reason: str) -> None:
+        """Give up on it: clear the session and remember why; its entries that are unfinished get an error."""
+        session = self._session
+        await self._writer.run(lambda connection: holds.park(connection, session, hold, reason), touches=hold.machine)
+
+    async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:
+        """Leave a notice for the machine's users. One of the same code that is still unread is replaced."""
+        await self._write(
+            hold, lambda connection, machine_id: notices.leave(connection, machine_id, code, message, seqs)
+        )
+
+    async def clear_notices(self, hold: Hold, *codes: str) -> None:
+        """Forget notices: those of these codes, or all."""
+        await self._write(hold, lambda connection, machine_id: notices.clear(connection, machine_id, codes))
+
+    async def event(self, machine: str, action: str, **fields: Any) -> None:
+        """Write to the machine's history of events, for operators."""
+        await self._writer.run(lambda connection: notices.record(connection, machine, action, fields))
+
+    async def _write(self, hold: Hold, work: Callable[[Connection, int], T]) -> T:
+        session = self._session
+        return await self._writer.run(
+            lambda connection: work(connection, holds.held(connection, session, hold)), touches=hold.machine
+        )
+
+    async def _read(self, hold: Hold, work: Callable[[Connection, int], T]) -> T:
+        session = self._session
+        return await self._readers.run(lambda connection: work(connection, holds.held(connection, session, hold)))
+
+    @staticmethod
+    def _sequence(connection: Connection, hold: Hold, machine_id: int, seq: int, attempt: int) -> Sequence:
+        known = entries.running_attempt(connection, machine_id, seq)
+        if known is None or known[1] != attempt:
+            raise ValueError(f"attempt {attempt} of instruction {seq} is not the newest one")
+        return Sequence(hold.machine, machine_id, known[0], attempt, background=known[2])

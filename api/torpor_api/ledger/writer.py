@@ -1,0 +1,148 @@
+"""The one writer: a thread that commits what was asked for in groups, each with one flush to the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar, cast
+
+from sqlalchemy import Connection, Engine
+
+from torpor_api.ledger.changes import Changes
+from torpor_api.ledger.database import driver
+
+T = TypeVar("T")
+BATCH_LIMIT = 256
+
+
+class Companion(Protocol):
+    """Files that are written together with the transaction. Called from the writer's thread."""
+
+    def mark(self) -> object:
+        """A point to come back to."""
+        ...
+
+    def rewind(self, mark: Any) -> None:
+        """Forget what was written since `mark`."""
+        ...
+
+    def flush(self) -> None:
+        """Make what was written durable: the transaction that refers to it is committed next."""
+        ...
+
+    def forget(self) -> None:
+        """The transaction failed: what is known about the files may be wrong, look at the rows again."""
+        ...
+
+
+@dataclass(slots=True)
+class _Operation:
+    work: Callable[[Connection], Any]
+    touches: str | None
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = field(default=None)
+
+
+class Writer:
+    """Runs operations one after another, in the order they came.
+
+    A batch is one transaction with a savepoint for each operation: one that fails is undone alone. Results are
+    delivered after the commit, and the event loop is woken once for each batch.
+    """
+
+    def __init__(self, engine: Engine, companion: Companion, changes: Changes) -> None:
+        self._engine = engine
+        self._companion = companion
+        self._changes = changes
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self._thread.start()
+
+    async def run(self, work: Callable[[Connection], T], *, touches: str | None = None) -> T:
+        """Run `work` in a transaction; its result once that is durable. `touches` names the machine it is about.
+
+        A caller that is cancelled meanwhile does not take the operation back.
+        """
+        if self._closed:
+            raise RuntimeError("the ledger is closed")
+        operation = _Operation(work, touches, self._loop.create_future())
+        self._queue.put(operation)
+        return cast(T, await operation.future)
+
+    async def close(self) -> None:
+        """Finish what is in the queue and end the thread."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        with self._engine.connect() as connection:
+            more = True
+            while more:
+                batch, more = self._next_batch()
+                if batch:
+                    self._commit(connection, batch)
+                    with suppress(RuntimeError):  # the event loop was closed before the ledger
+                        self._loop.call_soon_threadsafe(self._deliver, batch)
+
+    def _next_batch(self) -> tuple[list[_Operation], bool]:
+        batch: list[_Operation] = []
+        try:
+            while len(batch) < BATCH_LIMIT:
+                operation = self._queue.get(block=not batch)
+                if operation is None:
+                    return batch, False
+                batch.append(operation)
+        except Empty:
+            pass
+        return batch, True
+
+    def _commit(self, connection: Connection, batch: list[_Operation]) -> None:
+        raw = driver(connection)
+        try:
+            raw.execute("BEGIN IMMEDIATE")
+            if len(batch) == 1:
+                batch[0].result = batch[0].work(connection)
+            else:
+                for operation in batch:
+                    self._run_in_savepoint(connection, raw, operation)
+            self._companion.flush()
+            raw.execute("COMMIT")
+        except BaseException as error:  # whatever it is, the callers must hear of it and the thread must live
+            self._companion.forget()
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
+            for operation in batch:
+                operation.error = operation.error or error
+
+    def _run_in_savepoint(self, connection: Connection, raw: sqlite3.Connection, operation: _Operation) -> None:
+        mark = self._companion.mark()
+        raw.execute("SAVEPOINT operation")
+        try:
+            operation.result = operation.work(connection)
+        except Exception as error:
+            if not raw.in_transaction:  # SQLite gave up the whole transaction (disk full, an I/O error)
+                raise
+            operation.error = error
+            self._companion.rewind(mark)
+            raw.execute("ROLLBACK TO operation")
+        raw.execute("RELEASE operation")
+
+    def _deliver(self, batch: list[_Operation]) -> None:
+        self._changes.notify({operation.touches for operation in batch if operation.touches and not operation.error})
+        for operation in batch:
+            if operation.future.done():
+                continue
+            if operation.error is not None:
+                operation.future.set_exception(operation.error)
+            else:
+                operation.future.set_result(operation.result)

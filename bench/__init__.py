@@ -1,0 +1,1 @@
+"""Costs measured against the floor, in the same run: `scripts/bench`."""

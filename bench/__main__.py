@@ -1,0 +1,41 @@
+"""Start a server of its own, measure, print a table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from tests.support.server import ServerProcess
+from torpor_snapshotter.runtimes import current
+
+from bench.connection import Connection
+from bench.instructions import measure_instructions
+from bench.measurement import table
+from bench.waking import measure_waking
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="Measure Torpor against the floor.")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: half a minute instead of some")
+    quick = parser.parse_args().quick
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="torpor-bench-") as name, console.status("") as status:
+        folder = Path(name)
+        status.update("Starting a server")
+        with ServerProcess(folder) as server, Connection(server.url, server.api_key) as connection:
+            runtime = current(server.data_dir)
+            status.update("Running instructions, here and in a Jupyter kernel")
+            measurements = measure_instructions(connection, rounds=100 if quick else 1000)
+            status.update("Waking a machine, here and with plain runsc")
+            waking = measure_waking(connection, runtime, server.data_dir, folder / "floor", rounds=8 if quick else 40)
+    load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
+    console.print(table([*measurements, waking]))
+    console.print(f"{os.cpu_count()} processors, load {load}, runtime {runtime.series}")
+
+
+if __name__ == "__main__":
+    main()

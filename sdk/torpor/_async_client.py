@@ -1,0 +1,103 @@
+"""The asynchronous client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+
+import httpx2
+
+from . import _calls, _http
+from ._async_connection import AsyncConnection
+from ._async_machine import AsyncMachine
+from ._calls import UNSET, Unset
+from ._config import load_config
+from ._models import Account, MachineList, NewMachine, RunAnswer
+from ._result import Result, result_of_answer
+from ._retry import RetryPolicy
+
+
+class AsyncClient:
+    """Talks to a Torpor server from asyncio; the same surface as `Client`, awaited.
+
+    >>> async with torpor.AsyncClient() as client:
+    ...     machine = await client.new_machine()
+    ...     await machine.run("a = 3")
+    ...     (await machine.run("a + 5")).value
+    '8'
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        api_key: str | None = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        """Raises `ConfigError` when there is no API key. `transport` replaces the network, as in tests."""
+        self._connection = AsyncConnection(load_config(url, api_key), retry or RetryPolicy(), transport)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._connection.url
+
+    async def whoami(self) -> str:
+        """The name of the account that the key belongs to."""
+        return _http.parsed(await self._connection.send(_calls.whoami()), Account).account
+
+    async def new_machine(
+        self,
+        *,
+        tags: Mapping[str, str] | None = None,
+        memory_mb: int | None = None,
+        idle_seconds: float | Unset | None = UNSET,
+    ) -> AsyncMachine:
+        """A new machine, which is there until it is deleted.
+
+        Args:
+            tags: Words of your own to find it by, such as `{"user": "42"}`.
+            memory_mb: The memory it may use; the server's default is 1024.
+            idle_seconds: After so long without work it falls asleep; None: it stays awake. The server's default is 60.
+        """
+        call = _calls.new_machine(tags, memory_mb, idle_seconds)
+        return self.machine(_http.parsed(await self._connection.send(call), NewMachine).machine_name)
+
+    def machine(self, name: str) -> AsyncMachine:
+        """The machine of this name. Nothing is asked yet: the first call on it says whether it exists.
+
+        >>> (await client.machine("aB3dE6gH9jK2mN5p").run("a + 5")).value
+        '8'
+        """
+        return AsyncMachine(self._connection, name)
+
+    async def machines(self, *, tags: Mapping[str, str] | None = None) -> list[AsyncMachine]:
+        """The account's machines, newest first: those that have all of these tags, each with its `info`."""
+        found = _http.parsed(await self._connection.send(_calls.list_machines(tags)), MachineList).machines
+        return [AsyncMachine(self._connection, info.name, info) for info in found]
+
+    async def run(self, code: str, *, timeout_seconds: float | None = None) -> Result:
+        """Run code on a new machine; the result says its name.
+
+        >>> result = await client.run("a = 3")
+        >>> (await client.machine(result.machine_name).run("a + 5")).value
+        '8'
+        """
+        call = _calls.run(None, code, timeout_seconds=timeout_seconds)
+        return result_of_answer(_http.parsed(await self._connection.send(call), RunAnswer))
+
+    async def close(self) -> None:
+        """Close the connections. Machines do not notice."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncClient(url={self.url!r})"

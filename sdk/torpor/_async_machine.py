@@ -1,0 +1,193 @@
+"""The asynchronous twin of `_machine`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+
+from . import _calls, _http
+from ._async_connection import AsyncConnection
+from ._events import Display, Event, Stderr, Stdout
+from ._models import History, Instruction, Interrupted, MachineInfo, RunAnswer
+from ._result import Result, result_of_answer
+from ._stream import StreamState
+
+
+class AsyncRunStream:
+    """The events of an instruction while it runs. Iterate over it, then ask for its `result`.
+
+    A cut connection, or a server that restarts, goes unnoticed: the stream goes on where it broke. Leaving it early
+    does not end the instruction.
+    """
+
+    def __init__(self, connection: AsyncConnection, state: StreamState, *, to_the_end: bool = False) -> None:
+        self._connection = connection
+        self._state = state
+        self._events = connection.follow(state, to_the_end=to_the_end)
+
+    @property
+    def machine_name(self) -> str | None:
+        """The machine that it runs on; None until the server has said it, if it is a new one."""
+        return self._state.machine_name
+
+    @property
+    def seq(self) -> int | None:
+        """The instruction's number; None until the server has said it."""
+        return self._state.seq
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+    async def result(self) -> Result:
+        """What came of it, after all events that nobody has read yet."""
+        async for _ in self._events:
+            pass
+        if self._state.finished is None:  # an exception in the middle ended the iterator, not the instruction
+            self._events = self._connection.follow(self._state)
+            async for _ in self._events:
+                pass
+        if (again := self._state.anew()) is not None:
+            async for _ in self._connection.follow(again):
+                pass
+            return again.result()
+        return self._state.result()
+
+    async def close(self) -> None:
+        """Leave the stream. The instruction runs on."""
+        await self._events.aclose()
+
+    async def __aenter__(self) -> AsyncRunStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class AsyncMachine:
+    """A Python machine that is always there: variables, files, threads and open connections inside it stay.
+
+    It has no states to care for. Nobody starts it; idle, it falls asleep, and the next call wakes it.
+    """
+
+    def __init__(self, connection: AsyncConnection, name: str, info: MachineInfo | None = None) -> None:
+        self._connection = connection
+        self.name = name
+        self.info = info
+        """What a list said of it; None if it came from elsewhere. `detail` asks anew."""
+
+    async def run(
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        queue: bool = False,
+        interrupt: bool = False,
+        on_output: Callable[[Stdout | Stderr | Display], Awaitable[None] | None] | None = None,
+    ) -> Result:
+        """Run code and wait for what comes of it. An error of the code is in the result, and is not raised.
+
+        Args:
+            code: Python, as in a notebook's cell: the last expression is the value, and top-level `await` works.
+            timeout_seconds: After so much running time it is ended; the server's default is 15.
+            queue: If the machine runs something else, wait for that to end. Else `MachineBusy` is raised.
+            interrupt: If the machine runs something else, end that.
+            on_output: Called with each piece of output at the moment when it appears.
+
+        >>> (await machine.run("import math; math.factorial(20)")).value
+        '2432902008176640000'
+        """
+        if on_output is not None:
+            return await self._run_showing(
+                self.stream(code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt), on_output
+            )
+        call = _calls.run(self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt)
+        return result_of_answer(_http.parsed(await self._connection.send(call), RunAnswer), self.name)
+
+    def stream(
+        self, code: str, *, timeout_seconds: float | None = None, queue: bool = False, interrupt: bool = False
+    ) -> AsyncRunStream:
+        """Run code and follow what it says. Arguments as for `run`. It is sent when the first event is asked for.
+
+        >>> stream = machine.stream("for i in range(3): print(i)")
+        >>> async for event in stream:
+        ...     if isinstance(event, torpor.Stdout):
+        ...         print(event.text, end="")
+        0
+        1
+        2
+        >>> (await stream.result()).ok
+        True
+        """
+        call = _calls.run(
+            self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, streamed=True
+        )
+        return AsyncRunStream(self._connection, StreamState(self.name, call=call))
+
+    def attach(self, seq: int) -> AsyncRunStream:
+        """Follow an instruction that was started elsewhere, or read again one that is finished, from its beginning.
+
+        Output from the background that came after its result follows behind that.
+        """
+        return AsyncRunStream(self._connection, StreamState(self.name, seq=seq), to_the_end=True)
+
+    async def interrupt(self, seq: int | None = None) -> bool:
+        """Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted."""
+        return _http.parsed(await self._connection.send(_calls.interrupt(self.name, seq)), Interrupted).interrupted
+
+    async def history(self, *, limit: int | None = None) -> AsyncIterator[Instruction]:
+        """What was run on it, newest first, at most `limit`; fetched page by page.
+
+        >>> [instruction.code async for instruction in machine.history(limit=2)]
+        ['a + 5', 'a = 3']
+        """
+        cursor: str | None = None
+        left = limit
+        while left is None or left > 0:
+            call = _calls.history(self.name, left, cursor)
+            page = _http.parsed(await self._connection.send(call), History)
+            for instruction in page.instructions:
+                yield instruction
+            cursor = page.cursor
+            left = None if left is None else left - len(page.instructions)
+            if cursor is None:
+                return
+
+    async def instruction(self, seq: int) -> Instruction:
+        """One instruction of its history, with its output. Raises `InstructionNotFound`."""
+        return _http.parsed(await self._connection.send(_calls.instruction(self.name, seq)), Instruction)
+
+    async def detail(self) -> MachineInfo:
+        """All that the server tells of it: state, settings, sizes, notices. Does not wake it."""
+        return _http.parsed(await self._connection.send(_calls.detail(self.name)), MachineInfo)
+
+    async def sleep(self) -> None:
+        """Put it to sleep now. Never needed: idle, it falls asleep. Raises `MachineNotIdle` while something runs."""
+        await self._connection.send(_calls.transition(self.name, "sleep"))
+
+    async def wake(self) -> None:
+        """Wake it now. Never needed: the next call wakes it."""
+        await self._connection.send(_calls.transition(self.name, "wake"))
+
+    async def sync(self) -> None:
+        """Make all of its state durable now, like `fsync`; it stays awake."""
+        await self._connection.send(_calls.transition(self.name, "sync"))
+
+    async def delete(self) -> None:
+        """Delete it and all that is stored of it, for good."""
+        await self._connection.send(_calls.delete(self.name))
+
+    def __repr__(self) -> str:
+        return f"AsyncMachine({self.name!r})"
+
+    async def _run_showing(
+        self, stream: AsyncRunStream, on_output: Callable[[Stdout | Stderr | Display], Awaitable[None] | None]
+    ) -> Result:
+        async with stream:
+            async for event in stream:
+                if isinstance(event, Stdout | Stderr | Display):
+                    shown = on_output(event)
+                    if shown is not None:
+                        await shown
+            return await stream.result()

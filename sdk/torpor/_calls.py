@@ -1,0 +1,155 @@
+"""What is asked of the server, as values: the pure part of both clients. Paths and bodies are written here only."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+
+ANSWER_SECONDS = 30.0
+"""How long an answer may take that does not wait for code."""
+TRANSITION_SECONDS = 120.0
+"""How long a save or a wake may take before it is asked after again."""
+DEFAULT_TIMEOUT_SECONDS = 15.0
+"""The server's default time-out of an instruction, for the patience with which its answer is awaited."""
+GRACE_SECONDS = 30.0
+"""Waking, the steps that end an instruction, and the way back."""
+QUIET_STREAM_SECONDS = 90.0
+"""A stream that says nothing for so long is opened again; the server keeps it alive far more often."""
+
+
+class Unset(enum.Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = Unset.UNSET
+"""An argument that was not given, where None means something."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request. Asked again after a failure it has the same idempotency key, so it takes effect once."""
+
+    method: str
+    path: str
+    body: Mapping[str, Any] | None = None
+    query: Mapping[str, str | int] = field(default_factory=dict)
+    answer_seconds: float = ANSWER_SECONDS
+    idempotency_key: str | None = None
+    patient: bool = False
+    """Whether an answer that takes too long only means that the work goes on: it is joined again, without limit."""
+    streamed: bool = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of this call alone."""
+        headers = {"Accept": "application/x-ndjson" if self.streamed else "application/json"}
+        if self.idempotency_key is not None:
+            headers["Idempotency-Key"] = self.idempotency_key
+        return headers
+
+
+def _get(path: str, query: Mapping[str, str | int | None] | None = None, **options: Any) -> Call:
+    present = {name: value for name, value in (query or {}).items() if value is not None}
+    return Call("GET", path, query=present, **options)
+
+
+def _post(path: str, body: Mapping[str, Any], **options: Any) -> Call:
+    present = {name: value for name, value in body.items() if value is not None}
+    return Call("POST", path, body=present, idempotency_key=uuid.uuid4().hex, **options)
+
+
+def _machine(name: str, rest: str = "") -> str:
+    return f"/v1/machine/{quote(name, safe='')}{rest}"
+
+
+def whoami() -> Call:
+    """Whose key this is."""
+    return _get("/v1/whoami")
+
+
+def new_machine(tags: Mapping[str, str] | None, memory_mb: int | None, idle_seconds: float | Unset | None) -> Call:
+    """A new machine. `idle_seconds` None is said to the server: it means never."""
+    call = _post("/v1/machine/new", {"tags": dict(tags) if tags else None, "memory_mb": memory_mb})
+    if idle_seconds is not UNSET:
+        call = replace(call, body={**(call.body or {}), "idle_seconds": idle_seconds})
+    return call
+
+
+def list_machines(tags: Mapping[str, str] | None) -> Call:
+    """The account's machines, newest first."""
+    return _post("/v1/machine/list", {"tags": dict(tags) if tags else None})
+
+
+def run(
+    machine: str | None,
+    code: str,
+    *,
+    timeout_seconds: float | None = None,
+    queue: bool = False,
+    interrupt: bool = False,
+    streamed: bool = False,
+) -> Call:
+    """Run code on a machine, or on a new one (None)."""
+    body: dict[str, Any] = {"code": code, "timeout_seconds": timeout_seconds}
+    if queue:
+        body["queue"] = True
+    if interrupt:
+        body["interrupt"] = True
+    running_seconds = DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
+    return _post(
+        "/v1/run" if machine is None else _machine(machine, "/run"),
+        body,
+        answer_seconds=QUIET_STREAM_SECONDS if streamed else running_seconds + GRACE_SECONDS,
+        patient=True,
+        streamed=streamed,
+    )
+
+
+def events(machine: str, seq: int, after: str | None) -> Call:
+    """The events of an instruction from the beginning, or after the one with this id."""
+    return _get(
+        _machine(machine, f"/exec/{seq}/events"),
+        {"after": after},
+        answer_seconds=QUIET_STREAM_SECONDS,
+        patient=True,
+        streamed=True,
+    )
+
+
+def detail(machine: str) -> Call:
+    """All that the server tells of a machine."""
+    return _get(_machine(machine))
+
+
+def history(machine: str, limit: int | None, cursor: str | None) -> Call:
+    """A page of a machine's instructions."""
+    return _get(_machine(machine, "/exec"), {"limit": limit, "cursor": cursor})
+
+
+def instruction(machine: str, seq: int) -> Call:
+    """One instruction of a machine."""
+    return _get(_machine(machine, f"/exec/{seq}"))
+
+
+def interrupt(machine: str, seq: int | None) -> Call:
+    """KeyboardInterrupt in what runs, or only if it is this instruction."""
+    return _post(_machine(machine, "/interrupt"), {"seq": seq})
+
+
+def transition(machine: str, verb: str) -> Call:
+    """`sleep`, `wake` or `sync`."""
+    return _post(_machine(machine, f"/{verb}"), {}, answer_seconds=TRANSITION_SECONDS, patient=True)
+
+
+def delete(machine: str) -> Call:
+    """Delete a machine for good."""
+    return Call("DELETE", _machine(machine))

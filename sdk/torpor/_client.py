@@ -1,0 +1,106 @@
+"""The client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+
+import httpx2
+
+from . import _calls, _http
+from ._calls import UNSET, Unset
+from ._config import load_config
+from ._connection import Connection
+from ._machine import Machine
+from ._models import Account, MachineList, NewMachine, RunAnswer
+from ._result import Result, result_of_answer
+from ._retry import RetryPolicy
+
+
+class Client:
+    """Talks to a Torpor server.
+
+    Address and key come from the arguments, from `TORPOR_URL` and `TORPOR_API_KEY`, or from the configuration file that
+    `torpor serve` writes. Each is safe to share between threads.
+
+    >>> with torpor.Client() as client:
+    ...     machine = client.new_machine()
+    ...     machine.run("a = 3")
+    ...     machine.run("a + 5").value
+    '8'
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        api_key: str | None = None,
+        transport: httpx2.BaseTransport | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        """Raises `ConfigError` when there is no API key. `transport` replaces the network, as in tests."""
+        self._connection = Connection(load_config(url, api_key), retry or RetryPolicy(), transport)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._connection.url
+
+    def whoami(self) -> str:
+        """The name of the account that the key belongs to."""
+        return _http.parsed(self._connection.send(_calls.whoami()), Account).account
+
+    def new_machine(
+        self,
+        *,
+        tags: Mapping[str, str] | None = None,
+        memory_mb: int | None = None,
+        idle_seconds: float | Unset | None = UNSET,
+    ) -> Machine:
+        """A new machine, which is there until it is deleted.
+
+        Args:
+            tags: Words of your own to find it by, such as `{"user": "42"}`.
+            memory_mb: The memory it may use; the server's default is 1024.
+            idle_seconds: After so long without work it falls asleep; None: it stays awake. The server's default is 60.
+        """
+        call = _calls.new_machine(tags, memory_mb, idle_seconds)
+        return self.machine(_http.parsed(self._connection.send(call), NewMachine).machine_name)
+
+    def machine(self, name: str) -> Machine:
+        """The machine of this name. Nothing is asked yet: the first call on it says whether it exists.
+
+        >>> client.machine("aB3dE6gH9jK2mN5p").run("a + 5").value
+        '8'
+        """
+        return Machine(self._connection, name)
+
+    def machines(self, *, tags: Mapping[str, str] | None = None) -> list[Machine]:
+        """The account's machines, newest first: those that have all of these tags, each with its `info`."""
+        found = _http.parsed(self._connection.send(_calls.list_machines(tags)), MachineList).machines
+        return [Machine(self._connection, info.name, info) for info in found]
+
+    def run(self, code: str, *, timeout_seconds: float | None = None) -> Result:
+        """Run code on a new machine; the result says its name.
+
+        >>> result = client.run("a = 3")
+        >>> client.machine(result.machine_name).run("a + 5").value
+        '8'
+        """
+        call = _calls.run(None, code, timeout_seconds=timeout_seconds)
+        return result_of_answer(_http.parsed(self._connection.send(call), RunAnswer))
+
+    def close(self) -> None:
+        """Close the connections. Machines do not notice."""
+        self._connection.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client(url={self.url!r})"

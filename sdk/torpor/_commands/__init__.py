@@ -1,0 +1,1 @@
+"""The commands of `torpor` that any user has, a module each."""

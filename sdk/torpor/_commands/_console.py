@@ -1,0 +1,107 @@
+"""How commands write: tables on a terminal, plain lines or JSON in a pipe."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from .._client import Client
+from .._errors import TorporError
+
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="The machine's name.")]
+
+
+def single_command() -> typer.Typer:
+    """The Typer app of a module with one command."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+def client() -> Client:
+    """A client with the user's settings."""
+    return Client()
+
+
+def write(text: str, stream: TextIO) -> None:
+    """Write at once, whatever is in it: what the stream's encoding lacks is replaced."""
+    encoding = stream.encoding or "utf-8"
+    stream.write(text.encode(encoding, "replace").decode(encoding))
+    stream.flush()
+
+
+def note(text: str) -> None:
+    """A remark beside the output: on standard error, so that a pipe stays clean."""
+    write(f"{text}\n", sys.stderr)
+
+
+def write_json(value: Any) -> None:
+    """One JSON value on standard output."""
+    write(json.dumps(value, indent=2 if sys.stdout.isatty() else None, default=str) + "\n", sys.stdout)
+
+
+def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on a terminal; lines with tabs between the columns, and no heading, in a pipe."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            write("\t".join(_one_line(cell) for cell in row) + "\n", sys.stdout)
+        return
+    from rich import box  # noqa: PLC0415 - importing Rich takes longer than most commands
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_one_line(cell)) for cell in row))
+    Console().print(table)
+
+
+def _one_line(text: str) -> str:
+    # Escape sequences in names and code of a stranger's must not reach the terminal.
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def tags_of(pairs: Iterable[str]) -> dict[str, str]:
+    """`name=value` pairs as given on the command line."""
+    tags = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise TorporError(f"The tag {pair!r} is not of the form name=value.")
+        tags[name] = value
+    return tags
+
+
+def tags_text(tags: Mapping[str, str]) -> str:
+    """Tags in one cell."""
+    return " ".join(f"{name}={value}" for name, value in sorted(tags.items()))
+
+
+def size_text(size_bytes: int | None) -> str:
+    """A size for people."""
+    if size_bytes is None:
+        return ""
+    size = float(size_bytes)
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def time_text(moment: datetime | None) -> str:
+    """A moment for people: how long ago."""
+    if moment is None:
+        return ""
+    seconds = max(0, int((datetime.now(timezone.utc) - moment).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"

@@ -1,0 +1,83 @@
+"""Sends calls to the server until they are answered, and follows streams over cut connections."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator
+
+import httpx2
+
+from . import _http
+from ._calls import Call
+from ._config import Config
+from ._events import Event
+from ._retry import Attempts, Contact, RetryPolicy
+from ._stream import StreamState
+
+
+class Connection:
+    """The way of a `Client` and its machines to the server. Safe to share between threads."""
+
+    def __init__(self, config: Config, retry: RetryPolicy, transport: httpx2.BaseTransport | None) -> None:
+        self.url = config.url
+        self._retry = retry
+        self._contact = Contact()
+        self._http = httpx2.Client(
+            base_url=config.url,
+            headers=_http.headers(config),
+            transport=transport,
+            trust_env=_http.uses_proxies(config),
+        )
+
+    def send(self, call: Call) -> httpx2.Response:
+        """The good answer to a call. Raises `ApiError` or `ServerUnreachable`."""
+        attempts = Attempts(call, self._retry, self._contact)
+        while True:
+            attempts.sending()
+            try:
+                response = self._http.send(_http.request(self._http, call))
+            except httpx2.TransportError as error:
+                delay = attempts.failed(error)
+            else:
+                answer = attempts.answered(
+                    response.status_code, _http.error_body(response), _http.retry_after(response)
+                )
+                if answer is None:
+                    return response
+                delay = answer
+            time.sleep(delay)
+
+    def follow(self, state: StreamState, *, to_the_end: bool = False) -> Generator[Event, None, None]:
+        """The events that are still to come, up to the result; `to_the_end` also those behind it that exist."""
+        attempts = Attempts(state.next_call(), self._retry, self._contact)
+        while state.finished is None:
+            attempts.sending()
+            try:
+                with contextlib.closing(
+                    self._http.send(_http.request(self._http, state.next_call()), stream=True)
+                ) as response:
+                    if not response.is_success:
+                        response.read()
+                    delay = attempts.answered(
+                        response.status_code, _http.error_body(response), _http.retry_after(response)
+                    )
+                    if delay is None:
+                        state.opened(response.headers)
+                        for piece in response.iter_raw():
+                            for event in state.feed(piece):
+                                attempts.progress()
+                                yield event
+                                if state.finished is not None and not to_the_end:
+                                    return
+                        delay = None if state.finished else attempts.failed(None)
+            except httpx2.TransportError as error:
+                if state.finished is not None:
+                    return
+                delay = attempts.failed(error)
+            if delay is not None:
+                time.sleep(delay)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()

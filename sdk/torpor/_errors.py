@@ -1,0 +1,229 @@
+"""Everything that this package raises: one tree, with a class for each code that the server answers with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from ._result import ErrorInfo, Result
+
+
+class TorporError(Exception):
+    """Base of everything that this package raises. The message is a sentence; `hint`, if any, says what to do."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(TorporError):
+    """There is no usable address or API key."""
+
+
+class ServerUnreachable(TorporError):
+    """No answer came from the server, however often it was asked."""
+
+
+class ProtocolError(TorporError):
+    """What came back is not what a Torpor server says; probably something else listens at this address."""
+
+
+class CodeError(TorporError):
+    """The code that ran in the machine ended in an error. Raised by `Result.raise_for_error` only.
+
+    The machine lives on, with everything that the code had done before the error.
+    """
+
+    def __init__(self, result: Result, error: ErrorInfo) -> None:
+        super().__init__(str(error))
+        self.result = result
+        self.name = error.name
+        self.error_message = error.message
+        self.traceback = error.traceback
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.result, self.result.error)
+
+
+class ApiError(TorporError):
+    """The server refused, or could not do it. `id` is the one in the server's log."""
+
+    status: ClassVar[int] = 500
+    """The HTTP status that this class's code comes with."""
+    code: ClassVar[str] = ""
+    """The server's word for it, from its closed list."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        id: str | None = None,
+        received_status: int | None = None,
+        received_code: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.id = id
+        self.received_status = received_status if received_status is not None else self.status
+        self.received_code = received_code if received_code is not None else self.code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {
+            "hint": self.hint,
+            "id": self.id,
+            "received_status": self.received_status,
+            "received_code": self.received_code,
+        }
+        return _rebuild, (type(self), self.message, fields)
+
+
+def _rebuild(kind: type[ApiError], message: str, fields: dict[str, Any]) -> ApiError:
+    return kind(message, **fields)
+
+
+class UnknownApiError(ApiError):
+    """A code or a status that this version does not know; see `received_code` and `received_status`."""
+
+
+class InternalError(ApiError):
+    """Something went wrong on the server; its log has the details under the error's `id`."""
+
+    status = 500
+    code = "internal_error"
+
+
+class Unauthorized(ApiError):
+    """The API key is missing or wrong."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class NotFound(ApiError):
+    """There is nothing of this kind at the server."""
+
+    status = 404
+    code = "not_found"
+
+
+class MachineNotFound(NotFound):
+    """No machine of this name belongs to the account."""
+
+    code = "machine_not_found"
+
+
+class InstructionNotFound(NotFound):
+    """The machine has no instruction with this number."""
+
+    code = "instruction_not_found"
+
+
+class MethodNotAllowed(ApiError):
+    """The address does not take that method; probably the server is older than this package."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class Conflict(ApiError):
+    """The machine is in no state to do this now."""
+
+    status = 409
+
+
+class MachineBusy(Conflict):
+    """The machine runs another instruction: say `queue=True` to wait for it, or `interrupt=True` to end it."""
+
+    code = "machine_busy"
+
+
+class MachineParked(Conflict):
+    """The machine could not be recovered; its history can be read, and it can be deleted."""
+
+    code = "machine_parked"
+
+
+class MachineNotIdle(Conflict):
+    """The machine cannot fall asleep while an instruction is unfinished."""
+
+    code = "machine_not_idle"
+
+
+class BodyTooLarge(ApiError):
+    """The code, or whatever else was sent, is larger than the server takes."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class InvalidRequest(ApiError):
+    """An argument is not what the server takes; the message names it."""
+
+    status = 422
+    code = "invalid_request"
+
+
+class IdempotencyKeyReused(ApiError):
+    """The idempotency key came with another request before."""
+
+    status = 422
+    code = "idempotency_key_reused"
+
+
+class TooManyUnfinished(ApiError):
+    """The machine has too many instructions waiting."""
+
+    status = 429
+    code = "too_many_unfinished"
+
+
+class Unavailable(ApiError):
+    """The server cannot do this now. It was asked again, with back-off, before this was raised."""
+
+    status = 503
+
+
+class SaveFailed(Unavailable):
+    """The machine could not be saved; it stays awake and unharmed."""
+
+    code = "save_failed"
+
+
+class CannotWake(Unavailable):
+    """The machine cannot be woken now; what it was told waits, and the server tries again."""
+
+    code = "cannot_wake"
+
+
+class ShuttingDown(Unavailable):
+    """The server is stopping; what it has accepted goes on after its next start."""
+
+    code = "shutting_down"
+
+
+def _family(parent: type[ApiError]) -> list[type[ApiError]]:
+    return [kind for child in parent.__subclasses__() for kind in (child, *_family(child))]
+
+
+ERRORS_BY_CODE: dict[str, type[ApiError]] = {kind.code: kind for kind in _family(ApiError) if "code" in vars(kind)}
+"""The class of each code of the server's closed list."""
+
+
+def api_error(status: int, body: object) -> ApiError:
+    """The error for an answer with this status, from the JSON of its body (None if it was no JSON)."""
+    fields = body if isinstance(body, dict) else {}
+    code = fields.get("code")
+    message = fields.get("message")
+    kind = ERRORS_BY_CODE.get(code, UnknownApiError) if isinstance(code, str) else UnknownApiError
+    return kind(
+        message if isinstance(message, str) and message else f"The server answered with status {status}.",
+        hint=_text(fields.get("hint")),
+        id=_text(fields.get("id")),
+        received_status=status,
+        received_code=_text(code),
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

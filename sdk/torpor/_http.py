@@ -1,0 +1,73 @@
+"""How both clients speak HTTP: headers, answers, and what is no answer of a Torpor server."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from ._calls import Call
+from ._config import Config
+from ._errors import ProtocolError
+
+_CONNECT_SECONDS = 10.0
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def headers(config: Config) -> dict[str, str]:
+    """Headers of every request. The key is in them: never show them."""
+    return {
+        "Authorization": f"Bearer {config.api_key.get_secret_value()}",
+        "User-Agent": f"torpor-python/{version('torpor')}",
+    }
+
+
+def uses_proxies(config: Config) -> bool:
+    """Whether the environment's proxies apply: not for a server on this computer."""
+    return urlsplit(config.url).hostname not in _LOOPBACK
+
+
+def request(client: httpx2.Client | httpx2.AsyncClient, call: Call) -> httpx2.Request:
+    """One attempt at a call."""
+    return client.build_request(
+        call.method,
+        call.path,
+        json=call.body,
+        params=call.query or None,
+        headers=call.headers,
+        timeout=httpx2.Timeout(call.answer_seconds, connect=_CONNECT_SECONDS),
+    )
+
+
+def retry_after(response: httpx2.Response) -> str | None:
+    """What the server says about when to ask again."""
+    return response.headers.get("Retry-After")
+
+
+def error_body(response: httpx2.Response) -> object:
+    """The JSON of an answer that is no success; None for a success, whose body may be a stream not read yet."""
+    return None if response.is_success else json_body(response)
+
+
+def json_body(response: httpx2.Response) -> object:
+    """The body's JSON; None if it is none."""
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def parsed(response: httpx2.Response, model: type[Model]) -> Model:
+    """The answer as a record. Raises `ProtocolError` if it is something else."""
+    try:
+        return model.model_validate(json_body(response))
+    except ValidationError as error:
+        raise ProtocolError(
+            f"The answer of {response.request.url.path} is not what a Torpor server says.",
+            hint="Is TORPOR_URL the address of a Torpor server?",
+        ) from error

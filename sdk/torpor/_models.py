@@ -1,0 +1,105 @@
+"""What the server tells of machines, as frozen records. Fields that this version does not know are kept as extras."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from ._events import Event, Notice
+
+
+class Record(BaseModel):
+    """A record of the wire: frozen, and open to fields that a newer server adds."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class MachineInfo(Record):
+    """A machine as the server sees it. Lists fill the first fields, `Machine.detail` all that the server has."""
+
+    name: str
+    created_at: datetime
+    running: bool
+    """Whether it is awake."""
+    has_pending_instruction: bool = False
+    tags: dict[str, str] = Field(default_factory=dict)
+    state: str | None = None
+    """`awake`, `asleep`, `waking`, `recovering` or `parked`."""
+    parked_reason: str | None = None
+    memory_mb: int | None = None
+    idle_seconds: float | None = None
+    """After so long without work it falls asleep; None: it stays awake."""
+    generation: int | None = None
+    """Of its newest snapshot."""
+    last_used_at: datetime | None = None
+    stored_bytes: int | None = None
+    notices: tuple[Notice, ...] = ()
+
+
+class Instruction(Record):
+    """One instruction of a machine's history."""
+
+    seq: int = Field(validation_alias=AliasChoices("instruction_seq", "seq"))
+    code: str
+    state: str | None = None
+    """`waiting`, `running` or `finished`."""
+    result: dict[str, Any] | None = None
+    """As the server stores it: `value` or `error`, `data`, `error_detail`, `runtime_ms`; None until finished."""
+    ended_by: str | None = None
+    """`timeout` or `interrupt`, if one of them ended it."""
+    replayed: bool = False
+    """Whether it was executed again in a recovery."""
+    undone: bool = False
+    """Whether it killed its process, and is never replayed."""
+    accepted_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    timings: dict[str, int | None] = Field(default_factory=dict)
+    """`waited_ms`, `runtime_ms`, `total_ms`."""
+    events: tuple[Event, ...] | None = None
+    """Its output, where one instruction was asked for; lists leave it out."""
+
+
+class MachineList(Record):
+    """The answer to a list."""
+
+    machines: tuple[MachineInfo, ...]
+
+
+class History(Record):
+    """One page of a machine's history, newest first."""
+
+    instructions: tuple[Instruction, ...]
+    cursor: str | None = Field(default=None, validation_alias=AliasChoices("next_cursor", "cursor"))
+    """For the next page; None on the last."""
+
+
+class NewMachine(Record):
+    """The answer to a new machine."""
+
+    machine_name: str
+
+
+class Account(Record):
+    """The answer to `whoami`."""
+
+    account: str
+
+
+class Interrupted(Record):
+    """The answer to an interrupt."""
+
+    interrupted: bool = True
+
+
+class RunAnswer(Record):
+    """The answer to code that ran, in one piece."""
+
+    instruction_seq: int
+    result: dict[str, Any]
+    machine_name: str | None = Field(default=None, validation_alias=AliasChoices("machine_name", "machine"))
+    events: tuple[dict[str, Any], ...] = ()
+    notices: tuple[Notice, ...] = ()
+    timings: dict[str, Any] = Field(default_factory=dict)

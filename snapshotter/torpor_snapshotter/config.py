@@ -1,0 +1,29 @@
+"""What a snapshotter process is told when it starts."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Read once, at the start."""
+
+    socket_fd: int
+    """An inherited, connected Unix stream socket: requests come in, answers go out, and its end is the process's."""
+    parent_pid: int
+    """Whoever started the process, which ends when that one does."""
+    store_url: str
+
+
+def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
+    """Flags over `TORPOR_STORE_URL`. Wrong ones end the process with a sentence and status 2."""
+    parser = argparse.ArgumentParser(prog="torpor_snapshotter", description="Images to stored snapshots and back.")
+    parser.add_argument("--socket-fd", type=int, required=True)
+    parser.add_argument("--parent-pid", type=int, required=True)
+    store_url = environment.get("TORPOR_STORE_URL")
+    parser.add_argument("--store-url", default=store_url, required=store_url is None)
+    read = parser.parse_args(arguments)
+    return Config(socket_fd=read.socket_fd, parent_pid=read.parent_pid, store_url=read.store_url)

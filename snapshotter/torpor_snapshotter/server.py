@@ -1,0 +1,128 @@
+"""Requests over a socket, one JSON object a line, answered in whatever order they are done.
+
+    {"id": 1, "do": "store", "image": "/path", "key": "...", "fields": {...}}
+    {"id": 1, "answer": {"key": "...", "sha256": "...", "stored_bytes": 1, "image_bytes": 2}}
+    {"id": 2, "do": "fetch", "key": "...", "sha256": "...", "into": "/path"}
+    {"id": 2, "error": {"message": "...", "retryable": false}}
+
+`delete` has `key`; `list` and `check` have nothing more; `cancel` has the `id` of the request that is to end, which is
+then answered with an error. A list comes in parts: `{"id": 3, "part": [...]}` until the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from torpor_snapshotter.archive import Archive
+from torpor_snapshotter.image import BadImage
+from torpor_snapshotter.key import BadKey
+from torpor_snapshotter.store import AlreadyStored, DamagedObject, NotStored, ObjectStore, StoreError
+
+_KEYS_A_PART: Final = 1000
+_FINAL_ERRORS: Final = (BadImage, BadKey, AlreadyStored, NotStored, DamagedObject)
+_log: Final = logging.getLogger(__name__)
+_Request: TypeAlias = dict[str, Any]
+
+
+class SnapshotterServer:
+    """Answers one connection."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._archive = Archive(store)
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._sending = asyncio.Lock()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Say `{"ready": true}`, then answer until the other end closes; what is in hand then is cancelled."""
+        try:
+            await self._send(writer, {"ready": True})
+            async with asyncio.TaskGroup() as tasks:
+                while line := await _read_line(reader):
+                    request = json.loads(line)
+                    if request["do"] == "cancel":
+                        self._cancel(request["id"])
+                        continue
+                    name = f"{request['do']} {request['id']}"
+                    self._tasks[request["id"]] = tasks.create_task(self._answer(request, writer), name=name)
+                    await asyncio.sleep(0)  # a task that is cancelled before it began would never answer
+                for number in list(self._tasks):
+                    self._cancel(number)
+        finally:
+            writer.close()
+            await self._archive.close()
+
+    def _cancel(self, number: int) -> None:
+        if task := self._tasks.get(number):
+            task.cancel()
+
+    async def _answer(self, request: _Request, writer: asyncio.StreamWriter) -> None:
+        answer: dict[str, Any]
+        try:
+            answer = {"answer": await self._do(request, writer)}
+        except asyncio.CancelledError:
+            answer = _error("The request was cancelled.", retryable=True)
+        except _FINAL_ERRORS as error:
+            answer = _error(str(error), retryable=False)
+        except (StoreError, OSError) as error:
+            answer = _error(str(error), retryable=True)
+        except Exception as error:
+            # A request that meets a bug of ours must not end the process, and with it the requests of others.
+            _log.exception("%s failed", request["do"])
+            answer = _error(f"{type(error).__name__}: {error}", retryable=True)
+        del self._tasks[request["id"]]
+        await self._send(writer, {"id": request["id"], **answer})
+
+    async def _do(self, request: _Request, writer: asyncio.StreamWriter) -> Any:
+        match request["do"]:
+            case "store":
+                stored = await self._archive.store(Path(request["image"]), request["key"], request["fields"])
+                return {
+                    "key": stored.key,
+                    "sha256": stored.sha256,
+                    "stored_bytes": stored.stored_bytes,
+                    "image_bytes": stored.image_bytes,
+                }
+            case "fetch":
+                await self._archive.fetch(request["key"], request["sha256"], Path(request["into"]))
+            case "delete":
+                await self._store.delete(request["key"])
+            case "list":
+                await self._list(request["id"], writer)
+            case "check":
+                await self._store.check()
+            case other:
+                raise StoreError(f"A snapshotter cannot {other!r}.")
+        return None
+
+    async def _list(self, number: int, writer: asyncio.StreamWriter) -> None:
+        keys: list[str] = []
+        async for key in self._store.list():
+            keys.append(key)
+            if len(keys) == _KEYS_A_PART:
+                await self._send(writer, {"id": number, "part": keys})
+                keys = []
+        await self._send(writer, {"id": number, "part": keys})
+
+    async def _send(self, writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
+        async with self._sending:
+            with suppress(ConnectionError):  # nobody is there any more; the reader sees the end of the socket
+                writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+                await writer.drain()
+
+
+def _error(message: str, *, retryable: bool) -> dict[str, Any]:
+    return {"error": {"message": message, "retryable": retryable}}
+
+
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    """The next line; nothing at the end, or if the other end is gone in the middle of one."""
+    with suppress(ConnectionError):
+        line = await reader.readline()
+        return line if line.endswith(b"\n") else b""
+    return b""

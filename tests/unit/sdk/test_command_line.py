@@ -1,0 +1,209 @@
+"""The command `torpor`, against a stub server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from tests.support.stub_server import API_KEY, Cut, Script, StubServer
+from typer.testing import CliRunner, Result
+
+from torpor import _cli
+from torpor._commands._input import is_complete, next_indent
+
+FIGURE = {"type": "display", "data": {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"}}
+
+
+@pytest.fixture
+def settings(stub: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORPOR_URL", stub.url)
+    monkeypatch.setenv("TORPOR_API_KEY", API_KEY)
+
+
+@pytest.fixture
+def name(stub: StubServer) -> str:
+    return stub.new_machine()
+
+
+def torpor(*arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(_cli.app, list(arguments), input=stdin)
+
+
+pytestmark = pytest.mark.usefixtures("settings")
+
+
+def test_new_prints_the_name_alone(stub: StubServer) -> None:
+    result = torpor("new", "--tag", "user=42", "--memory", "512", "--idle", "never")
+    assert result.stdout == "machine000000000\n"
+    assert stub.bodies == [{"tags": {"user": "42"}, "memory_mb": 512, "idle_seconds": None}]
+
+
+def test_run_writes_output_where_it_belongs_and_the_value_last(stub: StubServer, name: str) -> None:
+    stub.says("a + 5", {"type": "stdout", "text": "adding"}, {"type": "stderr", "text": "careful\n"}, value="8")
+    result = torpor("run", "-m", name, "-c", "a + 5")
+    assert (result.stdout, result.stderr, result.exit_code) == ("adding\n8\n", "careful\n", 0)
+
+
+def test_run_takes_code_from_a_file_and_from_a_pipe(stub: StubServer, name: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("a = 3\n")
+    torpor("run", "-m", name, str(tmp_path / "script.py"))
+    torpor("run", "-m", name, stdin="a + 5\n")
+    torpor("run", "-m", name, "-", stdin="a\n")
+    assert stub.ran == ["a = 3\n", "a + 5\n", "a\n"]
+
+
+def test_run_without_a_machine_names_the_new_one_beside_the_output(stub: StubServer) -> None:
+    stub.says("3", value="3")
+    result = torpor("run", "-c", "3")
+    assert (result.stdout, result.stderr) == ("3\n", "[new machine: machine000000000]\n")
+
+
+def test_an_error_of_the_code_is_its_traceback_and_exit_status_1(stub: StubServer, name: str) -> None:
+    detail = {"name": "ValueError", "message": "no", "traceback": ["Traceback:\n", "ValueError: no"]}
+    stub.says("raise", error="ValueError: no", error_detail=detail)
+    result = torpor("run", "-m", name, "-c", "raise")
+    assert (result.stdout, result.stderr, result.exit_code) == ("", "Traceback:\nValueError: no\n", 1)
+
+
+def test_run_in_json_is_one_object_that_holds_everything(stub: StubServer, name: str) -> None:
+    stub.says("f()", {"type": "stdout", "text": "x\n"}, FIGURE, error="ValueError: no")
+    result = torpor("run", "-m", name, "-c", "f()", "--json")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert told["stdout"] == "x\n"
+    assert told["error"] == {"name": "ValueError", "message": "no", "traceback": []}
+    assert (told["machine_name"], told["instruction_seq"]) == (name, 0)
+    assert told["displays"][0]["data"]["text/plain"] == "<Figure>"
+
+
+def test_pictures_are_written_into_a_folder(stub: StubServer, name: str, tmp_path: Path) -> None:
+    stub.says("plot()", FIGURE, value=None)
+    assert torpor("run", "-m", name, "-c", "plot()").stdout == "<Figure>\n"
+    torpor("run", "-m", name, "-c", "plot()", "--pictures", str(tmp_path / "plots"))
+    assert (tmp_path / "plots" / "picture-1.png").read_bytes() == b"\x89PNG\r\n\x1a\n"
+
+
+def test_output_survives_a_cut_connection(stub: StubServer, name: str) -> None:
+    stub.says("f()", *({"type": "stdout", "text": f"{number}\n"} for number in range(3)), value=None)
+    stub.faults.append(Cut(1))
+    assert torpor("run", "-m", name, "-c", "f()").stdout == "0\n1\n2\n"
+    assert stub.ran == ["f()"]
+
+
+def test_text_that_the_terminal_cannot_show_does_no_harm(stub: StubServer, name: str) -> None:
+    stub.says("f()", {"type": "stdout", "text": "\udcff\n"}, value="'\\ud800'")
+    assert torpor("run", "-m", name, "-c", "f()").exit_code == 0
+
+
+def test_ctrl_c_ends_the_code_and_not_the_client(stub: StubServer, name: str) -> None:
+    stub.scripts["spin()"] = Script(result={"error": "KeyboardInterrupt", "runtime_ms": 9}, blocks=True)
+    stub.on_block = lambda: os.kill(os.getpid(), signal.SIGINT)
+    result = torpor("run", "-m", name, "-c", "spin()")
+    assert (result.stderr, result.exit_code) == ("KeyboardInterrupt\n", 130)
+    assert stub.requests[-1][1].endswith("/interrupt")
+
+
+def test_ls_is_one_line_a_machine_in_a_pipe(stub: StubServer, name: str) -> None:
+    line = torpor("ls").stdout
+    assert line.split("\t")[:2] == [name, "asleep"]
+    assert line.endswith("\t4.1 KB\tuser=42\n")
+    assert torpor("ls", "-q").stdout == f"{name}\n"
+    assert json.loads(torpor("ls", "--json").stdout)[0]["tags"] == {"user": "42"}
+
+
+def test_log_shows_the_newest_last_and_one_with_all_of_its_output(stub: StubServer, name: str) -> None:
+    stub.says("a\nb", {"type": "stdout", "text": "hello\n"}, value="8")
+    stub.execute(name, "x = 1")
+    stub.execute(name, "a\nb")
+    lines = torpor("log", name).stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["0", "1"]
+    assert lines[1].split("\t")[2:] == ["a…", "8"]
+    assert torpor("log", name, "1").stdout == ">>> a\n>>> b\nhello\n8\n"
+
+
+def test_small_commands_say_what_they_did(stub: StubServer, name: str) -> None:
+    assert torpor("whoami").stdout == f"acme at {stub.url}\n"
+    assert "memory_mb\t1024\n" in torpor("show", name).stdout
+    assert torpor("interrupt", name).stderr == f"{name} is interrupted.\n"
+    assert torpor("sleep", name).stderr == f"{name} is asleep.\n"
+    assert torpor("rm", name).stderr == f"{name} is deleted.\n"
+    assert not stub.machines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("run", "-m", "nobody0000000000", "-c", "1"), "No machine of this name belongs to the account."),
+        (("run", "no such file.py"), "no such file.py cannot be read: No such file or directory."),
+        (("run", "file.py", "-c", "1"), "There is both a file and -c; only one can run."),
+        (("new", "--tag", "user"), "The tag 'user' is not of the form name=value."),
+        (("new", "--idle", "soon"), "--idle takes a number of seconds or `never`, not 'soon'."),
+        (("repl",), "There is no terminal to talk on."),
+    ],
+)
+def test_trouble_is_one_sentence_and_exit_status_3(arguments: tuple[str, ...], sentence: str) -> None:
+    result = torpor(*arguments)
+    assert result.exit_code == _cli.TROUBLE
+    assert result.stderr.splitlines()[0] == f"torpor: {sentence}"
+    assert "Traceback" not in result.stderr
+
+
+def test_help_shows_every_command_with_a_sentence() -> None:
+    result = torpor("--help")
+    for command in ("new", "run", "repl", "ls", "show", "log", "interrupt", "sleep", "rm", "whoami"):
+        assert command in result.stdout
+        assert torpor(command, "--help").exit_code == 0
+
+
+def test_a_command_that_cannot_be_loaded_says_why_and_leaves_the_others_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    installed = _cli.installed()
+    broken = EntryPoint("broken", "no_such_module_of_ours:app", _cli.GROUP)
+    monkeypatch.setattr(_cli, "installed", lambda: {**installed, "broken": broken})
+    assert "cannot be loaded: ModuleNotFoundError" in " ".join(torpor("--help").stdout.split())
+    result = torpor("broken", "--option", "argument")
+    assert result.stderr.startswith("torpor: The command `broken` cannot be loaded: ModuleNotFoundError")
+    assert torpor("ls", "-q").stdout == f"{name}\n"
+
+
+def test_only_the_command_that_runs_is_imported() -> None:
+    code = (
+        "import sys; from torpor._cli import app; app(['whoami'], standalone_mode=False);"
+        "print([name for name in ('torpor_api', 'prompt_toolkit', 'rich.table') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "complete"),
+    [
+        ("a = 3", True),
+        ("await f()", True),
+        ("f(\n    1)", True),
+        ("a = 1\nb = 2", True),
+        ("%time f()", True),
+        ("a = (", False),
+        ("x = '''", False),
+        ("@decorated", False),
+        ("for x in y:", False),
+        ("for x in y:\n    f(x)", False),
+        ("for x in y:\n    f(x)\n    ", True),
+        ("a = 1\nfor x in y:\n    f(x)", False),
+    ],
+)
+def test_enter_runs_what_is_complete(text: str, complete: bool) -> None:
+    assert is_complete(text) is complete
+
+
+def test_a_new_line_is_indented_like_the_last_or_deeper_after_a_colon() -> None:
+    assert next_indent("for x in y:") == "    "
+    assert next_indent("for x in y:\n    f(x)") == "    "
+    assert next_indent("a = (") == ""

@@ -1,0 +1,116 @@
+"""Images on the local disk: what is kept, what goes, and what is trusted after a restart."""
+
+from pathlib import Path
+
+import pytest
+
+from torpor_worker.local_images import LocalImages
+
+MACHINE = "abcdefgh12345678"
+
+
+def write_image(path: Path, size_bytes: int = 100) -> None:
+    path.mkdir()
+    (path / "pages.img").write_bytes(b"x" * size_bytes)
+
+
+async def keep(images: LocalImages, machine: str, generation: int, *, stored: bool = True) -> Path:
+    path = images.new(machine, generation)
+    write_image(path)
+    await images.keep(machine, generation)
+    if stored:
+        await images.mark_stored(machine, generation)
+    return path
+
+
+async def test_an_image_is_found_once_it_is_whole(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 1000)
+    assert images.path(MACHINE, 0) is None
+    path = images.new(MACHINE, 0)
+    write_image(path)
+    assert images.path(MACHINE, 0) is None
+    assert await images.keep(MACHINE, 0) == 100
+    assert images.path(MACHINE, 0) == path
+
+
+async def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 250)
+    await keep(images, "one", 0)
+    await keep(images, "two", 0)
+    images.path("one", 0)
+    await keep(images, "three", 0)
+    assert images.path("two", 0) is None
+    assert images.path("one", 0)
+    assert images.path("three", 0)
+    assert images.size_bytes == 200
+    assert not (tmp_path / "two" / "0").exists()
+
+
+async def test_what_is_not_stored_yet_or_in_use_stays_whatever_the_limit(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 0)
+    await keep(images, "one", 0, stored=False)
+    used = images.new("two", 0)
+    write_image(used)
+    await images.keep("two", 0)
+    with images.use("two", 0) as path:
+        await images.mark_stored("two", 0)
+        assert path == used
+        assert used.is_dir()
+    await images.mark_stored("one", 0)
+    assert images.size_bytes == 0
+
+
+async def test_a_newer_stored_image_replaces_the_older_ones_of_its_machine(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 10_000)
+    await keep(images, MACHINE, 0)
+    await keep(images, MACHINE, 1, stored=False)
+    await keep(images, "other", 0)
+    await keep(images, MACHINE, 2)
+    assert images.path(MACHINE, 0) is None
+    assert images.path(MACHINE, 1)
+    assert images.path(MACHINE, 2)
+    assert images.path("other", 0)
+
+
+async def test_a_restart_keeps_what_is_stored_and_whole_in_order_of_use(tmp_path: Path) -> None:
+    before = LocalImages(tmp_path, 10_000)
+    await keep(before, "one", 5)
+    await keep(before, "two", 0)
+    await keep(before, "unstored", 0, stored=False)
+    write_image(before.new("half", 0))
+    damaged = await keep(before, "damaged", 0)
+    (damaged / "pages.img").write_bytes(b"short")
+    before.path("one", 5)
+    (tmp_path / "stray").write_text("not ours")
+
+    after = LocalImages(tmp_path, 150)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]  # noqa: ASYNC240 - a test's own folder
+    assert after.size_bytes == 200
+    await keep(after, "three", 0)
+    assert after.path("two", 0) is None
+
+
+async def test_dropping_a_machine_removes_all_of_its_images_and_a_failed_capture_is_forgotten(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 1000)
+    await keep(images, MACHINE, 0, stored=False)
+    await keep(images, MACHINE, 1, stored=False)
+    images.new("other", 0)
+    await images.forget("other", 0)
+    await images.forget("other", 0)
+    await images.drop(MACHINE)
+    await images.drop(MACHINE)
+    assert images.path(MACHINE, 1) is None
+    assert images.size_bytes == 0
+    assert not (tmp_path / MACHINE).exists()
+
+
+async def test_a_second_try_at_an_image_starts_from_nothing(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 1000)
+    write_image(images.new(MACHINE, 0))
+    assert not images.new(MACHINE, 0).exists()
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc"])
+def test_a_machine_name_is_never_a_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="not the name of a machine"):
+        LocalImages(tmp_path, 1000).new(name, 0)

@@ -1,0 +1,194 @@
+"""Images on the local disk: captures on their way to the store, and copies of what is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_MARKER: Final = "stored.json"
+_MACHINE: Final = re.compile(r"[A-Za-z0-9]+")
+
+
+@dataclass(slots=True)
+class _Local:
+    """One image. Its folder is of use once `size_bytes` is set."""
+
+    folder: Path
+    size_bytes: int | None = None
+    stored: bool = False
+    users: int = 0
+
+    @property
+    def image(self) -> Path:
+        """The folder with the files of the image, and nothing else."""
+        return self.folder / "image"
+
+
+class LocalImages:
+    """Images in a folder, at most `limit_bytes` of them but for those that are not stored, or in use.
+
+    `new` gives a place; `keep` says that the image there is whole; `mark_stored` that the store has it, which is when
+    it may be given up, and when it is trusted after a restart. The least recently used goes first. Everything else
+    that is in the folder at the start is removed: a capture that was not stored was never committed.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        """Look through `folder`, which is this object's own."""
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        self._images: dict[tuple[str, int], _Local] = {}
+        """In order of their last use."""
+        self._load()
+
+    @property
+    def size_bytes(self) -> int:
+        """What the images that are whole take together."""
+        return sum(image.size_bytes or 0 for image in self._images.values())
+
+    def new(self, machine: str, generation: int) -> Path:
+        """A path in a folder for an image yet to be made; an earlier try at the same one is removed."""
+        if not _MACHINE.fullmatch(machine):
+            raise ValueError(f"{machine!r} is not the name of a machine.")
+        earlier = self._images.pop((machine, generation), None)
+        if earlier and earlier.users:
+            raise RuntimeError(f"The image of generation {generation} of {machine} is in use.")
+        folder = self._folder / machine / str(generation)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+        image = self._images[machine, generation] = _Local(folder)
+        return image.image
+
+    async def keep(self, machine: str, generation: int) -> int:
+        """The image at `new`'s path is whole: it can be used, and is counted; its size in bytes."""
+        image = self._images[machine, generation]
+        image.size_bytes = sum((await asyncio.to_thread(_file_sizes, image.image)).values())
+        await self._make_room()
+        return image.size_bytes
+
+    async def mark_stored(self, machine: str, generation: int) -> None:
+        """The store has this image: it may be given up, older ones of the machine are, and a restart keeps it."""
+        image = self._images[machine, generation]
+        await asyncio.to_thread(_write_marker, image.folder)
+        image.stored = True
+        older = [key for key in self._images if key[0] == machine and key[1] < generation]
+        for key in older:
+            if self._may_go(self._images[key]):
+                await self._remove(key)
+        await self._make_room()
+
+    def path(self, machine: str, generation: int) -> Path | None:
+        """The folder of a whole image, None if there is none; it counts as a use."""
+        image = self._images.get((machine, generation))
+        if image is None or image.size_bytes is None:
+            return None
+        self._images[machine, generation] = self._images.pop((machine, generation))
+        if image.stored:
+            os.utime(image.folder / _MARKER)
+        return image.image
+
+    @contextmanager
+    def use(self, machine: str, generation: int) -> Iterator[Path | None]:
+        """As `path`, and the image stays where it is meanwhile."""
+        path = self.path(machine, generation)
+        if path is None:
+            yield None
+            return
+        image = self._images[machine, generation]
+        image.users += 1
+        try:
+            yield path
+        finally:
+            image.users -= 1
+
+    async def forget(self, machine: str, generation: int) -> None:
+        """Remove one image: a capture that failed or was refused. No error if there is none."""
+        if (machine, generation) in self._images:
+            await self._remove((machine, generation))
+
+    async def drop(self, machine: str) -> None:
+        """Remove every image of a machine."""
+        for key in [key for key in self._images if key[0] == machine]:
+            await self._remove(key)
+        await asyncio.to_thread(shutil.rmtree, self._folder / machine, ignore_errors=True)
+
+    async def _make_room(self) -> None:
+        for key in [key for key, image in self._images.items() if self._may_go(image)]:
+            if self.size_bytes <= self._limit_bytes:
+                return
+            if key in self._images and self._may_go(self._images[key]):
+                await self._remove(key)
+
+    @staticmethod
+    def _may_go(image: _Local) -> bool:
+        return image.stored and not image.users
+
+    async def _remove(self, key: tuple[str, int]) -> None:
+        image = self._images.pop(key)
+        # The marker first: what is left of a removal that was cut short is not trusted.
+        (image.folder / _MARKER).unlink(missing_ok=True)
+        await asyncio.to_thread(shutil.rmtree, image.folder, ignore_errors=True)
+
+    def _load(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found: list[tuple[float, tuple[str, int], _Local]] = []
+        for machine in self._folder.iterdir():
+            for folder in machine.iterdir() if machine.is_dir() else ():
+                size_bytes = _trusted_bytes(folder)
+                if size_bytes is None:
+                    _remove_whatever(folder)
+                else:
+                    last_use = (folder / _MARKER).stat().st_mtime
+                    found.append((last_use, (machine.name, int(folder.name)), _Local(folder, size_bytes, stored=True)))
+            if not any(key[0] == machine.name for _, key, _ in found):
+                _remove_whatever(machine)
+        self._images = {key: image for _, key, image in sorted(found, key=lambda entry: entry[0])}
+
+
+def _remove_whatever(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _file_sizes(image: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in sorted(image.iterdir())}
+
+
+def _write_marker(folder: Path) -> None:
+    """Make an image durable, and then the note that it is, with the sizes of its files."""
+    image = folder / "image"
+    for path in [*image.iterdir(), image]:
+        _sync(path)
+    marker = folder / f"{_MARKER}.new"
+    marker.write_text(json.dumps(_file_sizes(image)))
+    _sync(marker)
+    marker.rename(folder / _MARKER)
+    _sync(folder)
+
+
+def _trusted_bytes(folder: Path) -> int | None:
+    """The size of an image that an earlier process left whole; None if it did not."""
+    try:
+        sizes: dict[str, int] = json.loads((folder / _MARKER).read_text())
+        if not folder.name.isdecimal() or sizes != _file_sizes(folder / "image"):
+            return None
+        return sum(sizes.values())
+    except (OSError, ValueError):
+        return None
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
