@@ -3,6 +3,7 @@
 from torpor_api.ledger.changes import Changes, Watch
 from torpor_api.ledger.rows import (
     Accepted,
+    Answer,
     Busy,
     Event,
     Idempotency,
@@ -15,6 +16,7 @@ from torpor_api.ledger.sql_ledger import SqlLedger
 
 __all__ = [
     "Accepted",
+    "Answer",
     "Busy",
     "Changes",
     "Event",
