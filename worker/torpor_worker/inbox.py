@@ -106,6 +106,11 @@ class Wishes:
         """Whether somebody waits for a save that has not begun."""
         return any(not sync.captured for sync in self._syncs)
 
+    @property
+    def to_answer(self) -> bool:
+        """Whether somebody waits for a save that is on its way, or has ended."""
+        return any(sync.captured for sync in self._syncs)
+
     def woke(self) -> None:
         """It is awake."""
         for waker in self._wakers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from typing import Literal
 
@@ -45,6 +46,11 @@ class Machine:
         self._waking = Waking(name, services, self._bell)
         self._recovering = recovering
         self._lived = False
+        """Whether a process of the present hold was served."""
+        self._sent: int | None = None
+        """The highest position that a process of the present hold was sent before it died."""
+        self._ready = False
+        self._woke = "woke"
         self._process: Process | None = None
         self._looked = False
         self._sleep_failures = 0
@@ -157,6 +163,7 @@ class Machine:
     async def _live(self) -> bool:
         """One hold on the machine, from acquiring it to letting go; whether it was put to sleep."""
         self._lived = False
+        self._sent = None
         hold = await self._ledger.acquire(self.name)
         if hold is None:
             self._inbox.clear()
@@ -164,7 +171,11 @@ class Machine:
         if self._recovering and not self.wanted and await self._has_nothing_to_recover(hold):
             return True
         while True:
-            awake = await self._waking.bring_back(hold, recovering=self._recovering)
+            try:
+                awake = await self._waking.bring_back(hold, recovering=self._recovering)
+            except asyncio.CancelledError:
+                await self._give_back(hold)
+                raise
             process = Process(awake, self._services, self._bell, self._waking.suspicion)
             self._process = process
             try:
@@ -175,12 +186,23 @@ class Machine:
                 if self._inbox.draining:
                     return False
 
+    async def _give_back(self, hold: Hold) -> None:
+        """A stop came while it was waking: it sleeps on as if it had not been touched, if it was asleep."""
+        if self._inbox.draining and not self._recovering and hold.head is not None:
+            with contextlib.suppress(Exception):
+                await self._ledger.release(hold, hold.head.generation, draining=True)
+
     async def _has_nothing_to_recover(self, hold: Hold) -> bool:
         """Let a machine sleep on that was taken over, if its head has all that its log has."""
         head = hold.head
         if head is None or not head.quiescent or hold.idle_seconds is None:
             return False
+        message = (
+            f"The machine was left at its save of generation {head.generation}, which has all that instructions did; "
+        )
+        await self._ledger.notice(hold, "restored", message + "what ran in the background since then is lost.", [])
         if not await self._ledger.release(hold, head.generation):
+            await self._ledger.clear_notices(hold, "restored")
             return False
         await self._ledger.event(self.name, "left_asleep", generation=head.generation)
         return True
@@ -191,19 +213,24 @@ class Machine:
         self._recovering = False
         self._lived = True
         self._looked = False
-        await self._ledger.ready(hold)
+        self._ready = False
+        self._woke = "recovered" if recovering else "woke"
         self.phase = "awake"
         self._wishes.woke()
-        generation = None if hold.head is None else hold.head.generation
-        await self._ledger.event(self.name, "recovered" if recovering else "woke", generation=generation)
         if awake.going_on is not None:
             await process.go_on_with(awake.going_on, recovering=recovering)
             if recovering:
                 await self._ran_again(hold, awake.going_on, "from the middle of it")
+        elif awake.unfinished is not None and self._never_sent(awake.unfinished):
+            await process.begin(awake.unfinished, awake.unfinished.attempt)
         elif awake.unfinished is not None and awake.unfinished.seq is not None:
             attempt = await self._ledger.count_attempt(hold, awake.unfinished.seq, 0)
             await self._ran_again(hold, awake.unfinished, "from its beginning")
             await process.begin(awake.unfinished, attempt)
+
+    def _never_sent(self, entry: Entry) -> bool:
+        """Whether it was started while its machine's process was dead already, so that no attempt was made at it."""
+        return self._sent is not None and entry.position is not None and entry.position > self._sent
 
     async def _ran_again(self, hold: Hold, entry: Entry, where: str) -> None:
         if entry.seq is None:
@@ -217,6 +244,7 @@ class Machine:
         seq = await process.bury(reason)
         self._process = None
         self._recovering = True
+        self._sent = process.position
         log.warning("A machine's process died", action="died", machine=self.name, seq=seq, reason=reason)
         await self._ledger.event(self.name, "died", reason=reason, seq=seq)
         hold = dataclasses.replace(process.hold, head=process.saver.head)
@@ -239,7 +267,8 @@ class Machine:
                 self._wishes.slept(Draining("The server is stopping."))
                 return await sleeping.drain()
             if process.running is not None:
-                await process.attend(self._stops_attending)
+                await self._be_ready(process)
+                await process.attend(lambda: self._stops_attending(process))
                 self._answer_syncs(process)
                 continue
             await process.listen()
@@ -249,13 +278,23 @@ class Machine:
             if entry is not None:
                 self._looked = False
                 await process.begin(entry, max(entry.attempt, 1))
+            elif not self._ready:
+                await self._be_ready(process)
             elif await self._sleep_if_due(process, sleeping):
                 return True
             elif not self._inbox.called and not self._inbox.draining:
                 await self._bell.wait(self._next_at(process))
 
-    def _stops_attending(self) -> bool:
-        return self._inbox.draining
+    async def _be_ready(self, process: Process) -> None:
+        """Let entries be started as they are accepted, once nothing waits that the machine was woken for."""
+        if not self._ready:
+            await self._ledger.ready(process.hold)
+            self._ready = True
+            head = process.hold.head
+            await self._ledger.event(self.name, self._woke, generation=None if head is None else head.generation)
+
+    def _stops_attending(self, process: Process) -> bool:
+        return self._inbox.draining or (self._wishes.to_answer and not process.saver.busy)
 
     async def _take(self, process: Process) -> Entry | None:
         """The next entry to send, if there is one."""

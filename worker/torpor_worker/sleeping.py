@@ -32,7 +32,13 @@ class Sleeping:
         While draining it works in the middle of an instruction too. Raises `SaveRefused`.
         """
         process, saver = self._process, self._process.saver
-        await saver.settle()
+        while saver.busy and not self._called(draining):
+            if process.running is not None:
+                await process.attend(lambda: not saver.busy)
+            else:
+                await process.listen()
+                if saver.busy:
+                    await self._bell.wait(process.flush_at)
         offset = await process.hear_out()
         if self._called(draining):
             return False
