@@ -67,8 +67,8 @@ class Attempts:
         """No whole answer came. Raises `ServerUnreachable` when it is enough."""
         if isinstance(error, _NOT_OF_THE_NETWORK):
             raise ServerUnreachable(f"The request could not be sent: {error}.") from error
-        if isinstance(error, httpx2.ReadTimeout) and self._call.patient and self._contact.made:
-            self._failures = 0  # the work goes on at the server: join it again
+        if isinstance(error, httpx2.ReadTimeout) and self._call.patient:
+            self._failures = 0  # it took the request, and the work goes on: join that again
             return 0.0
         delay = self._next_delay(None)
         if delay is None:

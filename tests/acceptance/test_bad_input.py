@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx2
 import pytest
-
 from tests.support.server import ServerProcess
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
@@ -39,7 +38,9 @@ CASES = {
     "an endless sleep": Case("import time; time.sleep(10**9)", TIMED_OUT, 1),
     "one endless computation in C": Case("x = 10**10**8", TIMED_OUT, 1),
     "an endless await": Case("import asyncio; await asyncio.Event().wait()", TIMED_OUT, 1),
-    "SIGINT ignored": Case("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", TIMED_OUT, 1),
+    "SIGINT ignored": Case(
+        "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", TIMED_OUT, 1
+    ),
     "KeyboardInterrupt swallowed": Case(
         "while True:\n  try:\n    while True: pass\n  except KeyboardInterrupt: pass", TIMED_OUT, 1
     ),

@@ -1,6 +1,7 @@
 """Sandboxes on real gVisor: running, images, limits, and that nothing is left of them."""
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -136,14 +137,30 @@ async def test_a_damaged_image_is_refused_and_leaves_nothing(host, sandbox, fold
 
 
 async def test_a_destroyed_sandbox_leaves_nothing_and_may_be_destroyed_again(sandbox, folder):
+    await run(sandbox, 0, "import subprocess; child = subprocess.Popen(['sleep', '1000'])")
+    family = [psutil.Process(sandbox.pid), *psutil.Process(sandbox.pid).children(recursive=True)]
+    assert len(family) > 2
     await asyncio.gather(sandbox.destroy(), sandbox.destroy())
     await sandbox.destroy()
+    gone, _ = await asyncio.to_thread(psutil.wait_procs, family, 30)
+    assert len(gone) == len(family)
     assert processes_of(folder) == []
     assert list((folder / "sandboxes" / "machines").iterdir()) == []
     assert list((folder / "sandboxes" / "state").iterdir()) == []
     assert cgroups_named(sandbox.id) == []
     with pytest.raises(SandboxDied):
         await sandbox.execute(0, 0, "1", replaying=False)
+
+
+@needs_root
+async def test_every_process_of_a_sandbox_is_in_its_cgroups(sandbox):
+    await run(sandbox, 0, "import subprocess; child = subprocess.Popen(['sleep', '1000'])")
+    lists = [folder / "cgroup.procs" for folder in cgroups_named(sandbox.id)]
+    if not lists:
+        pytest.skip("this host has no writable cgroups")
+    family = {sandbox.pid, *(child.pid for child in psutil.Process(sandbox.pid).children(recursive=True))}
+    for members in lists:
+        assert family <= {int(line) for line in members.read_text().split()}
 
 
 async def test_when_its_process_ends_the_receiver_is_told(sandbox):
@@ -225,6 +242,27 @@ async def test_leftovers_of_a_killed_process_are_removed_and_other_folders_left_
     await successor.close()
     assert await host.remove_leftovers() == 0
     assert await run(sandbox, 1, "a + 5") == "8"
+
+
+async def test_a_container_whose_process_id_is_somebody_elses_now_is_forgotten_without_killing(host, folder):
+    bystander = await asyncio.create_subprocess_exec("sleep", "1000")
+    await host.remove_leftovers()
+    state = {"id": "0123", "sandbox": {"id": "0123", "pid": bystander.pid}, "goferPid": bystander.pid}
+    (folder / "sandboxes" / "state" / "0123_sandbox:0123.state").write_text(json.dumps(state))
+    assert await host.remove_leftovers() == 1
+    assert list((folder / "sandboxes" / "state").iterdir()) == []
+    assert bystander.returncode is None
+    bystander.terminate()
+    assert await bystander.wait() == -signal.SIGTERM
+
+
+async def test_libraries_keep_to_the_baseline_of_the_processor(sandbox):
+    await run(sandbox, 0, "import numpy, threadpoolctl")
+    assert await run(sandbox, 1, "{pool['architecture'] for pool in threadpoolctl.threadpool_info()}") == "{'Haswell'}"
+    flags = await run(sandbox, 2, "[line for line in open('/proc/cpuinfo') if line.startswith('flags')][0]")
+    assert flags is not None
+    assert "avx2" in flags
+    assert "avx512" not in flags
 
 
 async def test_an_ordinary_user_runs_saves_and_wakes_a_sandbox(runtime, folder):

@@ -93,9 +93,13 @@ class Screen:
             lines = [line.rstrip("\n") for line in result.error.traceback] or [str(result.error)]
             note("\n".join(lines))
         elif result.value is not None:
-            if not self._column_0:
-                write("\n", sys.stdout)
-            write(f"{result.value}\n", sys.stdout)
+            self.end_line()
+            self._write(f"{result.value}\n")
+
+    def end_line(self) -> None:
+        """Begin a new line, unless one was just begun."""
+        if not self._column_0:
+            self._write("\n")
 
     def _write(self, text: str) -> None:
         write(text, sys.stdout)
@@ -113,7 +117,7 @@ class Screen:
         return text if isinstance(text, str) else f"[{', '.join(display.data)}]"
 
 
-def watch(machine: Machine, stream: RunStream, screen: Screen | None) -> tuple[Result, bool]:
+def watch(machine: Machine, stream: RunStream, screen: Screen | None = None) -> tuple[Result, bool]:
     """Follow code to its end, writing what it says if there is a screen; and whether Ctrl-C was pressed.
 
     Raises KeyboardInterrupt at the second Ctrl-C; the code runs on then.

@@ -54,21 +54,23 @@ def _talk(machine: Machine, timeout_seconds: float | None) -> None:
     session = _session()
     while True:
         try:
-            code = session.prompt()
+            code = session.prompt().rstrip()
         except KeyboardInterrupt:
             continue
         except EOFError:
             return
-        if not code.strip():
+        if not code:
             continue
+        screen = Screen()
         try:
-            watch(machine, machine.stream(code, timeout_seconds=timeout_seconds, queue=True), Screen())
+            watch(machine, machine.stream(code, timeout_seconds=timeout_seconds, queue=True), screen)
         except KeyboardInterrupt:
             note(f"\nIt runs on. To end it: torpor interrupt {machine.name}")
         except MachineNotFound:
             raise
         except TorporError as error:
             explain(error)
+        screen.end_line()
 
 
 def _session() -> PromptSession[str]:
@@ -83,7 +85,7 @@ def _session() -> PromptSession[str]:
         key_bindings=_bindings(),
         history=FileHistory(str(_history_file())),
         lexer=PygmentsLexer.from_filename("input.py"),
-        include_default_pygments_style=False,
+        reserve_space_for_menu=0,
     )
 
 

@@ -41,9 +41,11 @@ def fetch_wheels(wheels: tuple[Wheel, ...], folder: Path, report: Report) -> lis
     )
     _pip("download", "--quiet", "--no-deps", "--require-hashes", "-d", str(folder), "-r", str(requirements), *_target())
     report(task, 1)
-    files = sorted(folder.glob("*.whl"))
-    named = {re.sub(r"[-_.]+", "-", wheel.name).lower() for wheel in wheels}
-    return [file for file in files if re.sub(r"[-_.]+", "-", file.name.split("-")[0]).lower() in named]
+    sought = {(_normalised(wheel.name), wheel.version) for wheel in wheels}
+    files = {(_normalised(file.name.split("-")[0]), file.name.split("-")[1]): file for file in folder.glob("*.whl")}
+    if not sought <= set(files):
+        raise DownloadFailed(f"pip fetched no file for {sorted(sought - set(files))}.")
+    return [files[wheel] for wheel in sorted(sought)]
 
 
 def resolve_wheels(requirements: tuple[str, ...]) -> tuple[Wheel, ...]:
@@ -67,6 +69,11 @@ def unpack_wheel(file: Path, tree: Tree) -> None:
                 tree.file(place, content, executable=bool(member.external_attr >> 16 & 0o111))
             if member.filename.endswith(".dist-info/entry_points.txt"):
                 _write_scripts(archive.read(member).decode(), tree)
+
+
+def _normalised(name: str) -> str:
+    """A distribution's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _installed_path(name: str) -> str | None:

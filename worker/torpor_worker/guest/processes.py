@@ -28,6 +28,8 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "4",
     "MKL_NUM_THREADS": "4",
 }
+PASSED_ON = ("GLIBC_TUNABLES", "NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE")
+"""What the sandbox's spec sets so that libraries keep to the baseline of CPU features."""
 
 
 class Interpreter:
@@ -98,7 +100,7 @@ def _become_interpreter(socket_fd: int, load_fd: int, stdout_fd: int, stderr_fd:
     for fd, place in ((load_fd, 0), (stdout_fd, 1), (stderr_fd, 2), (socket_fd, 3)):
         os.dup2(fd, place)
     os.closerange(4, 1024)
-    environment = dict(ENVIRONMENT)
+    environment = ENVIRONMENT | {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     if in_sandbox:
         os.setgroups([])
         os.setgid(USER_ID)
