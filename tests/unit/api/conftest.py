@@ -71,7 +71,9 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         await ledger.add_key(account, secret)
     host = FakeSandboxHost()
     images = LocalImages(tmp_path / "images", 1024**3)
-    worker = Worker(ledger, host, MemorySnapshotter(), images, WorkerConfig(quiet_save_seconds=3600, retry_seconds=0.01))
+    worker = Worker(
+        ledger, host, MemorySnapshotter(), images, WorkerConfig(quiet_save_seconds=3600, retry_seconds=0.01)
+    )
     await worker.start()
     services = Services(ledger=ledger, machines=worker, config=Config(data_dir=tmp_path))
     app = create_app(services)
