@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 
 from jupyter_client.blocking import BlockingKernelClient
@@ -16,7 +17,7 @@ _WARM_UP_ROUNDS = 20
 def measure_instructions(connection: Connection, rounds: int) -> list[Measurement]:
     """`1 + 1`, and a line of output."""
     machine = connection.post("/v1/machine/new")["machine_name"]
-    manager, kernel = start_new_kernel(kernel_name="python3")
+    manager, kernel = start_new_kernel(kernel_name="python3", stderr=subprocess.DEVNULL)
     try:
         return [_measure(connection, machine, kernel, code, rounds) for code in ("1 + 1", "print('x')")]
     finally:

@@ -1,5 +1,6 @@
 """Limits by cgroup, on folder trees like those of a version 1 and a version 2 host."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -23,25 +24,32 @@ def version_2(mount: Path) -> Path:
     return mount
 
 
+def enter(cgroups: Cgroups, sandbox: str) -> str:
+    """Start a command in the sandbox's cgroups; what it wrote into their lists of processes: its id."""
+    prefix = cgroups.make(sandbox, LIMITS)
+    done = subprocess.run([*prefix, "sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 def written(folder: Path) -> dict[str, str]:
     return {file.name: file.read_text() for file in folder.iterdir() if file.is_file()}
 
 
-def test_version_1_sets_each_controllers_limits_and_moves_the_process(tmp_path):
+def test_version_1_sets_each_controllers_limits_and_starts_the_command_in_them(tmp_path):
     cgroups = Cgroups.find(Path("/data/sandboxes"), version_1(tmp_path))
     assert cgroups is not None
-    cgroups.apply("abc", LIMITS, [4711])
+    entering = enter(cgroups, "abc")
     limits = limit_files(LIMITS, 1)
     assert limits["cpu"] == {"cpu.shares": "512"}
     for controller, parent in cgroups.parents.items():
         assert parent.parent == tmp_path / controller
-        assert written(parent / "abc") == {**limits[controller], "cgroup.procs": "4711"}
+        assert written(parent / "abc") == {**limits[controller], "cgroup.procs": entering}
 
 
 def test_version_2_delegates_and_sets_every_limit_in_one_folder(tmp_path):
     cgroups = Cgroups.find(Path("/data/sandboxes"), version_2(tmp_path))
     assert cgroups is not None
-    cgroups.apply("abc", LIMITS, [4711])
+    entering = enter(cgroups, "abc")
     (parent,) = set(cgroups.parents.values())
     for folder in (tmp_path, parent):
         assert (folder / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
@@ -50,7 +58,7 @@ def test_version_2_delegates_and_sets_every_limit_in_one_folder(tmp_path):
         "memory.oom.group": "1",
         "pids.max": "4096",
         "cpu.weight": "50",
-        "cgroup.procs": "4711",
+        "cgroup.procs": entering,
     }
 
 

@@ -232,6 +232,7 @@ async def _run(sandbox: GVisorSandbox, position: int, code: str) -> str | None:
             while True:
                 event = await sandbox.receive()
                 if isinstance(event, Result):
+                    await sandbox.acknowledge()
                     return event.value
                 if isinstance(event, InterpreterDied | SandboxLost):
                     raise SandboxError(event.reason)

@@ -1,1 +1,1 @@
-"""The operators' commands of the `torpor` console script, each a Typer app under an entry point."""
+"""Commands that the server adds to `torpor`."""

@@ -118,7 +118,7 @@ def _find(data_dir: Path, series: str | None) -> Runtime:
 
 @contextmanager
 def _progress() -> Iterator[Report]:
-    """Bars on a terminal, one line per step elsewhere; a `RuntimeProblem` becomes a sentence and status 1."""
+    """Bars on a terminal, one line per step elsewhere; what goes wrong becomes a sentence and status 1."""
     console = Console(stderr=True, highlight=False)
     try:
         if console.is_terminal:
@@ -127,7 +127,7 @@ def _progress() -> Iterator[Report]:
                 yield _Bars(bars)
         else:
             yield _Lines(console)
-    except runtimes.RuntimeProblem as problem:
+    except (runtimes.RuntimeProblem, OSError) as problem:
         console.print(str(problem), soft_wrap=True)
         raise typer.Exit(1) from problem
 

@@ -52,3 +52,7 @@ class Changes:
         for machine in machines:
             for watch in self._watches.get(machine, ()):
                 watch.notify()
+
+    def notify_everyone(self) -> None:
+        """Wake every watcher, whatever it watches: the server is stopping."""
+        self.notify(list(self._watches))

@@ -23,6 +23,8 @@ from torpor_snapshotter.runtimes.runsc import build_runsc, stamped_version
 from torpor_snapshotter.runtimes.wheels import fetch_wheels
 
 _NEEDED_BYTES = 4 << 30
+_DOWNLOADS = ".downloads"
+"""Beside the runtimes; kept when a build is interrupted, so that the next one goes on from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,7 @@ def build(data_dir: Path, settings: BuildSettings, report: Report, lock: Runtime
         runtime = publish(
             data_dir, files.runsc, files.rootfs, files.runsc_version, lock.series if lock.rootfs_sha256 else None
         )
-    if not files.notices:
-        shutil.rmtree(_downloads_dir(data_dir), ignore_errors=True)
+        shutil.rmtree(runtimes_dir(data_dir) / _DOWNLOADS, ignore_errors=True)
     return Built(runtime, is_new=True, notices=files.notices)
 
 
@@ -81,18 +82,22 @@ class _Files:
 
 def _build_both(lock: RuntimeLock, settings: BuildSettings, have: list[Runtime], work: Path, report: Report) -> _Files:
     stop = threading.Event()
+
+    def report_or_stop(task: str, fraction: float | None = None) -> None:
+        if stop.is_set():
+            raise RuntimeProblem(f"{task}: stopped.")
+        report(task, fraction)
+
     with ThreadPoolExecutor(2) as pool:
-        binary = pool.submit(_runsc, lock, settings, have, work, stop, report)
-        rootfs = pool.submit(_rootfs, lock, settings, have, work, report)
+        binary = pool.submit(_runsc, lock, settings, have, work, stop, report_or_stop)
+        rootfs = pool.submit(_rootfs, lock, settings, have, work, report_or_stop)
         jobs: list[Future[Any]] = [binary, rootfs]
         try:
-            wait(jobs, return_when=FIRST_EXCEPTION)
+            finished = wait(jobs, return_when=FIRST_EXCEPTION).done
         finally:
             stop.set()
-        # The first failure is the cause; the other job may only have been stopped by it.
-        for job in (rootfs, binary):
-            if job.done():
-                job.result()
+        for job in finished:  # those that nobody stopped: the cause of a failure is among them
+            job.result()
     return _Files(*binary.result(), *rootfs.result())
 
 
@@ -122,7 +127,7 @@ def _rootfs(
         if runtime.rootfs_sha256 == lock.rootfs_sha256:
             return _linked(runtime.rootfs, work / "rootfs.erofs"), ()
     mirror = choose_mirror(settings.apt_dir, settings.debian_mirror, lock.suite, fetch)
-    downloads = work.parent / ".downloads"
+    downloads = work.parent / _DOWNLOADS
     notices: tuple[str, ...] = ()
     try:
         debs = fetch_packages(mirror, lock.packages + lock.tools, downloads, report)
@@ -174,7 +179,3 @@ def take_current(lock: RuntimeLock, index: dict[str, Package], reason: str) -> t
 def _linked(source: Path, place: Path) -> Path:
     os.link(source, place)
     return place
-
-
-def _downloads_dir(data_dir: Path) -> Path:
-    return runtimes_dir(data_dir) / ".downloads"

@@ -18,7 +18,7 @@ from torpor_snapshotter.runtimes.tree import Tree
 
 PYTHON = "python3.13"
 SITE = f"usr/local/lib/{PYTHON}/dist-packages"
-_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
+_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _PIP_TIMEOUT_SECONDS = 1800
 _SCRIPT = """\
 #!/usr/bin/{python}
@@ -32,7 +32,7 @@ sys.exit({function}())
 
 def fetch_wheels(wheels: tuple[Wheel, ...], folder: Path, report: Report) -> list[Path]:
     """The wheel files, sorted by name. Raises `DownloadFailed` with pip's words, also for a wrong hash."""
-    task = f"Downloading {len(wheels)} Python packages"
+    task = f"Downloading {len(wheels)} Python packages" if len(wheels) > 1 else f"Downloading {wheels[0].name}"
     report(task)
     folder.mkdir(parents=True, exist_ok=True)
     requirements = folder / "requirements.txt"
@@ -41,9 +41,11 @@ def fetch_wheels(wheels: tuple[Wheel, ...], folder: Path, report: Report) -> lis
     )
     _pip("download", "--quiet", "--no-deps", "--require-hashes", "-d", str(folder), "-r", str(requirements), *_target())
     report(task, 1)
-    files = sorted(folder.glob("*.whl"))
-    named = {re.sub(r"[-_.]+", "-", wheel.name).lower() for wheel in wheels}
-    return [file for file in files if re.sub(r"[-_.]+", "-", file.name.split("-")[0]).lower() in named]
+    sought = {(_normalised(wheel.name), wheel.version) for wheel in wheels}
+    files = {(_normalised(file.name.split("-")[0]), file.name.split("-")[1]): file for file in folder.glob("*.whl")}
+    if not sought <= set(files):
+        raise DownloadFailed(f"pip fetched no file for {sorted(sought - set(files))}.")
+    return [files[wheel] for wheel in sorted(sought)]
 
 
 def resolve_wheels(requirements: tuple[str, ...]) -> tuple[Wheel, ...]:
@@ -67,6 +69,11 @@ def unpack_wheel(file: Path, tree: Tree) -> None:
                 tree.file(place, content, executable=bool(member.external_attr >> 16 & 0o111))
             if member.filename.endswith(".dist-info/entry_points.txt"):
                 _write_scripts(archive.read(member).decode(), tree)
+
+
+def _normalised(name: str) -> str:
+    """A distribution's name as PEP 503 compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _installed_path(name: str) -> str | None:

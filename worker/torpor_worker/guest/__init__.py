@@ -1,1 +1,1 @@
-"""Code that runs inside the sandbox. It imports nothing of ours from outside this folder."""
+"""What runs inside a sandbox: supervisor and interpreter. Imports nothing of ours from outside this folder."""

@@ -19,6 +19,9 @@ MOUNT = Path("/sys/fs/cgroup")
 _CONTROLLERS = ("memory", "pids", "cpu")
 _MEBIBYTE = 1024 * 1024
 
+_ENTER = 'while [ "$1" != -- ]; do echo $$ > "$1"; shift; done; shift; exec "$@"'
+"""A shell that writes its process id into the files before `--` and becomes the command behind it."""
+
 
 def limit_files(limits: Limits, version: int) -> dict[str, dict[str, str]]:
     """Controller to file name to text for one sandbox's limits.
@@ -68,17 +71,18 @@ class Cgroups:
         }
         return cls(1, parents) if parents else None
 
-    def apply(self, sandbox: str, limits: Limits, pids: list[int]) -> None:
-        """Make the sandbox's cgroups, set its limits, and move processes that have started nothing yet into them."""
+    def make(self, sandbox: str, limits: Limits) -> tuple[str, ...]:
+        """Make the sandbox's cgroups and set its limits; what to put before the command that starts it.
+
+        The command enters them before it becomes `runsc`, so that every process it forks is in them from its birth.
+        """
         for controller, files in limit_files(limits, self.version).items():
             folder = self._folder(controller, sandbox)
-            if folder is None or not _make(folder):
-                continue
-            for file, text in files.items():
-                _write(folder / file, text)
-        for folder in self._folders(sandbox):
-            for pid in pids:
-                _write(folder / "cgroup.procs", str(pid))
+            if folder is not None and _make(folder):
+                for file, text in files.items():
+                    _write(folder / file, text)
+        members = [str(folder / "cgroup.procs") for folder in sorted(self._folders(sandbox)) if folder.is_dir()]
+        return ("sh", "-c", _ENTER, "sh", *members, "--")
 
     async def remove(self, sandbox: str) -> None:
         """Remove the cgroups of a sandbox whose processes are gone; they may be busy for a moment."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +14,12 @@ from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor.cgroups import MOUNT, Cgroups
 from torpor_worker.gvisor.cpu import visible_features
 from torpor_worker.gvisor.fifos import Fifos
-from torpor_worker.gvisor.leftovers import kill_processes, sandbox_processes
+from torpor_worker.gvisor.leftovers import (
+    forget_container,
+    kill_processes,
+    known_containers,
+    sandbox_processes,
+)
 from torpor_worker.gvisor.namespace import command_prefix
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.gvisor.sandbox import GVisorSandbox
@@ -41,7 +46,7 @@ class GVisorHost:
         self, runtime: Runtime, folder: Path, *, launcher_folder: Path | None = None, cgroup_mount: Path = MOUNT
     ) -> None:
         self.runtime = runtime
-        self._folder = folder.absolute()
+        self._folder = folder.resolve()
         self._state = self._folder / "state"
         self._bundle = self._folder / "bundle"
         self._machines = self._folder / "machines"
@@ -72,16 +77,10 @@ class GVisorHost:
 
     async def remove_leftovers(self) -> int:
         """Remove every sandbox of this folder that this object did not make; how many there were."""
-        runsc = await self._prepared()
-        mine = {*self._sandboxes, *self._making}
-        processes = await asyncio.to_thread(sandbox_processes, self._state, mine)
-        await asyncio.to_thread(kill_processes, processes)
-        leftovers = ({*await runsc.containers(), *os.listdir(self._machines)}) - mine
-        for container in leftovers:
-            await runsc.delete(container)
-            if self._cgroups is not None:
-                await self._cgroups.remove(container)
-            shutil.rmtree(self._machines / container, ignore_errors=True)
+        await self._prepared()
+        known = await asyncio.to_thread(known_containers, self._state, self._machines)
+        leftovers = {container for container in known if self._is_nobodys([container])}
+        await self._remove(leftovers, self._is_nobodys)
         return len(leftovers)
 
     async def close(self) -> None:
@@ -109,9 +108,8 @@ class GVisorHost:
             fifos = Fifos.make(folder, machine)
             link = GuestLink(fifos.stdin, fifos.stdout)
             await link.open()
-            pid = await runsc.create(container, self._bundle, folder, fifos)
-            if self._cgroups is not None:
-                self._cgroups.apply(container, limits, [pid])
+            wrapper = _NICENESS if self._cgroups is None else self._cgroups.make(container, limits)
+            pid = await runsc.create(container, self._bundle, folder, fifos, wrapper=wrapper)
             sandbox = self._sandboxes[container] = GVisorSandbox(
                 container,
                 machine,
@@ -130,20 +128,31 @@ class GVisorHost:
             self._watcher.add(sandbox)
             state = await sandbox.attach(new=image is None, timeout_seconds=_ATTACH_SECONDS)
         except BaseException:
-            await asyncio.shield(self._undo(runsc, container, sandbox))
+            await asyncio.shield(self._undo(container, sandbox))
             raise
         finally:
             self._making.discard(container)
         return sandbox, state
 
-    async def _undo(self, runsc: Runsc, container: str, sandbox: GVisorSandbox | None) -> None:
+    async def _undo(self, container: str, sandbox: GVisorSandbox | None) -> None:
         if sandbox is not None:
             await sandbox.destroy()
-            return
-        others = {*self._sandboxes, *self._making} - {container}
-        await asyncio.to_thread(kill_processes, await asyncio.to_thread(sandbox_processes, self._state, others))
-        await runsc.delete(container)
-        shutil.rmtree(self._machines / container, ignore_errors=True)
+        else:
+            await self._remove({container}, lambda arguments: container in arguments)
+
+    def _is_nobodys(self, arguments: list[str]) -> bool:
+        """Whether no container made here is named; new ones are known before anything of theirs exists."""
+        return self._making.isdisjoint(arguments) and self._sandboxes.keys().isdisjoint(arguments)
+
+    async def _remove(self, containers: set[str], wanted: Callable[[list[str]], bool]) -> None:
+        """Remove containers that no object stands for; `wanted` tells their processes by the arguments."""
+        processes = await asyncio.to_thread(sandbox_processes, self._state, wanted)
+        await asyncio.to_thread(kill_processes, processes)
+        for container in containers:
+            forget_container(self._state, container)
+            if self._cgroups is not None:
+                await self._cgroups.remove(container)
+            shutil.rmtree(self._machines / container, ignore_errors=True)
 
     async def _prepared(self) -> Runsc:
         async with self._preparing:
@@ -160,8 +169,7 @@ class GVisorHost:
         half.replace(self._bundle / "config.json")
         prefix = command_prefix(self._launcher_folder)
         self._cgroups = None if prefix else Cgroups.find(self._folder, self._cgroup_mount)
-        niceness = () if self._cgroups is not None else _NICENESS
-        return Runsc(self.runtime.runsc, self.runtime.rootfs.parent, self._state, prefix, niceness)
+        return Runsc(self.runtime.runsc, self.runtime.rootfs.parent, self._state, prefix)
 
     def _forget(self, sandbox: GVisorSandbox) -> None:
         self._watcher.discard(sandbox)

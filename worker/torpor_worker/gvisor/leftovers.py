@@ -1,27 +1,38 @@
-"""What an earlier life of a host's folder left: processes, containers, folders."""
+"""What is left of sandboxes: processes, and the files in which `runsc` keeps its containers.
+
+`runsc delete` kills whatever process has the id that a container's file names, and after a restart of the host that may
+be anybody's. So processes are found by what they are, and the files are removed here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+_SANDBOX = "_sandbox:"
+"""Stands between a container's id and its sandbox's in the names of `runsc`'s files."""
 
-def sandbox_processes(state: Path, spared: Collection[str] = ()) -> list[psutil.Process]:
-    """The processes of this user's that run containers of the state folder, except those of the `spared` containers.
+_SOCKET_FOLDERS = (Path("/run"), Path("/tmp"))  # noqa: S108 - not to write there, to remove what `runsc` wrote
+"""Where `runsc` puts a control socket whose path in the state folder would be too long."""
 
-    Every `runsc` process, the sandbox itself and what it forked carry `--root=STATE` and the container's id in their
-    arguments; an exact comparison leaves those of other folders alone.
+
+def sandbox_processes(state: Path, wanted: Callable[[list[str]], bool]) -> list[psutil.Process]:
+    """The processes that run containers of the state folder and whose arguments are `wanted`.
+
+    Every `runsc` process and the sandbox itself carry `--root=STATE` and the container's id in their arguments; an
+    exact comparison leaves those of other folders alone. What a sandbox has forked dies with it.
     """
     found = []
     for process in psutil.process_iter():
         try:
             arguments = process.cmdline()
-            if f"--root={state}" in arguments and not set(spared) & set(arguments):
-                found.append(process)
         except psutil.Error:
             continue
+        if f"--root={state}" in arguments and wanted(arguments):
+            found.append(process)
     return found
 
 
@@ -33,3 +44,18 @@ def kill_processes(processes: list[psutil.Process]) -> None:
         except psutil.NoSuchProcess:
             continue
     psutil.wait_procs(processes, timeout=30)
+
+
+def known_containers(state: Path, machines: Path) -> set[str]:
+    """The ids of the containers that files of `runsc` or folders of sandboxes name."""
+    files = {file.name.partition(_SANDBOX)[0] for file in state.glob(f"*{_SANDBOX}*")}
+    return files | {folder.name for folder in machines.iterdir()}
+
+
+def forget_container(state: Path, container: str) -> None:
+    """Remove the files and the control socket of a container whose processes are gone."""
+    for file in state.glob(f"{container}{_SANDBOX}*"):
+        file.unlink(missing_ok=True)
+    for folder in (state, *_SOCKET_FOLDERS):
+        with suppress(OSError):
+            (folder / f"runsc-{container}.sock").unlink()

@@ -21,20 +21,25 @@ _PRINTED_CHARACTERS = 1000
 class Runsc:
     """One sandbox binary, one folder of container states, and how commands are started.
 
-    `prefix` is put before every command (a user namespace), `create_prefix` also before those that make a sandbox
-    (its niceness, which it inherits).
+    `prefix` is put before every command: what gives it a user namespace.
     """
 
     binary: Path
     runtime_folder: Path
     state: Path
     prefix: tuple[str, ...] = ()
-    create_prefix: tuple[str, ...] = ()
 
-    async def create(self, container: str, bundle: Path, folder: Path, fifos: Fifos) -> int:
-        """Make a container that has not started; the process id of its sandbox. `folder` takes its log."""
+    async def create(
+        self, container: str, bundle: Path, folder: Path, fifos: Fifos, *, wrapper: tuple[str, ...] = ()
+    ) -> int:
+        """Make a container that has not started; the process id of its sandbox.
+
+        `folder` takes its log; `wrapper` is a command that runs this one in the cgroup or at the niceness that the
+        sandbox is to inherit.
+        """
         pid_file = folder / "pid"
-        await self._make(container, folder, fifos, 30, "create", f"--bundle={bundle}", f"--pid-file={pid_file}")
+        arguments = (f"--bundle={bundle}", f"--pid-file={pid_file}")
+        await self._make(container, folder, fifos, 30, "create", *arguments, wrapper=wrapper)
         return int(pid_file.read_text())
 
     async def start(self, container: str) -> None:
@@ -59,15 +64,6 @@ class Runsc:
     async def resume(self, container: str) -> None:
         """Let a paused container run on."""
         await self._command(20, "resume", container)
-
-    async def delete(self, container: str) -> None:
-        """Kill a container and forget it; no error if there is none."""
-        await self._command(30, "delete", "--force", container)
-
-    async def containers(self) -> list[str]:
-        """The containers that the state folder names, running or not."""
-        printed = await self._command(30, "list", "--quiet")
-        return printed.split()
 
     async def version(self) -> str:
         """The version stamp, as `runsc --version` prints it."""
@@ -99,13 +95,20 @@ class Runsc:
         return printed.decode(errors="replace")
 
     async def _make(
-        self, container: str, folder: Path, fifos: Fifos, timeout_seconds: float, name: str, *arguments: str
+        self,
+        container: str,
+        folder: Path,
+        fifos: Fifos,
+        timeout_seconds: float,
+        name: str,
+        *arguments: str,
+        wrapper: tuple[str, ...] = (),
     ) -> None:
         # Standard error becomes the container's, so nobody may wait for its end: messages come through the log.
         log = folder / f"{name}.log"
         with fifos.guest_ends() as (stdin, stdout):
             process = await asyncio.create_subprocess_exec(
-                *self.create_prefix,
+                *wrapper,
                 *self._flags(),
                 f"--log={log}",
                 name,

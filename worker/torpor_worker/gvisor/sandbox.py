@@ -14,6 +14,7 @@ from typing import Literal
 from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor import image as images
 from torpor_worker.gvisor.cgroups import Cgroups
+from torpor_worker.gvisor.leftovers import forget_container
 from torpor_worker.gvisor.memory import MemoryFile
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.sandbox import Event, GuestState, Limits, SandboxDied, SandboxError
@@ -162,7 +163,7 @@ class GVisorSandbox:
                     await self._ended.wait()
             except TimeoutError:
                 raise SandboxError(f"Process {self.pid} of a sandbox does not end when it is killed.") from None
-            await self._runsc.delete(self.id)
+            forget_container(self._runsc.state, self.id)
             await self._link.close()
             if self._cgroups is not None:
                 await self._cgroups.remove(self.id)

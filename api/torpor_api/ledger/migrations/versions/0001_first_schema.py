@@ -127,7 +127,8 @@ def upgrade() -> None:
         sa.CheckConstraint("(kind = 'reseed') = (seed IS NOT NULL)", name=op.f("ck_entries_only_reseeds_have_a_seed")),
         sa.CheckConstraint("ended_by IN ('timeout', 'interrupt')", name=op.f("ck_entries_ended_by_is_known")),
         sa.CheckConstraint(
-            "kind <> 'execute' OR finished_at IS NULL OR runtime_ms >= 0", name=op.f("ck_entries_finished_has_a_result")
+            "kind <> 'execute' OR finished_at IS NULL OR runtime_ms IS NOT NULL",
+            name=op.f("ck_entries_finished_has_a_result"),
         ),
         sa.CheckConstraint("kind IN ('execute', 'reseed')", name=op.f("ck_entries_kind_is_known")),
         sa.CheckConstraint("(position IS NULL) = (attempt = 0)", name=op.f("ck_entries_started_has_an_attempt")),
@@ -139,6 +140,7 @@ def upgrade() -> None:
             name=op.f("ck_entries_only_finished_has_a_result"),
         ),
         sa.CheckConstraint("length(seed) = 32", name=op.f("ck_entries_seed_is_32_bytes")),
+        sa.CheckConstraint("runtime_ms >= 0", name=op.f("ck_entries_runtime_is_not_negative")),
         sa.CheckConstraint("seq >= 0 AND position >= 0", name=op.f("ck_entries_numbers_are_not_negative")),
         sa.CheckConstraint("timeout_seconds >= 0", name=op.f("ck_entries_timeout_is_not_negative")),
         sa.CheckConstraint("undone IN (0, 1)", name=op.f("ck_entries_undone_is_a_flag")),

@@ -1,0 +1,40 @@
+"""The application factory."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp
+
+from torpor_api import documentation, exception_handlers
+from torpor_api.edge import with_edge
+from torpor_api.routes import accounts, health, instructions, machines, run
+from torpor_api.services import Services
+from torpor_api.websocket import repl
+
+DESCRIPTION = """
+A machine is a Python interpreter that is always there: its variables, threads and files outlive every process.
+The first part of this API is ForeverVM's, byte for byte; the rest is Torpor's own. Every refusal has the same form:
+`{"code", "id", "message", "hint"?}`.
+"""
+
+
+def create_app(services: Services) -> ASGIApp:
+    """The API over these services, which outlive it."""
+    app = FastAPI(
+        title="Torpor",
+        version=version("torpor-server"),
+        summary="Python machines that are always there.",
+        description=DESCRIPTION,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.router.routes.extend(run.routes())  # first: the path that has to be fast
+    app.router.routes.append(WebSocketRoute("/v1/machine/{name}/repl", repl))
+    for router in (instructions.router, machines.router, accounts.router, health.router):
+        app.include_router(router)
+    exception_handlers.install(app)
+    documentation.install(app, run.operations())
+    return with_edge(app)

@@ -1,0 +1,74 @@
+"""Deletes objects that nothing needs any more: the object first, then the row that condemned it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from torpor_api.ledger import SqlLedger
+from torpor_worker.snapshots import Snapshotter, SnapshotterError
+
+INTERVAL_SECONDS = 10.0
+
+log = structlog.get_logger()
+
+
+class Collector:
+    """Applies what the ledger has decided. `in_use` gives the keys that a wake reads, or a save writes, just now."""
+
+    def __init__(self, ledger: SqlLedger, snapshotter: Snapshotter, in_use: Callable[[], set[str]]) -> None:
+        self._ledger = ledger
+        self._snapshotter = snapshotter
+        self._in_use = in_use
+        self._nudged = asyncio.Event()
+
+    async def collect(self) -> int:
+        """Delete condemned objects that are not in use; how many. Raises `SnapshotterError` when the store fails."""
+        deleted: list[str] = []
+        try:
+            for key in await self._ledger.condemned():
+                if key not in self._in_use():
+                    await self._snapshotter.delete(key)
+                    deleted.append(key)
+        finally:
+            if deleted:
+                await self._ledger.forget_condemned(deleted)
+        return len(deleted)
+
+    async def collect_unknown(self) -> int:
+        """Delete objects that no row names; how many. For the start, when no save is under way.
+
+        The store is listed before the rows are read: a key is registered before its object is put.
+        """
+        stored = await self._snapshotter.list()
+        known = await self._ledger.known_keys() | set(await self._ledger.condemned())
+        unknown = [key for key in stored if key not in known and key not in self._in_use()]
+        for key in unknown:
+            await self._snapshotter.delete(key)
+        return len(unknown)
+
+    def nudge(self) -> None:
+        """Something was condemned: do not wait for the next round."""
+        self._nudged.set()
+
+    async def run(self) -> None:
+        """Collect for ever. A store that fails is tried again in the next round."""
+        start = True
+        while True:
+            try:
+                if start:
+                    unknown = await self.collect_unknown()
+                    start = False
+                    if unknown:
+                        log.info("Deleted objects that no snapshot names", action="collected", objects=unknown)
+                await self.collect()
+            except SnapshotterError as error:
+                log.warning("Cannot delete what is not needed any more", action="collect_failed", reason=str(error))
+            self._nudged.clear()
+            try:
+                async with asyncio.timeout(INTERVAL_SECONDS):
+                    await self._nudged.wait()
+            except TimeoutError:
+                continue

@@ -1,0 +1,239 @@
+"""Instructions from a request to their answer: accept, hand over, wait, collect."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Literal
+
+from starlette.requests import ClientDisconnect
+
+from torpor_api.errors import InvalidRequest, MachineBusy
+from torpor_api.events import Event, EventId, EventMaker, merge_text, notice_json, restarted_event, truncated_event
+from torpor_api.ledger import Accepted, Busy, Idempotency, InstructionRow, OutputPage
+from torpor_api.presence import Presence
+from torpor_api.results import moment, rich_result, timings
+from torpor_api.services import Services
+from torpor_worker.ledger import InstructionResult
+
+WhenBusy = Literal["refuse", "queue", "interrupt"]
+
+PRESENCE_SECONDS = 5.0
+"""How often a waiting answer looks whether its client is still there."""
+KEEPALIVE_SECONDS = 15.0
+"""How long a stream may say nothing before it says that it lives."""
+
+
+def timeout_of(services: Services, asked_seconds: float | None, field: str = "timeout_seconds") -> float:
+    """The time-out in force. Raises `InvalidRequest` if it is over the maximum."""
+    if asked_seconds is None:
+        return services.config.timeout_seconds
+    if asked_seconds > services.config.timeout_maximum_seconds:
+        raise InvalidRequest(f"{field}: it may be at most {services.config.timeout_maximum_seconds:g}.")
+    return asked_seconds
+
+
+async def submit(
+    services: Services,
+    account: str,
+    machine: str,
+    code: str,
+    timeout_seconds: float,
+    *,
+    when_busy: WhenBusy,
+    idempotency: Idempotency | None = None,
+) -> tuple[Accepted | Busy, bool]:
+    """Accept an instruction and hand it over; and whether another was interrupted for it.
+
+    `Busy` only with `refuse`. Raises what `SqlLedger.accept` raises, and `ShuttingDown`.
+    """
+    services.stopping.refuse_work()
+    ledger = services.ledger
+    outcome = await ledger.accept(
+        account,
+        machine,
+        code,
+        timeout_seconds,
+        when_busy="queue" if when_busy == "queue" else "refuse",
+        idempotency=idempotency,
+    )
+    interrupted = False
+    if isinstance(outcome, Busy) and when_busy == "interrupt":
+        running_seq = outcome.running_seq
+        outcome = await ledger.accept(
+            account, machine, code, timeout_seconds, when_busy="queue", idempotency=idempotency
+        )
+        if running_seq is not None and isinstance(outcome, Accepted) and not outcome.repeated:
+            interrupted = await services.machines.interrupt(machine, running_seq) is not None
+    if isinstance(outcome, Accepted) and not outcome.repeated:
+        services.machines.deliver(machine, outcome.entry if outcome.entry.position is not None else None)
+    return outcome, interrupted
+
+
+async def submit_or_refuse(
+    services: Services,
+    account: str,
+    machine: str,
+    code: str,
+    timeout_seconds: float,
+    *,
+    when_busy: WhenBusy,
+    idempotency: Idempotency | None,
+) -> Accepted:
+    """Like `submit`, with `MachineBusy` for a busy machine."""
+    outcome, _ = await submit(
+        services, account, machine, code, timeout_seconds, when_busy=when_busy, idempotency=idempotency
+    )
+    if isinstance(outcome, Busy):
+        raise MachineBusy
+    return outcome
+
+
+async def finished(
+    services: Services, account: str, machine: str, seq: int, presence: Presence | None = None
+) -> tuple[InstructionRow, InstructionResult]:
+    """Wait until the instruction has its result, and give both.
+
+    Raises `ShuttingDown`, `ClientDisconnect`, and `MachineNotFound` if the machine is deleted meanwhile.
+    """
+    with services.ledger.changes.watch(machine) as watch:
+        while True:
+            row = await services.ledger.instruction(account, machine, seq)
+            if row.result is not None:
+                return row, row.result
+            services.stopping.refuse_waiting()
+            if not await watch.wait(PRESENCE_SECONDS) and presence is not None and await presence.is_gone():
+                raise ClientDisconnect
+
+
+async def pages(services: Services, machine: str, seq: int) -> AsyncIterator[OutputPage | None]:
+    """Foreground output from the beginning until there is a result, over restarts; None says that nothing happens.
+
+    The last page has `finished` set and `more` not; without one the server is stopping.
+    """
+    offset = 0
+    with services.ledger.changes.watch(machine) as watch:
+        while True:
+            page = await services.ledger.output(machine, seq, after=offset)
+            yield page
+            offset = page.end
+            if page.more:
+                continue
+            if page.finished or services.stopping.over:
+                return
+            if not await watch.wait(KEEPALIVE_SECONDS):
+                yield None
+
+
+async def follow(
+    services: Services, account: str, machine: str, seq: int, start: EventId | None = None
+) -> AsyncIterator[list[Event]]:
+    """Events of an instruction behind `start`, in batches; an empty one says that nothing happens.
+
+    The `result` comes last but for background output. Ends without one when the server is stopping.
+    """
+    maker = EventMaker()
+    attempt = start.attempt if start else None
+    offset = start.offset if start else 0
+    if start is None or not start.after_result:
+        with services.ledger.changes.watch(machine) as watch:
+            while True:
+                page = await services.ledger.output(machine, seq, attempt=attempt, after=offset)
+                if page.restarted_from is not None and offset > page.restarted_from:
+                    maker = EventMaker()
+                    yield [restarted_event(EventId(page.attempt, page.restarted_from))]
+                if events := list(maker.page(page)):
+                    yield events
+                attempt, offset = page.attempt, page.end
+                if page.more:
+                    continue
+                if page.finished:
+                    break
+                if services.stopping.over:
+                    return
+                if not await watch.wait(KEEPALIVE_SECONDS):
+                    yield []
+        row = await services.ledger.instruction(account, machine, seq)
+        yield [*_end_of_output(maker, page), *final_events(row, page)]
+    maker = EventMaker()
+    while True:
+        page = await services.ledger.output(machine, seq, attempt=attempt, after=offset, background=True)
+        if events := list(maker.page(page)):
+            yield events
+        offset = page.end
+        if not page.more:
+            return
+
+
+def _end_of_output(maker: EventMaker, page: OutputPage) -> list[Event]:
+    end = EventId(page.attempt, page.end)
+    events = list(maker.flush(page.attempt, page.end))
+    if page.truncated_bytes:
+        events.append(truncated_event(end, page.truncated_bytes))
+    return events
+
+
+def error_events(row: InstructionRow, event_id: EventId) -> list[Event]:
+    """The `error` event of an instruction that ended in one."""
+    if row.result is None or row.result.error is None:
+        return []
+    detail = row.result.error_detail or {}
+    name, _, message = row.result.error.partition(": ")
+    return [
+        {
+            "type": "error",
+            "id": str(event_id),
+            "name": detail.get("name", name),
+            "message": detail.get("message", message),
+            "traceback": detail.get("traceback", []),
+        }
+    ]
+
+
+def final_events(row: InstructionRow, page: OutputPage) -> list[Event]:
+    """The end of an instruction: its error if it has one, and its result."""
+    if row.result is None:
+        return []
+    return [
+        *error_events(row, EventId(page.attempt, page.end)),
+        {
+            "type": "result",
+            "id": str(EventId(page.attempt, page.end, after_result=True)),
+            "instruction_seq": row.seq,
+            "result": rich_result(row.result),
+            "timings": timings(row),
+            "finished_at": moment(row.finished_at),
+        },
+    ]
+
+
+async def collect(services: Services, row: InstructionRow, machine: str) -> list[Event]:
+    """All that a finished instruction said before its result, text in one piece where it was not interrupted."""
+    maker = EventMaker()
+    events: list[Event] = []
+    offset = 0
+    while True:
+        page = await services.ledger.output(machine, row.seq, after=offset)
+        events.extend(maker.page(page))
+        offset = page.end
+        if not page.more:
+            break
+    events.extend(_end_of_output(maker, page))
+    events.extend(error_events(row, EventId(page.attempt, page.end)))
+    return merge_text(events)
+
+
+async def run_answer(
+    services: Services, machine: str, row: InstructionRow, result: InstructionResult
+) -> tuple[dict[str, Any], int | None]:
+    """The answer of `run`, and up to which id it carries notices."""
+    events = await collect(services, row, machine)
+    notices = await services.ledger.read_notices(machine)
+    answer = {
+        "machine": machine,
+        "instruction_seq": row.seq,
+        "result": rich_result(result),
+        "events": events,
+        "notices": [notice_json(notice) for notice in notices],
+        "timings": timings(row),
+    }
+    return answer, notices[-1].id if notices else None

@@ -1,0 +1,35 @@
+"""The seam between the API and the machines that are awake: what the API asks of the worker."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torpor_worker.ledger import Entry
+
+
+class Machines(Protocol):
+    """Machines by name. The ledger says whose they are; ask it first. Methods may raise `WorkerError`."""
+
+    def deliver(self, machine: str, entry: Entry | None) -> None:
+        """Say that an entry was accepted; None if it is not started yet. Only a hint: the log is the queue."""
+        ...
+
+    async def interrupt(self, machine: str, seq: int | None) -> int | None:
+        """End the running instruction, or only `seq`; the seq of the one that is ended, None if none is."""
+        ...
+
+    async def wake(self, machine: str) -> None:
+        """Wake it and wait until it is awake."""
+        ...
+
+    async def sleep(self, machine: str) -> bool:
+        """Put it to sleep and wait until it is asleep; False if it has something to do."""
+        ...
+
+    async def sync(self, machine: str) -> None:
+        """Save it, and wait until the snapshot is committed; nothing happens if it is asleep."""
+        ...
+
+    async def discard(self, machine: str) -> None:
+        """Let go of its process: it was deleted."""
+        ...

@@ -1,0 +1,265 @@
+"""Requests and answers as pydantic models: what is validated, and what the OpenAPI document shows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+CODE_LIMIT_BYTES = 1024 * 1024
+TAGS_LIMIT = 64
+TAG_KEY_LIMIT = 128
+TAG_VALUE_LIMIT = 512
+MEMORY_MINIMUM_MB = 256
+LONGEST_IDLE_SECONDS = 366 * 24 * 3600
+
+
+def _clean(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain null bytes")
+    return value
+
+
+def _code(value: str) -> str:
+    if len(value) > CODE_LIMIT_BYTES or len(value.encode()) > CODE_LIMIT_BYTES:
+        raise ValueError(f"must not be longer than {CODE_LIMIT_BYTES} bytes of UTF-8")
+    return _clean(value)
+
+
+Code = Annotated[str, AfterValidator(_code)]
+TagKey = Annotated[str, Field(min_length=1, max_length=TAG_KEY_LIMIT), AfterValidator(_clean)]
+TagValue = Annotated[str, Field(max_length=TAG_VALUE_LIMIT), AfterValidator(_clean)]
+Tags = Annotated[dict[TagKey, TagValue], Field(max_length=TAGS_LIMIT)]
+TimeoutSeconds = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+IdleSeconds = Annotated[float, Field(gt=0, le=LONGEST_IDLE_SECONDS, allow_inf_nan=False)]
+MemoryMb = Annotated[int, Field(ge=MEMORY_MINIMUM_MB, le=2**31 - 1)]
+
+
+class Request(BaseModel):
+    """A request of part 1: fields that we do not know are ignored, since published clients send some."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+
+class StrictRequest(Request):
+    """A request that only our own clients send: an unknown field is a mistake."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewMachineRequest(Request):
+    """What a new machine shall be like."""
+
+    tags: Tags | None = None
+    memory_mb: MemoryMb | None = Field(default=None, description="At least 256; the server's setting by default.")
+    idle_seconds: IdleSeconds | None = Field(
+        default=None,
+        description="After how long without work it falls asleep; null: never; absent: the server's setting.",
+    )
+
+
+class ListRequest(Request):
+    """Which machines to list."""
+
+    tags: Tags | None = Field(default=None, description="Only machines that carry all of these.")
+
+
+class Instruction(Request):
+    """Code to run."""
+
+    code: Code
+    timeout_seconds: TimeoutSeconds | None = Field(
+        default=None, description="From 1 to the server's maximum; 15 by default. Counts running time only."
+    )
+
+
+class ExecRequest(Request):
+    """An instruction for a machine."""
+
+    instruction: Instruction
+    interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
+
+
+class RunRequest(StrictRequest):
+    """Code to run, to be answered with all of it."""
+
+    code: Code
+    timeout_seconds: TimeoutSeconds | None = None
+    interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
+    queue: bool | None = Field(default=False, description="Wait for what runs now, instead of 409 `machine_busy`.")
+
+
+class InterruptRequest(StrictRequest):
+    """What to interrupt."""
+
+    seq: Annotated[int, Field(ge=0, le=2**62)] | None = Field(default=None, description="Only if this one runs.")
+
+
+class EmptyRequest(StrictRequest):
+    """Nothing needs to be said."""
+
+
+class WebSocketExec(Request):
+    """What a client says on the WebSocket."""
+
+    type: Literal["exec"]
+    instruction: Instruction
+    request_id: Annotated[int, Field(ge=-(2**53), le=2**53)]
+
+
+class Answer(BaseModel):
+    """Base of what is answered; used for documentation, the answers themselves are made without validation."""
+
+
+class Account(Answer):
+    """Whose key it is."""
+
+    account: str
+
+
+class MachineName(Answer):
+    """The machine that was made, or deleted."""
+
+    machine_name: str
+
+
+class NoticeAnswer(Answer):
+    """Something that its users should know about a machine."""
+
+    id: int
+    code: str
+    message: str
+    seqs: list[int]
+    at: str
+
+
+class Machine(Answer):
+    """A machine in a list."""
+
+    name: str
+    created_at: str
+    running: bool
+    has_pending_instruction: bool
+    expires_at: None
+    tags: dict[str, str]
+    state: Literal["awake", "asleep", "waking", "recovering", "parked"]
+    memory_mb: int
+    idle_seconds: float | None
+    last_used_at: str
+    generation: int | None
+    stored_bytes: int
+    parked_reason: str | None
+
+
+class MachineDetail(Machine):
+    """A machine with its notices."""
+
+    notices: list[NoticeAnswer]
+
+
+class MachineList(Answer):
+    """Machines, newest first. `next_cursor` is there only if `limit` was given and more follow."""
+
+    machines: list[Machine]
+    next_cursor: str | None = None
+
+
+class ExecAnswer(Answer):
+    """The instruction was accepted; without `instruction_seq`: the machine is busy."""
+
+    instruction_seq: int | None = None
+    interrupted: bool = False
+    machine: str
+
+
+class ErrorDetail(Answer):
+    """An error with its traceback, and the steps that it took to end the instruction."""
+
+    name: str
+    message: str
+    traceback: list[str]
+    steps: list[str] | None = None
+
+
+class ExecResult(Answer):
+    """The value form has `value` and no `error`; the error form has `error` and no `value`."""
+
+    value: str | None = None
+    data: dict[str, Any] | None = None
+    error: str | None = None
+    error_detail: ErrorDetail | None = None
+    runtime_ms: int
+
+
+class ResultAnswer(Answer):
+    """An instruction's result."""
+
+    instruction_id: int
+    result: ExecResult
+
+
+class Timings(Answer):
+    """Milliseconds: waiting for the machine, running, altogether."""
+
+    waited_ms: int | None
+    runtime_ms: int | None
+    total_ms: int | None
+
+
+class RunAnswer(Answer):
+    """All that an instruction said."""
+
+    machine: str
+    instruction_seq: int
+    result: ExecResult
+    events: list[dict[str, Any]]
+    notices: list[NoticeAnswer]
+    timings: Timings
+
+
+class InstructionAnswer(Answer):
+    """An instruction of a machine's history; `events` only where one is asked for."""
+
+    instruction_seq: int
+    code: str
+    timeout_seconds: float
+    state: Literal["waiting", "running", "finished"]
+    result: ExecResult | None
+    attempt: int
+    undone: bool
+    replayed: bool
+    ended_by: str | None
+    accepted_at: str
+    started_at: str | None
+    finished_at: str | None
+    timings: Timings
+    events: list[dict[str, Any]] | None = None
+
+
+class History(Answer):
+    """A machine's instructions, newest first."""
+
+    instructions: list[InstructionAnswer]
+    next_cursor: str | None = None
+
+
+class Interrupted(Answer):
+    """Which instruction was interrupted, if any."""
+
+    interrupted: bool
+    instruction_seq: int | None
+
+
+class Health(Answer):
+    """How the server is."""
+
+    status: Literal["ok", "ready"]
+
+
+class Error(Answer):
+    """What every refusal looks like; `id` is in the server's log."""
+
+    code: str
+    id: str
+    message: str
+    hint: str | None = None

@@ -1,0 +1,107 @@
+"""Results, machines and history as JSON. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from torpor_api.events import notice_json
+from torpor_api.ledger import InstructionRow, MachineRow
+from torpor_worker.ledger import InstructionResult
+
+SHORT_NAMES = {
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "image/svg+xml": "svg",
+    "text/html": "html",
+    "text/markdown": "markdown",
+    "text/latex": "latex",
+    "application/json": "json",
+    "application/pdf": "pdf",
+}
+"""`data.png` is what ForeverVM's clients read; other types are named in the same way, or by their MIME type."""
+
+STATES = {"accepted": "waiting", "started": "running", "finished": "finished"}
+
+
+def moment(value: datetime | None) -> str | None:
+    """RFC 3339 in UTC."""
+    if value is None:
+        return None
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def exec_result(result: InstructionResult) -> dict[str, Any]:
+    """Part 1's `ExecResult`: the value form has no `error`, the error form no `value`."""
+    if result.error is not None:
+        return {"error": result.error, "runtime_ms": result.runtime_ms}
+    answer: dict[str, Any] = {"value": result.value}
+    data = {SHORT_NAMES.get(kind, kind): value for kind, value in result.data.items() if kind != "text/plain"}
+    if data:
+        answer["data"] = data
+    answer["runtime_ms"] = result.runtime_ms
+    return answer
+
+
+def rich_result(result: InstructionResult) -> dict[str, Any]:
+    """`ExecResult` with `error_detail` where there was an error."""
+    answer = exec_result(result)
+    if result.error_detail is not None:
+        answer["error_detail"] = result.error_detail
+    return answer
+
+
+def timings(row: InstructionRow) -> dict[str, int | None]:
+    """How long a finished instruction waited, ran, and took altogether, in milliseconds."""
+    return {
+        "waited_ms": _milliseconds(row.accepted_at, row.started_at),
+        "runtime_ms": row.result.runtime_ms if row.result else None,
+        "total_ms": _milliseconds(row.accepted_at, row.finished_at),
+    }
+
+
+def _milliseconds(start: datetime, end: datetime | None) -> int | None:
+    return None if end is None else max(0, round((end - start).total_seconds() * 1000))
+
+
+def machine_json(row: MachineRow) -> dict[str, Any]:
+    """Part 1's `Machine`, and what Torpor adds to it."""
+    return {
+        "name": row.name,
+        "created_at": moment(row.created_at),
+        "running": row.state == "awake",
+        "has_pending_instruction": row.has_pending_instruction,
+        "expires_at": None,
+        "tags": row.tags,
+        "state": row.state,
+        "memory_mb": row.memory_mb,
+        "idle_seconds": row.idle_seconds,
+        "last_used_at": moment(row.last_used_at),
+        "generation": row.generation,
+        "stored_bytes": row.stored_bytes,
+        "parked_reason": row.parked_reason,
+    }
+
+
+def machine_detail(row: MachineRow) -> dict[str, Any]:
+    """A machine with its notices."""
+    return {**machine_json(row), "notices": [notice_json(notice) for notice in row.notices]}
+
+
+def instruction_json(row: InstructionRow) -> dict[str, Any]:
+    """One line of a machine's history."""
+    return {
+        "instruction_seq": row.seq,
+        "code": row.code,
+        "timeout_seconds": row.timeout_seconds,
+        "state": STATES[row.status],
+        "result": None if row.result is None else rich_result(row.result),
+        "attempt": row.attempt,
+        "undone": row.undone,
+        "replayed": row.replayed,
+        "ended_by": None if row.ended_by is None else row.ended_by.value,
+        "accepted_at": moment(row.accepted_at),
+        "started_at": moment(row.started_at),
+        "finished_at": moment(row.finished_at),
+        "timings": timings(row),
+    }

@@ -1,0 +1,196 @@
+"""Machines: make, list, look at, delete, and the transitions by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from torpor_api import models
+from torpor_api.authentication import AccountOf
+from torpor_api.bodies import parse_body
+from torpor_api.documentation import post, refusals, request_body
+from torpor_api.encoding import JsonResponse
+from torpor_api.errors import (
+    BodyTooLarge,
+    CannotWake,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    MachineNotFound,
+    MachineParked,
+    NotIdle,
+    SaveFailed,
+    ShuttingDown,
+    Unauthorized,
+)
+from torpor_api.ledger import Idempotency
+from torpor_api.machines import Machines
+from torpor_api.models import EmptyRequest, ListRequest, NewMachineRequest
+from torpor_api.results import machine_detail, machine_json
+from torpor_api.routes.parameters import Cursor, Limit, Name, idempotency
+from torpor_api.services import Services, services_of
+from torpor_worker.errors import MachineGone
+
+router = APIRouter(tags=["machines"])
+
+
+async def create(services: Services, account: str, asked: NewMachineRequest, key: Idempotency | None) -> str:
+    """Make a machine with the settings asked for, the server's where nothing was said; its name."""
+    services.stopping.refuse_work()
+    config = services.config
+    memory_mb = asked.memory_mb or int(config.memory_per_machine) // (1024 * 1024)
+    if memory_mb * 1024 * 1024 > config.memory_total_bytes:
+        most = config.memory_total_bytes // (1024 * 1024)
+        raise InvalidRequest(f"memory_mb: this server has {most} MiB for all machines together.")
+    idle_seconds = asked.idle_seconds if "idle_seconds" in asked.model_fields_set else config.idle_seconds
+    name, _ = await services.ledger.create_machine(
+        account, tags=dict(asked.tags or {}), memory_mb=memory_mb, idle_seconds=idle_seconds, idempotency=key
+    )
+    return name
+
+
+@router.post(
+    "/v1/machine/new",
+    response_model=models.MachineName,
+    responses=refusals(Unauthorized, BodyTooLarge, InvalidRequest, IdempotencyKeyReused, ShuttingDown),
+    openapi_extra=post(NewMachineRequest),
+)
+async def new_machine(request: Request, account: AccountOf) -> JsonResponse:
+    """Make a machine. It starts asleep; its first instruction wakes it."""
+    asked = parse_body(NewMachineRequest, await request.body())
+    name = await create(services_of(request), account, asked, idempotency(request, asked))
+    return JsonResponse({"machine_name": name})
+
+
+async def _list(
+    request: Request, account: str, tags: dict[str, str], limit: int | None, cursor: str | None
+) -> JsonResponse:
+    machines, next_cursor = await services_of(request).ledger.machines(account, tags=tags, limit=limit, cursor=cursor)
+    answer: dict[str, Any] = {"machines": [machine_json(machine) for machine in machines]}
+    if next_cursor is not None:
+        answer["next_cursor"] = next_cursor
+    return JsonResponse(answer)
+
+
+@router.get(
+    "/v1/machine/list",
+    response_model=models.MachineList,
+    responses=refusals(Unauthorized, InvalidRequest),
+)
+async def list_machines(
+    request: Request, account: AccountOf, limit: Limit = None, cursor: Cursor = None
+) -> JsonResponse:
+    """The account's machines, newest first."""
+    asked = parse_body(ListRequest, await request.body())
+    return await _list(request, account, dict(asked.tags or {}), limit, cursor)
+
+
+@router.post(
+    "/v1/machine/list",
+    response_model=models.MachineList,
+    responses=refusals(Unauthorized, InvalidRequest, BodyTooLarge),
+    openapi_extra=request_body(ListRequest),
+)
+async def list_machines_with_tags(
+    request: Request, account: AccountOf, limit: Limit = None, cursor: Cursor = None
+) -> JsonResponse:
+    """The account's machines that carry all of the tags, newest first."""
+    asked = parse_body(ListRequest, await request.body())
+    return await _list(request, account, dict(asked.tags or {}), limit, cursor)
+
+
+@router.get(
+    "/v1/machine/{name}",
+    response_model=models.MachineDetail,
+    responses=refusals(Unauthorized, MachineNotFound),
+)
+async def get_machine(request: Request, account: AccountOf, name: Name) -> JsonResponse:
+    """All there is to know about a machine."""
+    return JsonResponse(machine_detail(await services_of(request).ledger.machine(account, name)))
+
+
+@router.delete(
+    "/v1/machine/{name}",
+    response_model=models.MachineName,
+    responses=refusals(Unauthorized, MachineNotFound),
+)
+async def delete_machine(request: Request, account: AccountOf, name: Name) -> JsonResponse:
+    """Delete a machine for good: its log, its output, its snapshots."""
+    services = services_of(request)
+    await services.ledger.delete_machine(account, name)
+    await services.machines.discard(name)
+    return JsonResponse({"machine_name": name})
+
+
+async def _transition(
+    request: Request, account: str, name: str, move: Callable[[Machines, str], Awaitable[object]]
+) -> JsonResponse:
+    asked = parse_body(EmptyRequest, await request.body())
+    services = services_of(request)
+
+    async def work() -> dict[str, Any]:
+        services.stopping.refuse_work()
+        await _not_parked(services, account, name)
+        try:
+            if await move(services.machines, name) is False:
+                raise NotIdle
+        except MachineGone:  # parked or deleted meanwhile, which the ledger knows
+            await _not_parked(services, account, name)
+            raise
+        return machine_detail(await services.ledger.machine(account, name))
+
+    return JsonResponse(await services.once.do(services.ledger, account, idempotency(request, asked), work))
+
+
+async def _not_parked(services: Services, account: str, name: str) -> None:
+    row = await services.ledger.machine(account, name)
+    if row.state == "parked":
+        raise MachineParked(f"The machine is parked: {row.parked_reason}")
+
+
+@router.post(
+    "/v1/machine/{name}/wake",
+    response_model=models.MachineDetail,
+    responses=refusals(
+        Unauthorized, MachineNotFound, MachineParked, InvalidRequest, IdempotencyKeyReused, CannotWake, ShuttingDown
+    ),
+    openapi_extra=post(EmptyRequest),
+)
+async def wake_machine(request: Request, account: AccountOf, name: Name) -> JsonResponse:
+    """Wake a machine, and answer when it is awake. Never needed: every instruction does it."""
+    return await _transition(request, account, name, lambda machines, it: machines.wake(it))
+
+
+@router.post(
+    "/v1/machine/{name}/sleep",
+    response_model=models.MachineDetail,
+    responses=refusals(
+        Unauthorized,
+        MachineNotFound,
+        MachineParked,
+        NotIdle,
+        InvalidRequest,
+        IdempotencyKeyReused,
+        SaveFailed,
+        ShuttingDown,
+    ),
+    openapi_extra=post(EmptyRequest),
+)
+async def put_machine_to_sleep(request: Request, account: AccountOf, name: Name) -> JsonResponse:
+    """Put a machine to sleep, and answer when it is. 409 while an instruction is unfinished."""
+    return await _transition(request, account, name, lambda machines, it: machines.sleep(it))
+
+
+@router.post(
+    "/v1/machine/{name}/sync",
+    response_model=models.MachineDetail,
+    responses=refusals(
+        Unauthorized, MachineNotFound, MachineParked, InvalidRequest, IdempotencyKeyReused, SaveFailed, ShuttingDown
+    ),
+    openapi_extra=post(EmptyRequest),
+)
+async def sync_machine(request: Request, account: AccountOf, name: Name) -> JsonResponse:
+    """Save all of a machine now, and answer when that is durable."""
+    return await _transition(request, account, name, lambda machines, it: machines.sync(it))

@@ -1,0 +1,168 @@
+"""`run`: code in, all of it out, in one round trip. Plain ASGI, since this is the path that has to be fast."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from torpor_api.authentication import account_of_token, bearer_token
+from torpor_api.bodies import fingerprint, parse_body, read_body
+from torpor_api.documentation import IDEMPOTENCY_KEY, reference, refusals, request_body
+from torpor_api.encoding import JsonResponse
+from torpor_api.errors import (
+    BodyTooLarge,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    MachineBusy,
+    MachineNotFound,
+    MachineParked,
+    ShuttingDown,
+    TooManyUnfinished,
+    Unauthorized,
+)
+from torpor_api.events import Event, notice_json
+from torpor_api.instructions import WhenBusy, finished, follow, run_answer, submit_or_refuse, timeout_of
+from torpor_api.ledger import Idempotency
+from torpor_api.models import Error, NewMachineRequest, RunAnswer, RunRequest
+from torpor_api.once import idempotency_of
+from torpor_api.presence import Presence
+from torpor_api.routes.machines import create
+from torpor_api.routes.parameters import checked_name
+from torpor_api.services import Services, services_of
+from torpor_api.streams import NDJSON, SSE, event_stream, wanted
+
+PATHS = ("/v1/machine/{name}/run", "/v1/run")
+NEW_MACHINE = NewMachineRequest()
+
+
+class Run:
+    """Both routes, as an ASGI application of its own."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request. Errors are left to those who called."""
+        services = services_of(Request(scope))
+        headers = Headers(scope=scope)
+        account = await account_of_token(services, bearer_token(headers))
+        name = scope["path_params"].get("name")
+        if name is not None:
+            checked_name(name)
+        asked = parse_body(RunRequest, await read_body(receive))
+        timeout_seconds = timeout_of(services, asked.timeout_seconds)
+        idempotency: Idempotency | None = None
+        if (key := headers.get("idempotency-key")) is not None:
+            idempotency = idempotency_of(key, "POST", scope["path"], fingerprint(asked))
+        machine = name if name is not None else await create(services, account, NEW_MACHINE, idempotency)
+        accepted = await submit_or_refuse(
+            services,
+            account,
+            machine,
+            asked.code,
+            timeout_seconds,
+            when_busy=_when_busy(asked),
+            idempotency=idempotency,
+        )
+        answer_headers = {"Torpor-Machine": machine, "Torpor-Instruction-Seq": str(accepted.seq)}
+        if kind := wanted(headers.get("accept")):
+            stream = event_stream(_events(services, account, machine, accepted.seq), kind, answer_headers)
+            await stream(scope, receive, send)
+            return
+        with Presence(receive) as presence:
+            row, result = await finished(services, account, machine, accepted.seq, presence)
+        answer, carried = await run_answer(services, machine, row, result)
+        await JsonResponse(answer, headers=answer_headers)(scope, receive, send)
+        if carried is not None:
+            await services.ledger.deliver_notices(machine, carried)
+
+
+def _when_busy(asked: RunRequest) -> WhenBusy:
+    if asked.interrupt:
+        return "interrupt"
+    return "queue" if asked.queue else "refuse"
+
+
+async def _events(services: Services, account: str, machine: str, seq: int) -> AsyncIterator[list[Event]]:
+    """The events of a run up to its result, with the machine's notices before that."""
+    carried = None
+    async for batch in follow(services, account, machine, seq):
+        if not batch or batch[-1]["type"] != "result":
+            yield batch
+            continue
+        notices = await services.ledger.read_notices(machine)
+        for event in batch[:-1]:
+            yield [event]
+        yield [{"type": "notice", **notice_json(notice)} for notice in notices]
+        yield [{**batch[-1], "machine": machine}]
+        carried = notices[-1].id if notices else None
+        break
+    if carried is not None:
+        await services.ledger.deliver_notices(machine, carried)
+
+
+def routes() -> list[Route]:
+    """The routes of `run`."""
+    application: ASGIApp = Run()
+    return [Route(path, application, methods=["POST"], include_in_schema=False) for path in PATHS]
+
+
+def operations() -> dict[str, Any]:
+    """What the OpenAPI document says of them, path by path."""
+    errors = refusals(
+        Unauthorized,
+        MachineNotFound,
+        MachineBusy,
+        MachineParked,
+        BodyTooLarge,
+        InvalidRequest,
+        IdempotencyKeyReused,
+        TooManyUnfinished,
+        ShuttingDown,
+    )
+    responses: dict[str, Any] = {
+        "200": {
+            "description": "All that it said; or its events as they come, if `Accept` asks for a stream.",
+            "content": {
+                "application/json": {"schema": reference(RunAnswer)},
+                NDJSON: {"schema": {"type": "string"}},
+                SSE: {"schema": {"type": "string"}},
+            },
+            "headers": {
+                "Torpor-Machine": {"schema": {"type": "string"}},
+                "Torpor-Instruction-Seq": {"schema": {"type": "integer"}},
+            },
+        }
+    }
+    for status, told in errors.items():
+        content = {"application/json": {"schema": reference(Error)}}
+        responses[str(status)] = {"description": told["description"], "content": content}
+    body = request_body(RunRequest, required=True)
+    name = {
+        "name": "name",
+        "in": "path",
+        "required": True,
+        "description": "16 letters and digits.",
+        "schema": {"type": "string"},
+    }
+    shared = {"tags": ["instructions"], "responses": responses, **body}
+    return {
+        PATHS[0]: {
+            "post": {
+                "summary": "Run code on a machine, and answer with all of it",
+                "operationId": "run",
+                "parameters": [name, IDEMPOTENCY_KEY],
+                **shared,
+            }
+        },
+        PATHS[1]: {
+            "post": {
+                "summary": "Run code on a new machine; the answer names it",
+                "operationId": "run_on_new_machine",
+                "parameters": [IDEMPOTENCY_KEY],
+                **shared,
+            }
+        },
+    }

@@ -1,0 +1,163 @@
+"""One server from its start to its end: ledger, snapshotter, sandboxes, worker, API."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import structlog
+
+from torpor_api.app import create_app
+from torpor_api.client_settings import client_settings_path
+from torpor_api.collector import Collector
+from torpor_api.config import Config
+from torpor_api.first_key import introduce, prepare_accounts
+from torpor_api.ledger import SqlLedger
+from torpor_api.server import Server, make_server, url_of
+from torpor_api.services import Services
+from torpor_snapshotter.runtime import Runtime
+from torpor_worker.config import WorkerConfig
+from torpor_worker.gvisor import GVisorHost
+from torpor_worker.local_images import LocalImages
+from torpor_worker.snapshotter_process import SnapshotterProcess
+from torpor_worker.worker import Worker
+
+log = structlog.get_logger(__name__)
+
+Tell = Callable[[str], None]
+
+CLOSE_SECONDS = 30.0
+"""How long each part may take to close at the end."""
+LOCAL_IMAGES_BYTES = 10 * 1024**3
+FORCED_STATUS = 1
+"""Exit status of a stop that could not save everything; nothing acknowledged is lost by it."""
+
+
+async def serve(config: Config, folder: Path, runtime: Runtime, listener: socket.socket, tell: Tell) -> int:
+    """Run until a signal ends it; the exit status: 0 if everything was saved."""
+    signals = Signals()
+    url = url_of(listener)
+    async with parts(config, folder, runtime, tell) as (services, worker):
+        api_key = await prepare_accounts(services.ledger, config)
+        server = make_server(create_app(services))
+        serving = asyncio.create_task(server.serve([listener]), name="http server")
+        with signals:
+            introduce(tell, url, api_key, client_settings_path())
+            tell(f"Torpor is at {url}")
+            log.info("The server is ready.", action="ready", url=url, runtime=runtime.series)
+            await _first_of(serving, signals.stop)
+            saved = await _stop(config, services, worker, server, serving, signals, tell)
+    return 0 if saved else FORCED_STATUS
+
+
+class Signals:
+    """The first SIGTERM or SIGINT asks for a stop, the second for its end, the third ends the process."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.force = asyncio.Event()
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._received)
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    def _received(self) -> None:
+        if self.force.is_set():
+            os._exit(FORCED_STATUS)
+        if self.stop.is_set():
+            self.force.set()
+        self.stop.set()
+
+
+@asynccontextmanager
+async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> AsyncIterator[tuple[Services, Worker]]:
+    """Everything behind the API, started in order and closed in the opposite one."""
+    async with AsyncExitStack() as stack:
+        tell("Opening the ledger ...")
+        ledger = await SqlLedger.open(config.database, folder, output_limit_bytes=int(config.output_limit))
+        stack.push_async_callback(_close, "ledger", ledger.close)
+        tell("Starting the snapshotter ...")
+        snapshotter = SnapshotterProcess(config.store)
+        stack.push_async_callback(_close, "snapshotter", snapshotter.close)
+        await snapshotter.start()
+        await snapshotter.check()
+        tell("Preparing sandboxes ...")
+        host = GVisorHost(runtime, folder / "sandboxes")
+        stack.push_async_callback(_close, "sandboxes", host.close)
+        images = await asyncio.to_thread(LocalImages, folder / "images", LOCAL_IMAGES_BYTES)
+        worker = Worker(ledger, host, snapshotter, images, worker_config(config, runtime))
+        await worker.start()
+        collector = Collector(ledger, snapshotter, worker.keys_in_use)
+        collecting = asyncio.create_task(collector.run(), name="collector")
+        try:
+            yield Services(ledger=ledger, machines=worker, config=config), worker
+        finally:
+            collecting.cancel()
+            await asyncio.wait({collecting})
+
+
+def worker_config(config: Config, runtime: Runtime) -> WorkerConfig:
+    """What the worker is told of the settings."""
+    return WorkerConfig(
+        series=runtime.series,
+        total_memory_bytes=config.memory_total_bytes,
+        quiet_save_seconds=config.quiet_save_seconds,
+    )
+
+
+async def _stop(
+    config: Config,
+    services: Services,
+    worker: Worker,
+    server: Server,
+    serving: asyncio.Task[None],
+    signals: Signals,
+    tell: Tell,
+) -> bool:
+    """Take no more work, save every awake machine, end what waits; whether all was saved."""
+    services.stopping.draining = True
+    tell(f"Stopping: saving awake machines, for {config.drain_seconds:g} s at most; a second signal ends it at once.")
+    draining = asyncio.create_task(worker.drain(config.drain_seconds), name="drain")
+    await _first_of(draining, signals.force)
+    saved = draining.done() and draining.exception() is None
+    if not draining.done():
+        draining.cancel()
+        await asyncio.wait({draining}, timeout=CLOSE_SECONDS)
+    elif error := draining.exception():
+        log.error("Not every awake machine could be saved.", action="drain", exc_info=error)
+    services.end_waits()
+    server.should_exit = True
+    server.force_exit = signals.force.is_set()
+    await serving
+    tell("Stopped." if saved else "Stopped before every machine was saved; what was not is recovered from the log.")
+    return saved
+
+
+async def _first_of(task: asyncio.Task[None], event: asyncio.Event) -> None:
+    """Wait until the task ends or the event is set, whichever comes first."""
+    waiting = asyncio.create_task(event.wait(), name="signal")
+    try:
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+async def _close(name: str, close: Callable[[], object]) -> None:
+    """Close a part; one that does not close must not keep the others open."""
+    with suppress(asyncio.CancelledError):
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await close()  # type: ignore[misc]
+        except Exception:
+            log.exception("A part of the server did not close.", part=name)

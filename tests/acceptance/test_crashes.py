@@ -1,0 +1,235 @@
+"""Deaths of the server and of sandboxes, stops in the middle of work, many sleeps: nothing acknowledged is lost."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from tests.support.server import ServerProcess
+
+pytestmark = pytest.mark.acceptance
+
+
+class Machine:
+    """A machine, through the public API, over restarts of its server."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self.name: str = self.post("new")["machine_name"]
+
+    def run(self, code: str) -> Any:
+        """The value of an instruction, as a Python literal; fails the test on an error."""
+        result = self.post(f"{self.name}/run", {"code": code, "timeout_seconds": 120})["result"]
+        assert "error" not in result, result["error"]
+        return result["value"]
+
+    def begin(self, code: str) -> int:
+        """The seq of an instruction that was accepted; it may not have started."""
+        seq: int = self.post(f"{self.name}/exec", {"instruction": {"code": code, "timeout_seconds": 300}})[
+            "instruction_seq"
+        ]
+        return seq
+
+    def result(self, seq: int) -> dict[str, Any]:
+        """The result of an instruction; waits for it."""
+        with self._server.client() as client:
+            answer = client.get(f"/v1/machine/{self.name}/exec/{seq}/result")
+        assert answer.is_success, answer.text
+        result: dict[str, Any] = answer.json()["result"]
+        return result
+
+    def lines(self, seq: int) -> Iterator[str]:
+        """The lines of an instruction's output from its beginning, as they come, until its result."""
+        with (
+            self._server.client() as client,
+            client.stream("GET", f"/v1/machine/{self.name}/exec/{seq}/stream-result") as answer,
+        ):
+            for line in answer.iter_lines():
+                if line.strip() and (message := json.loads(line))["type"] == "output":
+                    yield message["chunk"]["data"]
+
+    def detail(self) -> dict[str, Any]:
+        """What the server says of it; reading does not wake it."""
+        with self._server.client() as client:
+            answer = client.get(f"/v1/machine/{self.name}")
+        assert answer.is_success, answer.text
+        detail: dict[str, Any] = answer.json()
+        return detail
+
+    def sleep(self) -> None:
+        """Put it to sleep; returns when nothing of it runs."""
+        self.post(f"{self.name}/sleep")
+        until(lambda: not self._server.sandboxes(), "the sandbox to be gone")
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        with self._server.client() as client:
+            answer = client.post(f"/v1/machine/{path}", json=body or {})
+        assert answer.is_success, answer.text
+        content: dict[str, Any] = answer.json()
+        return content
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"waited for {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def machine(server: ServerProcess) -> Machine:
+    return Machine(server)
+
+
+@pytest.fixture(params=[ServerProcess.kill, ServerProcess.kill_all], ids=["server", "server and sandboxes"])
+def crash(request: pytest.FixtureRequest, server: ServerProcess) -> Callable[[], None]:
+    """Kill the server, alone or with its sandboxes, and start it again."""
+
+    def kill_and_start() -> None:
+        request.param(server)
+        server.start()
+
+    return kill_and_start
+
+
+def test_a_kill_right_after_an_answer_loses_nothing_answered(crash: Callable[[], None], machine: Machine) -> None:
+    machine.run("import random; values = []")
+    answered = []
+    for _ in range(3):
+        answered.append(machine.run("values.append(random.random()); values[-1]"))
+        crash()
+        assert machine.run("len(values)") == str(len(answered))
+    # Every answer stays as first given, though the values behind them may be other ones after a re-execution.
+    assert [machine.result(seq)["value"] for seq in (1, 3, 5)] == answered
+
+
+def test_a_kill_after_a_save_brings_the_very_process_back(crash: Callable[[], None], machine: Machine) -> None:
+    machine.run("import random; drawn = random.random()")
+    drawn = machine.run("drawn")
+    machine.post(f"{machine.name}/sync")
+    crash()
+    assert machine.run("drawn") == drawn
+
+
+def test_an_instruction_in_the_middle_of_a_kill_is_done_after_it(crash: Callable[[], None], machine: Machine) -> None:
+    machine.run("runs = 0")
+    seq = machine.begin("import time\nruns += 1\nprint('begun', flush=True)\ntime.sleep(2)\nruns")
+    assert next(machine.lines(seq)) == "begun"
+    crash()
+    assert machine.result(seq)["value"] == "1"
+    assert machine.run("runs") == "1"
+
+
+def test_what_a_dead_server_left_running_is_removed(server: ServerProcess, machine: Machine) -> None:
+    machine.run("1")
+    server.kill()
+    left = {process.pid for process in server.sandboxes()}
+    assert left
+    server.start()
+    machine.run("1")
+    assert not left & {process.pid for process in server.sandboxes()}
+
+
+def test_a_kill_at_any_moment_of_falling_asleep_loses_nothing(server: ServerProcess, machine: Machine) -> None:
+    machine.run("count = 0")
+    for turn in range(5):
+        assert machine.run("count += 1; count") == str(turn + 1)
+        falling_asleep = threading.Thread(target=_sleep_unheard, args=(server, machine.name))
+        falling_asleep.start()
+        time.sleep(0.03 * turn)  # whatever it is doing then, the promise holds
+        server.kill_all()
+        falling_asleep.join()
+        server.start()
+    assert machine.run("count") == "5"
+
+
+def _sleep_unheard(server: ServerProcess, name: str) -> None:
+    try:
+        with server.client() as client:
+            client.post(f"/v1/machine/{name}/sleep")
+    except httpx2.TransportError:
+        pass
+
+
+@pytest.mark.parametrize("caller", ["somebody asks", "nobody asks"])
+def test_a_stop_in_the_middle_of_a_loop_goes_on_with_the_next_number(
+    server: ServerProcess, machine: Machine, caller: str
+) -> None:
+    count = 150
+    machine.run("import time")
+    seq = machine.begin(f"for number in range({count}):\n    print(number, flush=True)\n    time.sleep(0.05)\nnumber")
+    for line in machine.lines(seq):
+        if line == "20":
+            break
+    server.stop()
+    assert not server.sandboxes()
+    server.start()
+    if caller == "nobody asks":
+        until(lambda: machine.detail()["state"] == "awake", "the machine to go on by itself")
+    assert list(machine.lines(seq)) == [str(number) for number in range(count)]
+    assert machine.result(seq)["value"] == str(count - 1)
+
+
+LIVE_THINGS = """
+import asyncio, sqlite3, subprocess, threading, time
+counter = 0
+file = open("/home/user/notes.txt", "w+")
+ticks = 0
+def tick():
+    global ticks
+    while True:
+        time.sleep(0.01)
+        ticks += 1
+thread = threading.Thread(target=tick, daemon=True)
+thread.start()
+database = sqlite3.connect("/home/user/numbers.db", isolation_level=None)
+database.execute("create table numbers (number)")
+database.execute("begin")
+child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def count_up():
+    number = 0
+    while True:
+        number += 1
+        yield number
+generator = count_up()
+async def shout(reader, writer):
+    writer.write((await reader.readline()).upper())
+    writer.close()
+listening = await asyncio.start_server(shout, "127.0.0.1", 0)
+"""
+
+USE_THEM = """
+counter += 1
+print(counter, file=file)
+ticks_before = ticks
+while ticks == ticks_before:
+    time.sleep(0.01)
+database.execute("insert into numbers values (?)", (counter,))
+child.stdin.write(b"%d\\n" % counter)
+child.stdin.flush()
+reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+writer.write(b"hello\\n")
+shouted = await reader.read()
+writer.close()
+[counter, next(generator), int(child.stdout.readline()), database.in_transaction, shouted, thread.is_alive()]
+"""
+
+READ_THEM = """
+database.execute("commit")
+file.seek(0)
+child.stdin.close()
+[file.read().split(), database.execute("select count(*), sum(number) from numbers").fetchall(), child.wait()]
+"""
+
+
+def test_ten_sleeps_in_a_row_leave_everything_alive(server: ServerProcess, machine: Machine) -> None:
+    machine.run(LIVE_THINGS)
+    for turn in range(1, 11):
+        assert machine.run(USE_THEM) == f"[{turn}, {turn}, {turn}, True, b'HELLO\\n', True]"
+        machine.sleep()
+        if turn == 5:
+            server.restart()
+    assert machine.run(READ_THEM) == f"{[[str(turn) for turn in range(1, 11)], [(10, 55)], 0]}"

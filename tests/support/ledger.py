@@ -1,0 +1,90 @@
+"""Short names for what tests write into a ledger."""
+
+from __future__ import annotations
+
+from torpor_api.ledger import Accepted, Idempotency, SqlLedger
+from torpor_worker.ledger import Entry, Hold, InstructionResult, OutputRecord, Snapshot
+
+ACCOUNT = "me"
+
+
+def result(value: str | None = None, *, error: str | None = None) -> InstructionResult:
+    """A result in its value form, or in its error form."""
+    detail = None if error is None else {"name": "Error", "message": error, "traceback": []}
+    return InstructionResult(value, {}, error, detail, runtime_ms=1)
+
+
+def stdout(text: str | bytes) -> OutputRecord:
+    """A piece of standard output."""
+    return OutputRecord("stdout", text.encode() if isinstance(text, str) else text)
+
+
+def key(name: str, *, path: str = "/path", body: str = "body") -> Idempotency:
+    """An idempotency key."""
+    return Idempotency(name, "POST", path, body)
+
+
+async def new_machine(ledger: SqlLedger) -> str:
+    """A machine of the account."""
+    name, _ = await ledger.create_machine(ACCOUNT, tags={}, memory_mb=1024, idle_seconds=60.0)
+    return name
+
+
+async def accepted(ledger: SqlLedger, machine: str, code: str = "pass") -> Accepted:
+    """An instruction in the log, behind those that are there."""
+    answer = await ledger.accept(ACCOUNT, machine, code, 15.0, when_busy="queue")
+    assert isinstance(answer, Accepted)
+    return answer
+
+
+async def started(ledger: SqlLedger, hold: Hold, code: str = "pass") -> Entry:
+    """An instruction of a free machine, started."""
+    await accepted(ledger, hold.machine, code)
+    entry = await ledger.start_next(hold)
+    assert entry is not None
+    return entry
+
+
+async def ran(ledger: SqlLedger, hold: Hold, value: str = "1") -> int:
+    """The seq of an instruction that was run to its end."""
+    entry = await started(ledger, hold)
+    assert entry.seq is not None
+    await ledger.finish(hold, entry.seq, entry.attempt, result(value))
+    return entry.seq
+
+
+async def saved(
+    ledger: SqlLedger,
+    hold: Hold,
+    head: int | None,
+    position: int,
+    *,
+    running_seq: int | None = None,
+    output_offset: int = 0,
+) -> Snapshot:
+    """A committed snapshot on top of generation `head`."""
+    generation, manifest_key = await ledger.allot_save(hold)
+    snapshot = Snapshot(
+        generation=generation,
+        line=hold.line,
+        parent=head,
+        position=position,
+        running_seq=running_seq,
+        running_used_seconds=0.0,
+        output_offset=output_offset,
+        manifest_key=manifest_key,
+        manifest_sha256=f"sha256 of {generation}",
+        stored_bytes=10,
+        image_bytes=100,
+        series="series",
+    )
+    await ledger.commit_snapshot(hold, head, snapshot)
+    return snapshot
+
+
+async def awake(ledger: SqlLedger, machine: str) -> Hold:
+    """A hold of a machine that is ready for instructions."""
+    hold = await ledger.acquire(machine)
+    assert hold is not None
+    await ledger.ready(hold)
+    return hold

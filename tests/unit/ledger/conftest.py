@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.ledger import ACCOUNT, awake, new_machine
+from torpor_api.ledger import SqlLedger
+from torpor_worker.ledger import Hold
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[SqlLedger]:
+    """A ledger with one account and an open session."""
+    ledger = await SqlLedger.open("sqlite:", tmp_path)
+    await ledger.create_account(ACCOUNT)
+    await ledger.open_session("worker")
+    yield ledger
+    await ledger.close()
+
+
+@pytest.fixture
+async def machine(ledger: SqlLedger) -> str:
+    """A machine that is asleep and was never awake."""
+    return await new_machine(ledger)
+
+
+@pytest.fixture
+async def hold(ledger: SqlLedger, machine: str) -> Hold:
+    """The hold of the machine, which is awake and free."""
+    return await awake(ledger, machine)

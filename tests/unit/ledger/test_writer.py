@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from sqlalchemy import Connection, insert, select
+
+from tests.support.ledger import ACCOUNT, accepted
+from torpor_api.ledger import SqlLedger
+from torpor_api.ledger.schema import accounts
+from torpor_worker.ledger import Hold
+
+
+def add(name: str):  # noqa: ANN201
+    def work(connection: Connection) -> str:
+        connection.execute(insert(accounts).values(name=name, created_at=0))
+        return name
+
+    return work
+
+
+def add_and_fail(connection: Connection) -> None:
+    add("never")(connection)
+    raise LookupError("on purpose")
+
+
+async def names(ledger: SqlLedger) -> set[str]:
+    return await ledger._readers.run(lambda connection: set(connection.scalars(select(accounts.c.name))))
+
+
+async def test_an_operation_that_fails_is_undone_alone(ledger: SqlLedger) -> None:
+    gate = threading.Event()
+    first = asyncio.create_task(ledger._writer.run(lambda _: gate.wait(30)))
+    rest = [asyncio.create_task(ledger._writer.run(work)) for work in (add("a"), add_and_fail, add("b"))]
+    await asyncio.sleep(0)  # all of them are in the queue, behind the one that waits: they make one batch
+    gate.set()
+
+    answers = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert [answers[1], type(answers[2]), answers[3]] == ["a", LookupError, "b"]
+    assert await names(ledger) == {ACCOUNT, "a", "b"}
+    with pytest.raises(LookupError):
+        await ledger._writer.run(add_and_fail)
+    assert "never" not in await names(ledger)
+
+
+async def test_results_come_only_after_the_commit(ledger: SqlLedger) -> None:
+    await asyncio.gather(*(ledger._writer.run(add(f"account {number}")) for number in range(50)))
+
+    assert len(await names(ledger)) == 51
+
+
+async def test_what_was_asked_for_is_done_before_the_ledger_closes(ledger: SqlLedger) -> None:
+    tasks = [asyncio.create_task(ledger._writer.run(add(f"account {number}"))) for number in range(50)]
+    await asyncio.sleep(0)
+    await ledger.close()
+
+    assert len(await asyncio.gather(*tasks)) == 50
+    with pytest.raises(RuntimeError, match="closed"):
+        await ledger.create_account("too-late")
+
+
+async def test_a_caller_that_goes_away_does_not_stop_the_others(ledger: SqlLedger) -> None:
+    gate = threading.Event()
+    gone = asyncio.create_task(ledger._writer.run(lambda _: gate.wait(30)))
+    other = asyncio.create_task(ledger._writer.run(add("a")))
+    await asyncio.sleep(0)
+    gone.cancel()
+    gate.set()
+
+    assert await other == "a"
+
+
+async def test_a_watch_wakes_after_the_commit_and_misses_nothing(ledger: SqlLedger, hold: Hold) -> None:
+    with ledger.changes.watch(hold.machine) as watch, ledger.changes.watch("another") as other:
+        await accepted(ledger, hold.machine)  # between a reader's read and its wait
+        assert await watch.wait(30)
+        waiting = asyncio.create_task(watch.wait(30))
+        await ledger.delete_machine(ACCOUNT, hold.machine)
+        assert await waiting
+        assert not await other.wait(0)

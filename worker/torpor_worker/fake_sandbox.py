@@ -1,0 +1,380 @@
+"""A sandbox that is none: runs code in this process, for tests of everything around it. Never for code of others."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import itertools
+import pickle
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torpor_worker.sandbox import (
+    Event,
+    GuestState,
+    InterpreterDied,
+    Limits,
+    Output,
+    Result,
+    Sandbox,
+    SandboxDied,
+    SandboxError,
+    SandboxLost,
+)
+
+WINDOW_BYTES = 1024 * 1024
+
+
+class _Takes(BaseException):
+    """Raised by a scripted call in user code: the instruction goes on as `program`."""
+
+    def __init__(self, program: dict[str, Any]) -> None:
+        super().__init__()
+        self.program = program
+
+
+@dataclass(slots=True)
+class _Image:
+    """All that survives a checkpoint."""
+
+    names: dict[str, Any] = field(default_factory=dict)
+    said: list[Event] = field(default_factory=list)
+    """What is not acknowledged, and said again after a restore."""
+    last_position: int = -1
+    last_seq: int | None = None
+    running: int | None = None
+    program: dict[str, Any] | None = None
+    background: bool = False
+    doom: str | None = None
+    """A thread that will end the process: it does so again after every restore."""
+    doom_seconds: float = 0.0
+
+
+class FakeSandbox:
+    """Implements `Sandbox`.
+
+    Beside plain Python, code may call what misbehaves: `die(reason)`, `lose(reason)` (the whole sandbox),
+    `die_later(seconds)`, `hang(ignore)` (ignores so many interrupts), `count(n, seconds)` (prints 0 to n - 1, and can
+    be saved in the middle of it), `flood(size)`, `use(size)` (memory), `background(alive)`, `say_later(text)`,
+    `times()` (how often this host called it).
+    """
+
+    def __init__(self, host: FakeSandboxHost, name: str, image: _Image) -> None:
+        self._host = host
+        self._id = name
+        self._image = image
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._received = 0
+        self._dead = False
+        self._ended = False
+        self._awake = asyncio.Event()
+        self._awake.set()
+        self._room = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._later: list[str] = []
+        self.paused = False
+        self.used_bytes = host.sandbox_bytes
+        for event in image.said:
+            self._events.put_nowait(event)
+        if image.program is not None:
+            self._spawn(self._play())
+        if image.doom is not None:
+            self._spawn(self._die_later())
+
+    @property
+    def id(self) -> str:
+        """See `Sandbox`."""
+        return self._id
+
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        if position <= self._image.last_position:
+            return
+        self._host.frames.append((seq, replaying))
+        self._image.last_position = position
+        self._image.last_seq = self._image.running = seq
+        self._run(seq, code)
+
+    def _run(self, seq: int, code: str) -> None:
+        value: str | None = None
+        error: dict[str, Any] | None = None
+        names = self._image.names
+        scope = names | self._host.scope(self)
+        try:
+            tree = ast.parse(code)
+            last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+            exec(compile(tree, "<instruction>", "exec"), scope)  # noqa: S102 — this is what it is for
+            if isinstance(last, ast.Expr):
+                answer = eval(compile(ast.Expression(last.value), "<instruction>", "eval"), scope)  # noqa: S307
+                value = None if answer is None else repr(answer)
+        except _Takes as takes:
+            self._keep(scope)
+            self._image.program = takes.program
+            self._spawn(self._play())
+            return
+        except SandboxDied:
+            return
+        except (Exception, SystemExit) as raised:
+            lines = traceback.format_exception(raised)
+            error = {"name": type(raised).__name__, "message": str(raised), "traceback": lines}
+        self._keep(scope)
+        self._end(value, error)
+
+    def _keep(self, scope: dict[str, Any]) -> None:
+        own = self._host.scope(self)
+        self._image.names = {name: value for name, value in scope.items() if name not in own}
+
+    def _end(self, value: str | None, error: dict[str, Any] | None) -> None:
+        seq, self._image.running, self._image.program = self._image.running, None, None
+        if seq is not None:
+            self._say(Result(seq, value=value, error=error, runtime_ms=1))
+        while self._later:
+            self.print(self._later.pop(0))
+
+    def _say(self, event: Event) -> None:
+        if not self._dead:
+            self._image.said.append(event)
+            self._events.put_nowait(event)
+
+    def print(self, *words: object, kind: Literal["stdout", "stderr"] = "stdout") -> None:
+        """What user code calls as `print`."""
+        text = " ".join(map(str, words)) + "\n"
+        background = self._image.running is None
+        self._say(Output(self._image.last_seq, kind, text.encode(), background))
+
+    def die(self, reason: str = "exit status 1") -> None:
+        """End the interpreter."""
+        self.end(InterpreterDied(self._image.running, reason))
+
+    def end(self, event: InterpreterDied | SandboxLost) -> None:
+        """End the process with this as the last event."""
+        if not self._dead:
+            self._events.put_nowait(event)
+            self._dead = True
+            for task in self._tasks:
+                task.cancel()
+        raise SandboxDied(event.reason)
+
+    def die_later(self, seconds: float) -> None:
+        """A thread that ends the process."""
+        self._image.doom, self._image.doom_seconds = "killed by a thread", seconds
+        self._image.background = True
+        self._spawn(self._die_later())
+
+    def set_background(self, alive: bool = True) -> None:
+        """Whether threads of the user's live on."""
+        self._image.background = alive
+
+    def say_later(self, text: str) -> None:
+        """Background output, once the instruction has ended."""
+        self._later.append(text)
+
+    async def _die_later(self) -> None:
+        await asyncio.sleep(self._image.doom_seconds)
+        await self._awake.wait()
+        with contextlib.suppress(SandboxDied):
+            self.die(self._image.doom or "")
+
+    async def _play(self) -> None:
+        """Go on with a long instruction, from where its state is."""
+        program = self._image.program
+        while program is not None and program.get("next", 0) < program.get("end", 0):
+            await asyncio.sleep(program["seconds"])
+            await self._awake.wait()
+            while sum(len(event.data) for event in self._image.said if isinstance(event, Output)) > WINDOW_BYTES:
+                self._room.clear()
+                await self._room.wait()
+            self.print(program["text"] or program["next"])
+            program["next"] += 1
+        if program is not None and "end" in program:
+            self._end(repr(program["next"]), None)
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def reseed(self, position: int, seed: bytes) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        if position > self._image.last_position:
+            self._image.last_position = position
+            self._image.names["seed"] = seed
+
+    async def interrupt(self, seq: int, *, step: Literal["interrupt", "again", "kill"]) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        if self._image.running != seq:
+            return
+        program = self._image.program or {}
+        if step == "kill" and not program.get("immortal"):
+            with contextlib.suppress(SandboxDied):
+                self.die("killed by signal 9 (SIGKILL)")
+        elif program.get("ignore", 0) > 0:
+            program["ignore"] -= 1
+        else:
+            for task in self._tasks:
+                task.cancel()
+            self._end(None, {"name": "KeyboardInterrupt", "message": "", "traceback": ["KeyboardInterrupt\n"]})
+
+    async def ping(self) -> GuestState:
+        """See `Sandbox`."""
+        self._alive()
+        return GuestState(self._image.last_position, self._image.running, self._image.background)
+
+    async def receive(self) -> Event:
+        """See `Sandbox`."""
+        if self._ended:
+            raise SandboxDied("nothing more will come")
+        event = await self._events.get()
+        self._received += 1
+        self._ended = isinstance(event, InterpreterDied | SandboxLost)
+        return event
+
+    async def acknowledge(self) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        del self._image.said[: self._received]
+        self._received = 0
+        self._room.set()
+
+    async def pause(self) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        self.paused = True
+        self._awake.clear()
+
+    async def resume(self) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        self.paused = False
+        self._awake.set()
+
+    async def checkpoint(self, image: Path) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        if self._host.checkpoints_hang:
+            await asyncio.Event().wait()
+        if self._host.checkpoint_failures:
+            self._host.checkpoint_failures -= 1
+            raise SandboxError("no space left on device")
+        body = pickle.dumps(self._image)
+        await asyncio.sleep(0)
+        self._write(image, body)
+
+    @staticmethod
+    def _write(image: Path, body: bytes) -> None:
+        image.mkdir()
+        (image / "state").write_bytes(body)
+
+    def memory_bytes(self) -> int:
+        """See `Sandbox`."""
+        return 0 if self._dead else self.used_bytes
+
+    async def destroy(self) -> None:
+        """See `Sandbox`."""
+        self._dead = True
+        self._host.sandboxes.pop(self._id, None)
+        for task in self._tasks:
+            task.cancel()
+
+    def _alive(self) -> None:
+        if self._dead:
+            raise SandboxDied("the sandbox is gone")
+
+
+class FakeSandboxHost:
+    """Implements `SandboxHost`. Its attributes say what goes wrong next, and what happened."""
+
+    def __init__(self) -> None:
+        self.sandboxes: dict[str, FakeSandbox] = {}
+        self.frames: list[tuple[int, bool]] = []
+        """Instructions sent: seq, and whether as a replay."""
+        self.sandbox_bytes = 32 * 1024 * 1024
+        self.start_failures = 0
+        self.restore_failures = 0
+        self.checkpoint_failures = 0
+        self.checkpoints_hang = False
+        self.poisoned: set[str] = set()
+        """Images with a variable of such a name die as soon as they are restored."""
+        self.restored = 0
+        self.calls = 0
+        self._numbers = itertools.count()
+
+    def scope(self, sandbox: FakeSandbox) -> dict[str, Any]:
+        """What user code finds beside the builtins."""
+
+        def takes(**program: Any) -> None:
+            raise _Takes(program)
+
+        def count(end: int, seconds: float = 0.01) -> None:
+            takes(next=0, end=end, seconds=seconds, text="")
+
+        def flood(size: int) -> None:
+            takes(next=0, end=size // 65536, seconds=0, text="x" * 65535)
+
+        def hang(ignore: int = 0, immortal: bool = False) -> None:
+            takes(ignore=ignore, immortal=immortal)
+
+        def lose(reason: str = "used more than its memory") -> None:
+            sandbox.end(SandboxLost(reason))
+
+        def use(size: int) -> None:
+            sandbox.used_bytes = size
+
+        def times() -> int:
+            self.calls += 1
+            return self.calls
+
+        calls: list[Callable[..., Any]] = [count, flood, hang, lose, use, times]
+        calls += [sandbox.die, sandbox.die_later, sandbox.print, sandbox.say_later]
+        return {call.__name__: call for call in calls} | {
+            "background": sandbox.set_background,
+            "__builtins__": __builtins__,
+        }
+
+    async def start(self, machine: str, limits: Limits) -> Sandbox:
+        """See `SandboxHost`."""
+        if self.start_failures:
+            self.start_failures -= 1
+            raise SandboxError("runsc does not start")
+        return self._add(machine, _Image())
+
+    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[Sandbox, GuestState]:
+        """See `SandboxHost`."""
+        if self.restore_failures:
+            self.restore_failures -= 1
+            raise SandboxError("runsc does not restore")
+        loaded = self._read(image)
+        self.restored += 1
+        sandbox = self._add(machine, loaded)
+        if self.poisoned & loaded.names.keys():
+            with contextlib.suppress(SandboxDied):
+                sandbox.die("killed by signal 11 (SIGSEGV)")
+        return sandbox, GuestState(loaded.last_position, loaded.running, loaded.background)
+
+    @staticmethod
+    def _read(image: Path) -> _Image:
+        loaded: _Image = pickle.loads((image / "state").read_bytes())  # noqa: S301 — written by ourselves
+        return loaded
+
+    def _add(self, machine: str, image: _Image) -> FakeSandbox:
+        name = f"{machine}-{next(self._numbers)}"
+        sandbox = self.sandboxes[name] = FakeSandbox(self, name, image)
+        return sandbox
+
+    async def remove_leftovers(self) -> int:
+        """See `SandboxHost`."""
+        count = len(self.sandboxes)
+        await self.close()
+        return count
+
+    async def close(self) -> None:
+        """See `SandboxHost`."""
+        for sandbox in list(self.sandboxes.values()):
+            await sandbox.destroy()

@@ -1,0 +1,86 @@
+"""Messages between supervisor and interpreter, over a socket pair that keeps message boundaries.
+
+Each packet is sent whole or not at all, so threads, forks and interrupts cannot cut a message; a long one is several
+packets with the same `ident`, the last without MORE. Either end may be lied to by the other.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import struct
+from typing import NamedTuple
+
+PACKET = struct.Struct(">BBIq")
+"""Type, flags, ident of a message in several packets, seq."""
+PACKET_BYTES = 48 << 10
+MESSAGE_LIMIT_BYTES = 7 << 20
+MORE = 1
+TASKS = 2
+"""Flag of a result: tasks of the user's are left on the event loop."""
+REPLAYING = 4
+
+EXECUTE, RESEED, LIMITS = 1, 2, 3
+READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE = 16, 17, 18, 19, 20, 21
+
+_idents = itertools.count(1)
+
+
+class ChannelError(Exception):
+    """What came over the channel is not a message."""
+
+
+class Message(NamedTuple):
+    """One whole message."""
+
+    type: int
+    flags: int
+    seq: int
+    body: bytes
+
+
+def packets(kind: int, flags: int, seq: int, body: bytes) -> list[bytes]:
+    """The packets of a message."""
+    if len(body) <= PACKET_BYTES:
+        return [PACKET.pack(kind, flags, 0, seq) + body]
+    ident = (os.getpid() << 16 | next(_idents) & 0xFFFF) & 0xFFFFFFFF
+    last = (len(body) - 1) // PACKET_BYTES * PACKET_BYTES
+    return [
+        PACKET.pack(kind, flags | (MORE if start < last else 0), ident, seq) + body[start : start + PACKET_BYTES]
+        for start in range(0, last + 1, PACKET_BYTES)
+    ]
+
+
+class Assembler:
+    """Puts messages together from packets, whatever order senders interleave them in."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, bytearray] = {}
+        self._held = 0
+
+    def add(self, packet: bytes) -> Message | None:
+        """The message that this packet completes. Raises `ChannelError` for what cannot be one."""
+        if len(packet) < PACKET.size:
+            raise ChannelError("a packet is too short")
+        kind, flags, ident, seq = PACKET.unpack_from(packet)
+        body = packet[PACKET.size :]
+        if ident == 0 and not flags & MORE:
+            return Message(kind, flags, seq, body)
+        parts = self._parts.setdefault(ident, bytearray())
+        parts += body
+        self._held += len(body)
+        if self._held > 2 * MESSAGE_LIMIT_BYTES or len(self._parts) > 64:
+            raise ChannelError("a message is too long")
+        if flags & MORE:
+            return None
+        del self._parts[ident]
+        self._held -= len(parts)
+        return Message(kind, flags, seq, bytes(parts))
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """A socket pair for it: the supervisor's end, which does not block, and the interpreter's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    return ours, theirs

@@ -1,0 +1,113 @@
+"""Frames: how host and guest talk over two byte streams that may be cut, lose bytes or be taken over at any point.
+
+A frame is a header (magic, protocol version, type, length of the body, checksum, number) and a body. The number is the
+log position of what the host sends for the log, the serial number of what the guest sends to be kept, and -1 else.
+A marker (16 bytes that no frame contains) in front of a frame says that whatever came before it is abandoned.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+import zlib
+from typing import NamedTuple
+
+PROTOCOL_VERSION = 0
+MAGIC = b"\xd7\x70"
+HEADER = struct.Struct(">2sBBIIq")
+BODY_LIMIT_BYTES = 8 << 20
+HOST_MARKER = bytes.fromhex("f7d1a9e3b8c6fa95e2d0bd8fc9ffa1ee")
+"""In front of each hello. The host's bodies are ASCII, so that it cannot be part of one."""
+OUTPUT = struct.Struct(">qBB")
+"""In front of a piece of output: seq (-1: none), kind (index into `OUTPUT_KINDS`), background."""
+OUTPUT_KINDS = ("stdout", "stderr", "display")
+RESULT = struct.Struct(">q")
+"""In front of a result's JSON: its seq."""
+
+
+class FrameType(enum.IntEnum):
+    """What a frame is. The host sends those below 64, the guest the others."""
+
+    LOAD = 1
+    HELLO = 2
+    CONFIGURE = 3
+    PING = 4
+    ACKNOWLEDGE = 5
+    EXECUTE = 6
+    RESEED = 7
+    INTERRUPT = 8
+    KILL_LARGEST = 9
+    STATE = 64
+    PONG = 65
+    READY = 66
+    OUTPUT = 67
+    RESULT = 68
+    DIED = 69
+    NOTICE = 70
+
+
+class ProtocolError(Exception):
+    """What came is not what this protocol allows."""
+
+
+class Frame(NamedTuple):
+    """A frame as received. The type may be one that is not known."""
+
+    type: int
+    number: int
+    body: bytes
+
+
+def encode(kind: int, number: int, body: bytes) -> bytes:
+    """The bytes of one frame."""
+    checksum = zlib.crc32(body, (number ^ kind) & 0xFFFFFFFF)
+    return HEADER.pack(MAGIC, PROTOCOL_VERSION, kind, len(body), checksum, number) + body
+
+
+class FrameReader:
+    """Makes frames of bytes, cut anywhere. Nothing is a frame until the marker has come.
+
+    With `restarts`, the marker may come again at any point: what is before it, half a frame too, is abandoned.
+    """
+
+    def __init__(self, marker: bytes, *, restarts: bool) -> None:
+        self._marker = marker
+        self._restarts = restarts
+        self._seeking = True
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes. After a `ProtocolError` nothing is a frame until the next marker."""
+        buffer = self._buffer
+        searched = max(0, len(buffer) - len(self._marker) + 1)
+        buffer += data
+        if self._seeking or self._restarts:
+            found = buffer.rfind(self._marker, searched)
+            if found >= 0:
+                del buffer[: found + len(self._marker)]
+                self._seeking = False
+            elif self._seeking:
+                del buffer[: max(0, len(buffer) - len(self._marker) + 1)]
+                return []
+        frames: list[Frame] = []
+        start, end = 0, len(buffer)
+        try:
+            while end - start >= HEADER.size:
+                magic, version, kind, length, checksum, number = HEADER.unpack_from(buffer, start)
+                if magic != MAGIC or version != PROTOCOL_VERSION or length > BODY_LIMIT_BYTES:
+                    raise ProtocolError("a frame's header is not one of this protocol")
+                body_start = start + HEADER.size
+                if end - body_start < length:
+                    break
+                start = body_start + length
+                body = bytes(buffer[body_start:start])
+                if zlib.crc32(body, (number ^ kind) & 0xFFFFFFFF) != checksum:
+                    raise ProtocolError("a frame's checksum is wrong")
+                frames.append(Frame(kind, number, body))
+        except ProtocolError:
+            buffer.clear()
+            self._seeking = True
+            raise
+        if start:
+            del buffer[:start]
+        return frames

@@ -1,0 +1,173 @@
+"""The processes of a sandbox: starting the interpreter, and what the supervisor can see and signal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from . import channel, frames
+
+USER_ID = 1000
+HOME = "/home/user"
+ENVIRONMENT = {
+    "HOME": HOME,
+    "USER": "user",
+    "LOGNAME": "user",
+    "SHELL": "/bin/bash",
+    "LANG": "C.UTF-8",
+    "TERM": "xterm-256color",
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "MALLOC_ARENA_MAX": "2",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "OMP_NUM_THREADS": "4",
+    "OPENBLAS_NUM_THREADS": "4",
+    "MKL_NUM_THREADS": "4",
+}
+PASSED_ON = ("GLIBC_TUNABLES", "NPY_DISABLE_CPU_FEATURES", "OPENBLAS_CORETYPE")
+"""What the sandbox's spec sets so that libraries keep to the baseline of CPU features."""
+
+
+class Interpreter:
+    """The process that runs user code, with the ends of its socket pair and pipes that the supervisor holds."""
+
+    def __init__(self, pid: int, connection: socket.socket, pipes: list[int]) -> None:
+        self.pid = pid
+        self.socket = connection
+        self.socket_fd = connection.fileno()
+        self.pipes = pipes
+        """Read ends of its fds 1 and 2, in this order."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal; nothing happens if it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def close_pipe(self, fd: int) -> None:
+        """Forget a pipe that has no writer left."""
+        self.pipes.remove(fd)
+        os.close(fd)
+
+    def disconnect(self) -> None:
+        """Hear nothing from it any more."""
+
+    def close(self) -> None:
+        """Let go of the supervisor's ends."""
+        self.socket.close()
+        for fd in self.pipes:
+            os.close(fd)
+        self.pipes = []
+
+
+def start_interpreter(load_body: bytes) -> Interpreter:
+    """Start the user's interpreter as the same loader with the same code, without privilege where there is any."""
+    ours, theirs = channel.pair()
+    stdout_read, stdout_write = os.pipe()
+    stderr_read, stderr_write = os.pipe()
+    load_read, load_write = os.pipe()
+    in_sandbox = os.getpid() == 1
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become_interpreter(theirs.fileno(), load_read, stdout_write, stderr_write, in_sandbox=in_sandbox)
+        finally:
+            os._exit(127)
+    for fd in (stdout_write, stderr_write, load_read):
+        os.close(fd)
+    theirs.close()
+    payload = json.loads(load_body)
+    body = json.dumps(payload | {"main": "interpreter"}).encode()
+    data = memoryview(frames.HOST_MARKER + frames.encode(frames.FrameType.LOAD, -1, body))
+    with contextlib.suppress(BrokenPipeError):
+        while data:
+            data = data[os.write(load_write, data) :]
+    os.close(load_write)
+    for fd in (stdout_read, stderr_read):
+        os.set_blocking(fd, False)
+    return Interpreter(pid, ours, [stdout_read, stderr_read])
+
+
+def _become_interpreter(socket_fd: int, load_fd: int, stdout_fd: int, stderr_fd: int, *, in_sandbox: bool) -> None:
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    socket_fd = os.dup(socket_fd)
+    for fd, place in ((load_fd, 0), (stdout_fd, 1), (stderr_fd, 2), (socket_fd, 3)):
+        os.dup2(fd, place)
+    os.closerange(4, 1024)
+    environment = ENVIRONMENT | {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    if in_sandbox:
+        os.setgroups([])
+        os.setgid(USER_ID)
+        os.setuid(USER_ID)
+        os.chdir(HOME)
+    else:
+        environment["HOME"] = os.environ.get("HOME", "/")
+    loader = sys.orig_argv[sys.orig_argv.index("-c") + 1]
+    os.execve(sys.executable, [sys.executable, "-I", "-c", loader], environment)
+
+
+def describe(status: int) -> str:
+    """How a process ended, for people, from its wait status."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"killed by signal {number} ({signal.Signals(number).name})"
+    return f"exit status {os.WEXITSTATUS(status)}"
+
+
+def of_user() -> list[int]:
+    """Processes of the user's, the interpreter among them; outside a sandbox (in tests) only this process's children."""
+    pids = []
+    in_sandbox = os.getpid() == 1
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                if in_sandbox:
+                    is_mine = os.stat("/proc/" + name).st_uid == USER_ID
+                else:
+                    is_mine = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
+                if is_mine:
+                    pids.append(int(name))
+    return pids
+
+
+def largest() -> int | None:
+    """The process of the user's that holds the most memory."""
+    sizes = []
+    for pid in of_user():
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            sizes.append((int(Path(f"/proc/{pid}/statm").read_text().split()[1]), pid))
+    return max(sizes)[1] if sizes else None
+
+
+def kill(pid: int) -> None:
+    """Kill a process; nothing happens if it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def kill_all_of_user() -> None:
+    """Kill every process of the user's, until none is left to fork another."""
+    for _ in range(50):
+        pids = of_user()
+        if not pids:
+            return
+        for pid in pids:
+            kill(pid)
+
+
+def has_background(interpreter: Interpreter | None) -> bool:
+    """Whether the user has processes besides the interpreter, or the interpreter has threads."""
+    if interpreter is None:
+        return False
+    if any(pid != interpreter.pid for pid in of_user()):
+        return True
+    try:
+        return len(os.listdir(f"/proc/{interpreter.pid}/task")) > 1
+    except OSError:
+        return False

@@ -1,0 +1,327 @@
+"""The host's end of the conversation with a guest: two FIFOs, frames, and nothing believed that comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+from collections import deque
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from torpor_worker.guest import frames
+from torpor_worker.guest.frames import FrameType
+from torpor_worker.sandbox import (
+    Event,
+    GuestNotice,
+    GuestState,
+    InterpreterDied,
+    Limits,
+    Output,
+    OutputKind,
+    Result,
+    SandboxDied,
+    SandboxError,
+    SandboxLost,
+)
+
+PYTHON = "/usr/bin/python3.13"
+PING_SECONDS = 5.0
+READ_BYTES = 256 << 10
+HELD_BYTES = 8 << 20
+"""Reading stops while events of this size wait for `receive`."""
+RESULT_KEYS = {"value", "data", "error", "runtime_ms"}
+
+
+def guest_command(python: str = PYTHON) -> list[str]:
+    """The fixed command of every sandbox's init: a loader that waits for the guest's code."""
+    return [python, "-I", "-c", _sources()["loader"]]
+
+
+def _sources() -> dict[str, str]:
+    folder = resources.files("torpor_worker.guest")
+    return {
+        file.name.removesuffix(".py"): file.read_text(encoding="utf-8")
+        for file in folder.iterdir()
+        if file.name.endswith(".py") and file.name != "__init__.py"
+    }
+
+
+class GuestLink:
+    """One conversation with one guest, through the FIFOs that are its standard input and output."""
+
+    def __init__(self, stdin_fifo: Path, stdout_fifo: Path) -> None:
+        self._stdin_fifo = stdin_fifo
+        self._stdout_fifo = stdout_fifo
+        self._stdin = -1
+        self._stdout = -1
+        self._reader = frames.FrameReader(b"", restarts=False)
+        self._events: deque[tuple[Event, int, int]] = deque()
+        """Event, serial, bytes."""
+        self._held_bytes = 0
+        self._reading = False
+        self._arrival: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._seen = -1
+        self._received = -1
+        self._acknowledged = -1
+        self._lost: SandboxLost | None = None
+        self._attached: asyncio.Future[GuestState] | None = None
+        self._ready: asyncio.Future[None] | None = None
+        self._pings: dict[int, asyncio.Future[GuestState]] = {}
+        self._ping = 0
+
+    async def open(self) -> None:
+        """Open both FIFOs; neither waits for the other end."""
+        self._stdin = os.open(self._stdin_fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._stdout = os.open(self._stdout_fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    async def load(self) -> None:
+        """Send a new sandbox the guest's code."""
+        body = json.dumps({"main": "supervisor", "modules": _sources()}).encode()
+        await self._write(frames.HOST_MARKER + frames.encode(FrameType.LOAD, -1, body))
+
+    async def attach(self, timeout_seconds: float = 30) -> GuestState:
+        """Greet the guest and wait until its interpreter takes instructions. What it said before is said again.
+
+        Raises `SandboxError` if it does not answer in time.
+        """
+        loop = asyncio.get_running_loop()
+        nonce = secrets.token_bytes(16)
+        self._reader = frames.FrameReader(nonce, restarts=False)
+        self._attached = loop.create_future()
+        self._ready = loop.create_future()
+        self._read_on()
+        body = json.dumps({"nonce": nonce.hex(), "seen": self._received}).encode()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._write(frames.HOST_MARKER + frames.encode(FrameType.HELLO, -1, body))
+                state = await self._attached
+                await self._ready
+        except TimeoutError:
+            raise SandboxError(f"the guest did not answer within {timeout_seconds:g} s") from None
+        return state
+
+    async def configure(self, limits: Limits) -> None:
+        """Tell the guest what its user's processes may use."""
+        fields = {"address_space_bytes": 4 * limits.memory_bytes, "processes": limits.processes}
+        await self._send(FrameType.CONFIGURE, -1, json.dumps(fields).encode())
+
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+        """Send an instruction."""
+        body = json.dumps({"seq": seq, "replaying": replaying, "code": code}).encode()
+        if len(body) > frames.BODY_LIMIT_BYTES:
+            raise SandboxError("the code is too long")
+        await self._send(FrameType.EXECUTE, position, body)
+
+    async def reseed(self, position: int, seed: bytes) -> None:
+        """Give the guest fresh randomness."""
+        await self._send(FrameType.RESEED, position, seed.hex().encode())
+
+    async def interrupt(self, seq: int, *, step: Literal["interrupt", "again", "kill"]) -> None:
+        """Stop what `seq` runs, if it still runs."""
+        await self._send(FrameType.INTERRUPT, seq, step.encode())
+
+    async def kill_largest(self, reason: str) -> None:
+        """Kill the user's largest process; if that is the interpreter, `reason` is why it died."""
+        await self._send(FrameType.KILL_LARGEST, -1, json.dumps(reason).encode())
+
+    async def ping(self) -> GuestState:
+        """Ask the guest for its state. Raises `SandboxError` after 5 s."""
+        self._ping += 1
+        ping = self._ping
+        future = self._pings[ping] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                await self._send(FrameType.PING, ping, b"")
+                return await future
+        except TimeoutError:
+            raise SandboxError(f"the guest did not answer within {PING_SECONDS:g} s") from None
+        finally:
+            del self._pings[ping]
+
+    async def acknowledge(self) -> None:
+        """Say that every event received so far is durable."""
+        if self._received > self._acknowledged:
+            self._acknowledged = self._received
+            await self._send(FrameType.ACKNOWLEDGE, self._received, b"")
+
+    async def receive(self) -> Event:
+        """The next event, in order. After `SandboxLost` it raises `SandboxDied`."""
+        while not self._events:
+            if self._lost is not None:
+                raise SandboxDied(self._lost.reason)
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        event, serial, size = self._events.popleft()
+        self._held_bytes -= size
+        if not self._reading and self._lost is None and self._held_bytes < HELD_BYTES // 2:
+            self._read_on()
+        if serial >= 0:
+            self._received = serial
+        return event
+
+    async def close(self) -> None:
+        """Let go of the FIFOs."""
+        self._lose("the link was closed")
+        for fd in (self._stdin, self._stdout):
+            if fd >= 0:
+                os.close(fd)
+        self._stdin = self._stdout = -1
+
+    def lose(self, reason: str) -> None:
+        """Say that the sandbox is gone, after what it has said so far."""
+        self._lose(reason)
+
+    # Writing.
+
+    async def _send(self, kind: FrameType, number: int, body: bytes) -> None:
+        await self._write(frames.encode(kind, number, body))
+
+    async def _write(self, data: bytes) -> None:
+        if self._lost is not None:
+            raise SandboxDied(self._lost.reason)
+        while self._room is not None:  # another writer waits; frames must not be mixed
+            await asyncio.wait([self._room])
+        try:
+            written = os.write(self._stdin, data)
+        except BlockingIOError:
+            written = 0
+        if written < len(data):
+            await self._write_rest(memoryview(data)[written:])
+
+    async def _write_rest(self, data: memoryview) -> None:
+        loop = asyncio.get_running_loop()
+        self._room = loop.create_future()
+        try:
+            while data:
+                writable = loop.create_future()
+                loop.add_writer(self._stdin, lambda w=writable: w.done() or w.set_result(None))
+                try:
+                    await writable
+                finally:
+                    loop.remove_writer(self._stdin)
+                with contextlib.suppress(BlockingIOError):
+                    data = data[os.write(self._stdin, data) :]
+        finally:
+            self._room.set_result(None)
+            self._room = None
+
+    # Reading.
+
+    def _read_on(self) -> None:
+        if not self._reading and self._lost is None:
+            asyncio.get_running_loop().add_reader(self._stdout, self._readable)
+            self._reading = True
+
+    def _read_no_more(self) -> None:
+        if self._reading:
+            asyncio.get_running_loop().remove_reader(self._stdout)
+            self._reading = False
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._stdout, READ_BYTES)
+        except BlockingIOError:
+            return
+        try:
+            for frame in self._reader.feed(data):
+                self._take(frame)
+        except (frames.ProtocolError, ValueError, KeyError, TypeError, RecursionError) as error:
+            self._lose(f"the guest broke the protocol: {error}")
+        if self._held_bytes > HELD_BYTES:
+            self._read_no_more()
+        if self._events and self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    def _take(self, frame: frames.Frame) -> None:
+        kind, serial, body = frame
+        if kind == FrameType.STATE:
+            state, ready, _ = _state(body)
+            if self._attached is not None and not self._attached.done():
+                self._attached.set_result(state)
+            if ready and self._ready is not None and not self._ready.done():
+                self._ready.set_result(None)
+        elif kind == FrameType.PONG:
+            state, _, ping = _state(body)
+            future = self._pings.get(ping)
+            if future is not None and not future.done():
+                future.set_result(state)
+        elif kind == FrameType.READY:
+            if self._ready is not None and not self._ready.done():
+                self._ready.set_result(None)
+        else:
+            if serial <= self._seen:
+                return
+            event = _event(kind, body)
+            self._seen = serial
+            self._held_bytes += len(body)
+            self._events.append((event, serial, len(body)))
+            if isinstance(event, InterpreterDied) and self._ready is not None and not self._ready.done():
+                self._ready.set_exception(SandboxDied(event.reason))
+
+    def _lose(self, reason: str) -> None:
+        if self._lost is not None:
+            return
+        self._read_no_more()
+        self._lost = SandboxLost(reason)
+        self._events.append((self._lost, -1, 0))
+        error = SandboxDied(reason)
+        for future in [self._attached, self._ready, *self._pings.values()]:
+            if future is not None and not future.done():
+                future.set_exception(error)
+                future.exception()
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+
+def _state(body: bytes) -> tuple[GuestState, bool, int]:
+    fields = json.loads(body)
+    running = fields["running"]
+    state = GuestState(
+        last_position=int(fields["last_position"]),
+        running=None if running is None else int(running),
+        background=bool(fields["background"]),
+    )
+    return state, bool(fields["ready"]), int(fields.get("id", -1))
+
+
+def _event(kind: int, body: bytes) -> Event:
+    if kind == FrameType.OUTPUT:
+        seq, index, background = frames.OUTPUT.unpack_from(body)
+        if index >= len(frames.OUTPUT_KINDS):
+            raise ValueError("output of an unknown kind")
+        kind_name: OutputKind = frames.OUTPUT_KINDS[index]  # type: ignore[assignment]  # its three strings
+        return Output(None if seq < 0 else seq, kind_name, body[frames.OUTPUT.size :], bool(background))
+    if kind == FrameType.RESULT:
+        (seq,) = frames.RESULT.unpack_from(body)
+        return _result(seq, json.loads(body[frames.RESULT.size :]))
+    if kind == FrameType.DIED:
+        fields = json.loads(body)
+        seq = fields["seq"]
+        return InterpreterDied(None if seq is None else int(seq), str(fields["reason"]))
+    if kind == FrameType.NOTICE:
+        fields = json.loads(body)
+        return GuestNotice(str(fields["code"]), str(fields["message"]))
+    raise ValueError(f"a frame of unknown type {kind}")
+
+
+def _result(seq: int, fields: dict[str, Any]) -> Result:
+    error = fields.get("error")
+    value = fields.get("value")
+    if error is not None:
+        error = {
+            "name": str(error["name"]),
+            "message": str(error["message"]),
+            "traceback": [str(line) for line in error["traceback"]],
+        }
+    return Result(
+        seq=seq,
+        value=None if value is None else str(value),
+        data=dict(fields.get("data") or {}),
+        error=error,
+        runtime_ms=int(fields["runtime_ms"]),
+    )

@@ -1,0 +1,300 @@
+"""The in-memory twin of the ledger: the same conditions, nothing durable. For tests, here and elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from torpor_worker.ledger import (
+    EndedBy,
+    Entry,
+    EntryKind,
+    Fenced,
+    HeadMoved,
+    Hold,
+    InstructionResult,
+    OutputRecord,
+    Snapshot,
+)
+
+
+@dataclass(slots=True)
+class MachineMemory:
+    """All that is known of one machine."""
+
+    name: str
+    idle_seconds: float | None
+    memory_bytes: int
+    session: str | None = None
+    ready: bool = False
+    epoch: int = 0
+    line: int = 0
+    head: Snapshot | None = None
+    next_generation: int = 0
+    next_position: int = 0
+    parked: str | None = None
+    log: list[Entry] = field(default_factory=list)
+    snapshots: dict[int, Snapshot] = field(default_factory=dict)
+    replayed: list[int] = field(default_factory=list)
+    output: dict[tuple[int, int], list[OutputRecord]] = field(default_factory=dict)
+    background: dict[int, list[OutputRecord]] = field(default_factory=dict)
+    notices: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def instruction(self, seq: int) -> Entry:
+        """The entry of a seq."""
+        return next(entry for entry in self.log if entry.seq == seq)
+
+    def replace(self, entry: Entry, **changes: Any) -> Entry:
+        """Put a changed entry in the place of one."""
+        changed = dataclasses.replace(entry, **changes)
+        self.log[self.log.index(entry)] = changed
+        return changed
+
+    def unfinished(self) -> list[Entry]:
+        """Instructions without a result, in order of acceptance."""
+        return [entry for entry in self.log if entry.seq is not None and entry.result is None]
+
+
+class MemoryLedger:
+    """Implements `Ledger`, and what a test needs of the API's side: machines, acceptance, deletion."""
+
+    def __init__(self) -> None:
+        self.machines: dict[str, MachineMemory] = {}
+        self._sessions = 0
+        self._entries = 0
+        self._session: str | None = None
+
+    # The API's side.
+
+    def create(self, name: str, *, idle_seconds: float | None = 60.0, memory_bytes: int = 1 << 30) -> MachineMemory:
+        """A new machine: asleep, with its reseed as the first entry of its log."""
+        machine = self.machines[name] = MachineMemory(name, idle_seconds, memory_bytes)
+        self._entries += 1
+        machine.log.append(
+            Entry(self._entries, EntryKind.RESEED, None, 0, 1, timeout_seconds=0, seed=name.encode().ljust(32)[:32])
+        )
+        machine.next_position = 1
+        return machine
+
+    def accept(self, name: str, code: str, *, timeout_seconds: float = 15.0) -> Entry:
+        """Accept an instruction; started at once if the machine is awake and free."""
+        machine = self.machines[name]
+        free = machine.ready and machine.session == self._session and not machine.unfinished()
+        self._entries += 1
+        seq = sum(entry.seq is not None for entry in machine.log)
+        entry = Entry(self._entries, EntryKind.EXECUTE, seq, None, 0, timeout_seconds=timeout_seconds, code=code)
+        machine.log.append(entry)
+        return self._start(machine, entry) if free else entry
+
+    def delete(self, name: str) -> None:
+        """Delete a machine."""
+        del self.machines[name]
+
+    @staticmethod
+    def _start(machine: MachineMemory, entry: Entry) -> Entry:
+        started = machine.replace(entry, position=machine.next_position, attempt=1)
+        machine.next_position += 1
+        return started
+
+    def _held(self, hold: Hold) -> MachineMemory:
+        machine = self.machines.get(hold.machine)
+        if machine is None or machine.session != self._session or machine.epoch != hold.epoch:
+            raise Fenced
+        return machine
+
+    # The worker's side.
+
+    async def open_session(self, worker: str) -> str:
+        """See `Ledger`."""
+        self._sessions += 1
+        self._session = f"{worker}-{self._sessions}"
+        for machine in self.machines.values():
+            if machine.session is not None:
+                machine.session, machine.ready = self._session, False
+        return self._session
+
+    async def mine(self) -> list[str]:
+        """See `Ledger`."""
+        return [machine.name for machine in self.machines.values() if machine.session == self._session]
+
+    async def waiting(self) -> list[str]:
+        """See `Ledger`."""
+        waiting = [
+            (machine.unfinished()[0].id, machine.name)
+            for machine in self.machines.values()
+            if machine.session is None and machine.parked is None and machine.unfinished()
+        ]
+        return [name for _, name in sorted(waiting)]
+
+    async def acquire(self, machine: str) -> Hold | None:
+        """See `Ledger`."""
+        row = self.machines.get(machine)
+        if row is None or row.parked is not None or row.session not in {None, self._session}:
+            return None
+        row.session, row.ready = self._session, False
+        row.epoch += 1
+        return self._hold(row)
+
+    @staticmethod
+    def _hold(row: MachineMemory) -> Hold:
+        return Hold(
+            row.name,
+            "account",
+            row.epoch,
+            row.line,
+            row.head,
+            row.memory_bytes,
+            row.idle_seconds,
+            {"made": "for tests"},
+        )
+
+    async def ready(self, hold: Hold) -> None:
+        """See `Ledger`."""
+        self._held(hold).ready = True
+
+    async def behind(self, hold: Hold, position: int) -> list[Entry]:
+        """See `Ledger`."""
+        started = [(entry.position, entry) for entry in self._held(hold).log if entry.position is not None]
+        return [entry for at, entry in sorted(started, key=lambda pair: pair[0]) if at > position]
+
+    async def start_next(self, hold: Hold) -> Entry | None:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        unfinished = machine.unfinished()
+        started = [entry for entry in unfinished if entry.position is not None]
+        if started:
+            return started[0]
+        return self._start(machine, unfinished[0]) if unfinished else None
+
+    async def count_attempt(self, hold: Hold, seq: int, output_offset: int) -> int:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        entry = machine.instruction(seq)
+        inherited: list[OutputRecord] = []
+        left = output_offset
+        for record in machine.output.get((seq, entry.attempt), []):
+            if left > 0:
+                inherited.append(OutputRecord(record.kind, record.data[:left]))
+                left -= len(record.data)
+        entry = machine.replace(entry, attempt=entry.attempt + 1)
+        machine.output[seq, entry.attempt] = inherited
+        return entry.attempt
+
+    async def append_output(
+        self, hold: Hold, seq: int, attempt: int, records: list[OutputRecord], *, background: bool
+    ) -> None:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        if background:
+            machine.background.setdefault(seq, []).extend(records)
+        else:
+            machine.output.setdefault((seq, attempt), []).extend(records)
+
+    async def output_offset(self, hold: Hold, seq: int, attempt: int) -> int:
+        """See `Ledger`."""
+        return sum(len(record.data) for record in self._held(hold).output.get((seq, attempt), []))
+
+    async def finish(
+        self,
+        hold: Hold,
+        seq: int,
+        attempt: int,
+        result: InstructionResult,
+        *,
+        undone: bool = False,
+        ended_by: EndedBy | None = None,
+        output: list[OutputRecord] | None = None,
+    ) -> None:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        entry = machine.instruction(seq)
+        if entry.result is None:
+            if output:
+                await self.append_output(hold, seq, attempt, output, background=False)
+            machine.replace(entry, result=result, undone=undone, ended_by=ended_by)
+
+    async def note_replay(self, hold: Hold, seq: int) -> None:
+        """See `Ledger`."""
+        self._held(hold).replayed.append(seq)
+
+    async def undo(self, hold: Hold, seq: int) -> None:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        machine.replace(machine.instruction(seq), undone=True)
+
+    async def allot_save(self, hold: Hold) -> tuple[int, str]:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        generation = machine.next_generation
+        machine.next_generation += 1
+        return generation, f"{machine.name}/{generation}"
+
+    async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        head = None if machine.head is None else machine.head.generation
+        if head == snapshot.generation:
+            return
+        if head != expected_head:
+            raise HeadMoved
+        machine.head = machine.snapshots[snapshot.generation] = snapshot
+        quiescent = sorted(number for number, one in machine.snapshots.items() if one.quiescent)
+        for number in [number for number in machine.snapshots if len(quiescent) > 1 and number < quiescent[-2]]:
+            del machine.snapshots[number]
+
+    async def generations(self, hold: Hold) -> list[Snapshot]:
+        """See `Ledger`."""
+        return [snapshot for _, snapshot in sorted(self._held(hold).snapshots.items(), reverse=True)]
+
+    async def go_back(self, hold: Hold, to: int | None) -> Hold:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        machine.head = None if to is None else machine.snapshots[to]
+        machine.line += 1
+        machine.epoch += 1
+        machine.ready = False
+        return self._hold(machine)
+
+    async def release(self, hold: Hold, head: int, *, draining: bool = False) -> bool:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        if machine.head is None or machine.head.generation != head:
+            return False
+        behind = [
+            entry for entry in machine.log if entry.position is not None and entry.position > machine.head.position
+        ]
+        running = machine.head.running_seq
+        unfinished = [
+            entry
+            for entry in machine.unfinished()
+            if not (draining and (entry.position is None or entry.seq == running))
+        ]
+        if behind or unfinished:
+            return False
+        machine.session, machine.ready = None, False
+        return True
+
+    async def park(self, hold: Hold, reason: str) -> None:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        machine.session, machine.ready, machine.parked = None, False, reason
+        failure = InstructionResult(None, {}, f"MachineParked: {reason}", None, 0)
+        for entry in machine.unfinished():
+            machine.replace(entry, result=failure)
+
+    async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:
+        """See `Ledger`."""
+        self._held(hold).notices[code] = (message, seqs)
+
+    async def clear_notices(self, hold: Hold, *codes: str) -> None:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        for code in codes or list(machine.notices):
+            machine.notices.pop(code, None)
+
+    async def event(self, machine: str, action: str, **fields: Any) -> None:
+        """See `Ledger`."""
+        if machine in self.machines:
+            self.machines[machine].events.append((action, fields))

@@ -1,0 +1,60 @@
+"""The in-memory twin of the snapshotter, for tests."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from torpor_worker.snapshots import SnapshotterError, Stored
+
+
+class MemorySnapshotter:
+    """Implements `Snapshotter`. `failures` is how many of the next `store` calls are refused."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, bytes]] = {}
+        self.fields: dict[str, dict[str, Any]] = {}
+        self.failures = 0
+
+    async def store(self, image: Path, key: str, fields: dict[str, Any]) -> Stored:
+        """See `Snapshotter`."""
+        if self.failures:
+            self.failures -= 1
+            raise SnapshotterError("the store refuses")
+        files = self._read(image)
+        self.objects[key], self.fields[key] = files, fields
+        size_bytes = sum(map(len, files.values()))
+        return Stored(key, self._digest(files), size_bytes, size_bytes)
+
+    async def fetch(self, key: str, sha256: str, into: Path) -> None:
+        """See `Snapshotter`."""
+        files = self.objects.get(key)
+        if files is None or self._digest(files) != sha256:
+            raise SnapshotterError(f"{key} is damaged or missing", retryable=False)
+        self._write(into, files)
+
+    async def delete(self, key: str) -> None:
+        """See `Snapshotter`."""
+        self.objects.pop(key, None)
+
+    async def list(self) -> list[str]:
+        """See `Snapshotter`."""
+        return sorted(self.objects)
+
+    async def close(self) -> None:
+        """See `Snapshotter`."""
+
+    @staticmethod
+    def _read(image: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in image.iterdir()}
+
+    @staticmethod
+    def _write(image: Path, files: dict[str, bytes]) -> None:
+        image.mkdir()
+        for name, body in files.items():
+            (image / name).write_bytes(body)
+
+    @staticmethod
+    def _digest(files: dict[str, bytes]) -> str:
+        return hashlib.sha256(b"".join(name.encode() + files[name] for name in sorted(files))).hexdigest()

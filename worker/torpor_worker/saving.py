@@ -1,0 +1,269 @@
+"""Saves of one machine: captured from its sandbox, then stored and committed in the background."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from torpor_worker.attached import Attached
+from torpor_worker.bell import Bell
+from torpor_worker.cadence import SaveFacts, save_due_at
+from torpor_worker.errors import SaveRefused
+from torpor_worker.ledger import Fenced, HeadMoved, Hold, Snapshot
+from torpor_worker.sandbox import SandboxDied
+from torpor_worker.services import Services
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The moment of a capture: what it contains."""
+
+    position: int
+    running_seq: int | None = None
+    running_used_seconds: float = 0.0
+    output_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Capture:
+    """An image on the local disk that is not stored yet."""
+
+    hold: Hold
+    generation: int
+    key: str
+    image: Path
+    point: Point
+    activity: int
+    began: float
+
+
+class Saver:
+    """Takes captures and makes them durable, one at a time and in order; knows whether there is anything to save.
+
+    At most one capture is being stored and one waits; a newer one takes the place of the one that waits.
+    """
+
+    def __init__(self, machine: str, services: Services, bell: Bell) -> None:
+        self.head: Snapshot | None = None
+        self.facts = SaveFacts()
+        self.failure: str | None = None
+        """Why the last save failed; None if it did not."""
+        self.fenced = False
+        """A commit was refused: the machine is not ours any more."""
+        self._machine = machine
+        self._services = services
+        self._bell = bell
+        self._loop = asyncio.get_running_loop()
+        self._activity = 0
+        self._captured = 0
+        self._saved = 0
+        self._failures = 0
+        self._waiting: _Capture | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, head: Snapshot | None, *, clean: bool) -> None:
+        """A process was brought back from `head`; clean: nothing ran in it since."""
+        self.head = head
+        self.facts = SaveFacts(last_activity=self._loop.time())
+        self._activity = self._captured = self._saved = 0
+        if not clean:
+            self.ran(0.0)
+
+    def ran(self, seconds: float) -> None:
+        """An instruction ran for so long."""
+        now = self._loop.time()
+        self._activity += 1
+        self.facts.run_seconds += seconds
+        self.facts.last_activity = now
+        if self.facts.unsaved_since is None:
+            self.facts.unsaved_since = now
+
+    @property
+    def busy(self) -> bool:
+        """Whether a capture is not stored yet."""
+        return self._task is not None
+
+    @property
+    def clean(self) -> bool:
+        """Whether the head has everything that instructions did."""
+        return self.head is not None and self._saved == self._activity
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the objects that the machine needs now."""
+        return [] if self.head is None else [self.head.manifest_key]
+
+    def due_at(self) -> float | None:
+        """When the next gap between instructions is to be used for a save."""
+        return None if self.busy else save_due_at(self.facts, self._services.config)
+
+    async def capture(self, hold: Hold, attached: Attached, point: Point) -> None:
+        """Write an image of the sandbox, which goes on as before, and begin to store it. Raises `SaveRefused`.
+
+        From the guest's answer to the ping that the caller sent until this returns no frame may be sent.
+        """
+        began = self._loop.time()
+        services = self._services
+        self.failure = None
+        try:
+            generation, key = await services.ledger.allot_save(hold)
+        except Fenced:
+            raise
+        except Exception as error:
+            await self.failed(hold, error)
+            raise SaveRefused(self.failure) from error
+        image = services.images.new(self._machine, generation)
+        try:
+            async with asyncio.timeout(services.config.checkpoint_seconds):
+                await attached.sandbox.checkpoint(image)
+            await services.images.keep(self._machine, generation)
+        except BaseException as error:
+            await services.images.forget(self._machine, generation)
+            if isinstance(error, SandboxDied) or not isinstance(error, Exception):
+                raise
+            await self.failed(hold, error)
+            raise SaveRefused(self.failure) from error
+        self._captured = self._activity
+        self.facts.unsaved_since = None
+        self.facts.run_seconds = 0.0
+        replaced, self._waiting = self._waiting, _Capture(hold, generation, key, image, point, self._activity, began)
+        if self._task is None:
+            self._task = self._loop.create_task(self._store_all(), name=f"save:{self._machine}")
+        if replaced is not None:
+            await services.images.forget(self._machine, replaced.generation)
+
+    async def settle(self) -> None:
+        """Wait until no capture is on its way. Raises `Fenced`; a failed save is in `failure`."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+        if self.fenced:
+            raise Fenced
+
+    async def close(self) -> None:
+        """Give up what is on its way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            await self._services.images.forget(self._machine, waiting.generation)
+
+    async def _store_all(self) -> None:
+        try:
+            while self._waiting is not None:
+                capture, self._waiting = self._waiting, None
+                try:
+                    await self._store(capture)
+                except Fenced:
+                    self.fenced = True
+                    await self._services.images.forget(self._machine, capture.generation)
+                    return
+                except asyncio.CancelledError:
+                    await self._services.images.forget(self._machine, capture.generation)
+                    raise
+                except Exception as error:
+                    await self._services.images.forget(self._machine, capture.generation)
+                    await self.failed(capture.hold, error)
+        finally:
+            self._task = None
+            self._bell.ring()
+
+    async def _store(self, capture: _Capture) -> None:
+        services, hold, point = self._services, capture.hold, capture.point
+        stored = await services.snapshotter.store(capture.image, capture.key, self._fields(capture))
+
+        async def commit() -> None:
+            snapshot = Snapshot(
+                generation=capture.generation,
+                line=hold.line,
+                parent=None if self.head is None else self.head.generation,
+                position=point.position,
+                running_seq=point.running_seq,
+                running_used_seconds=point.running_used_seconds,
+                output_offset=point.output_offset,
+                manifest_key=stored.manifest_key,
+                manifest_sha256=stored.manifest_sha256,
+                stored_bytes=stored.stored_bytes,
+                image_bytes=stored.image_bytes,
+                series=services.config.series,
+            )
+            await services.ledger.commit_snapshot(hold, snapshot.parent, snapshot)
+            self.head = snapshot
+
+        try:
+            await services.durably(commit)
+        except HeadMoved:
+            # A commit whose answer we never got may have been made: then the head is ours, and this one follows it.
+            if not await self._read_back(hold):
+                raise
+            await services.durably(commit)
+        await services.images.mark_stored(self._machine, capture.generation)
+        now = self._loop.time()
+        self._saved = max(self._saved, capture.activity)
+        self.facts.last_save = now
+        self.facts.cost_seconds = now - capture.began
+        self.facts.retry_at = None
+        self.failure = None
+        if self._failures:
+            self._failures = 0
+            await services.ledger.clear_notices(hold, "save_failed")
+
+    async def _read_back(self, hold: Hold) -> bool:
+        """Take a newer head of our own line as ours; whether there is one."""
+        known = -1 if self.head is None else self.head.generation
+        newer = [
+            snapshot
+            for snapshot in await self._services.ledger.generations(hold)
+            if snapshot.line == hold.line and snapshot.generation > known
+        ]
+        if newer:
+            self.head = newer[0]
+        return bool(newer)
+
+    async def failed(self, hold: Hold, error: Exception) -> None:
+        """Remember a failed save, and tell the machine's users; raises nothing but `Fenced`."""
+        reason = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+        now = self._loop.time()
+        self._failures += 1
+        self.failure = f"The machine could not be saved: {reason}"
+        self.facts.retry_at = now + self._services.config.backoff_seconds(self._failures)
+        if self._captured > self._saved or self._activity > self._saved:
+            self._captured = self._saved
+            if self.facts.unsaved_since is None:
+                self.facts.unsaved_since = now
+        log.warning("A save failed", action="save", machine=self._machine, error=reason)
+        try:
+            await self._services.ledger.notice(
+                hold, "save_failed", f"{self.failure}; it stays awake, and the save is tried again.", []
+            )
+        except Fenced:
+            raise
+        except Exception as second:
+            log.warning("A notice could not be left", action="notice", machine=self._machine, error=str(second))
+
+    def _fields(self, capture: _Capture) -> dict[str, Any]:
+        hold, point = capture.hold, capture.point
+        running = {
+            "seq": point.running_seq,
+            "used_seconds": point.running_used_seconds,
+            "output_offset": point.output_offset,
+        }
+        return {
+            "machine": hold.machine,
+            "account": hold.account,
+            "tags": dict(hold.tags),
+            "epoch": hold.epoch,
+            "line": hold.line,
+            "generation": capture.generation,
+            "parent": None if self.head is None else self.head.generation,
+            "position": point.position,
+            "running": None if point.running_seq is None else running,
+            "series": self._services.config.series,
+        }

@@ -1,0 +1,271 @@
+"""How a machine comes back: its newest usable generation, and the log behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from torpor_worker import results
+from torpor_worker.attached import Attached
+from torpor_worker.bell import Bell
+from torpor_worker.errors import CannotWake, MachineGone, ProcessDied
+from torpor_worker.instruction import Running
+from torpor_worker.ledger import Entry, Hold, Snapshot
+from torpor_worker.replaying import Replay, Replayer
+from torpor_worker.sandbox import Limits, Sandbox, SandboxError
+from torpor_worker.services import Services
+from torpor_worker.snapshots import SnapshotterError
+from torpor_worker.suspicion import Suspicion
+
+log = structlog.get_logger(__name__)
+
+
+class _Unusable(Exception):
+    """The generation cannot be restored, whatever is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Awake:
+    """A machine that has come back, and what is to be done with it first."""
+
+    hold: Hold
+    attached: Attached
+    position: int
+    clean: bool
+    """It is exactly its head: nothing was applied since, nothing left out."""
+    going_on: Entry | None
+    """The unfinished instruction that runs in the snapshot."""
+    unfinished: Entry | None
+    """The unfinished instruction that is to be executed again."""
+
+
+class Waking:
+    """Brings one machine back, and remembers what its deaths taught."""
+
+    def __init__(self, machine: str, services: Services, bell: Bell) -> None:
+        self.suspicion = Suspicion(services.config.undo_limit)
+        self.needs: str | None = None
+        """The object that a wake is reading at this moment."""
+        self._machine = machine
+        self._services = services
+        self._bell = bell
+
+    async def bring_back(self, hold: Hold, *, recovering: bool) -> Awake:
+        """Restore and replay until a process lives, going back as far as it takes.
+
+        `recovering`: its last process ended without a clean sleep, so that its users are told.
+        Raises `CannotWake` (worth trying again later), `MachineGone` (parked), `Fenced`.
+        """
+        ledger = self._services.ledger
+        while True:
+            head = hold.head
+            behind = await ledger.behind(hold, _read_from(head))
+            current: Entry | None = None
+            if head is not None and head.running_seq is not None:
+                current, behind = _split(head, behind)
+                if current.undone:
+                    reason = f"instruction {current.seq}, which runs in it, was undone"
+                    hold = await self._go_back(hold, reason)
+                    continue
+            last = behind[-1] if behind else current
+            if recovering and last is not None and last.seq is not None and last.result is None and last.attempt >= 2:
+                await self._give_up(hold, last)
+                continue
+            replay = Replay(position=-1 if head is None else head.position)
+            attached: Attached | None = None
+            self.suspicion.brought_back()
+            try:
+                attached = await self._attach(hold)
+                replayer = Replayer(attached, self._bell, self._services.config, careful=self.suspicion.careful)
+                if current is not None and head is not None and current.result is not None:
+                    await replayer.go_on_with(current, head.running_used_seconds, replay)
+                    current = None
+                await replayer.apply(behind, replay)
+                if replay.applied:
+                    attached.forget_output()
+                await self._tell(hold, replay, recovering=recovering)
+            except (ProcessDied, SandboxError) as death:
+                await self._detach(attached)
+                self._note(replay)
+                hold = await self.learn(hold, str(death), running=False)
+            except _Unusable as error:
+                hold = await self._go_back(hold, str(error))
+            except BaseException:
+                await self._detach(attached)
+                raise
+            else:
+                self._note(replay)
+                return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished)
+
+    async def learn(self, hold: Hold, reason: str, *, running: bool) -> Hold:
+        """A process died: undo an entry or go back to an older generation if its deaths say so. The hold to go on with.
+
+        Raises `MachineGone` if there is nothing left to go back to: the machine is parked.
+        """
+        suspicion = self.suspicion
+        match suspicion.died(running=running):
+            case "again":
+                return hold
+            case "undo" if suspicion.suspect is not None:
+                seq = suspicion.suspect
+                await self._services.ledger.undo(hold, seq)
+                await self._services.ledger.notice(
+                    hold,
+                    "undone",
+                    f"Instruction {seq} was undone: the machine's process ended after it each time ({reason}).",
+                    [seq],
+                )
+                return hold
+            case _:
+                return await self._go_back(hold, reason)
+
+    async def _give_up(self, hold: Hold, entry: Entry) -> None:
+        """Answer an instruction whose second attempt ended in death: it is undone, and not tried again."""
+        running = Running(entry, entry.attempt, self._services.config)
+        result = results.given_up(running, entry.attempt)
+        await self._services.ledger.finish(hold, running.seq, entry.attempt, result, undone=True)
+
+    def _note(self, replay: Replay) -> None:
+        self.suspicion.replayed = replay.replayed
+        self.suspicion.suspect = replay.suspect
+
+    async def _go_back(self, hold: Hold, reason: str) -> Hold:
+        """Set the head aside for an older quiescent generation, at last for the empty interpreter; or park."""
+        ledger, head = self._services.ledger, hold.head
+        if head is None:
+            await ledger.park(hold, f"It could not be recovered: {reason}.")
+            await ledger.event(self._machine, "parked", reason=reason)
+            raise MachineGone(f"The machine could not be recovered and is parked: {reason}.")
+        older = _older(head, await ledger.generations(hold))
+        hold = await ledger.go_back(hold, None if older is None else older.generation)
+        self.suspicion.gone_back()
+        where = "an empty interpreter and its whole log" if older is None else f"generation {older.generation}"
+        await ledger.notice(
+            hold,
+            "set_aside",
+            f"Generation {head.generation} could not be used ({reason}); the machine was brought back from {where}.",
+            [],
+        )
+        await ledger.event(self._machine, "set_aside", generation=head.generation, reason=reason)
+        return hold
+
+    async def _attach(self, hold: Hold) -> Attached:
+        """A process of the hold's head. Raises `CannotWake`, `_Unusable`, `ProcessDied`."""
+        services, head = self._services, hold.head
+        limits = Limits(memory_bytes=hold.memory_bytes)
+        async with services.admission.room(0 if head is None else head.image_bytes):
+            if head is None:
+                sandbox = await self._start(limits)
+            else:
+                sandbox = await self._restore(head, limits)
+            return Attached(sandbox, self._bell, self._machine)
+
+    async def _start(self, limits: Limits) -> Sandbox:
+        try:
+            async with asyncio.timeout(self._services.config.restore_seconds):
+                return await self._services.host.start(self._machine, limits)
+        except (SandboxError, TimeoutError) as error:
+            # An empty sandbox that does not start says nothing about the machine.
+            raise CannotWake(f"No sandbox could be started: {_sentence(error)}") from error
+
+    async def _restore(self, head: Snapshot, limits: Limits) -> Sandbox:
+        services = self._services
+        await self._fetch(head)
+        with services.images.use(self._machine, head.generation) as image:
+            if image is None:
+                raise CannotWake("The local image was removed before it could be used.")
+            try:
+                async with asyncio.timeout(services.config.restore_seconds):
+                    sandbox, state = await services.host.restore(self._machine, image, limits)
+            except (SandboxError, TimeoutError) as error:
+                failure = error
+            else:
+                if state.last_position <= head.position:
+                    return sandbox
+                await sandbox.destroy()
+                failure = SandboxError("the image is ahead of its snapshot")
+        # The local image may be to blame: the next try takes what the store has.
+        await services.images.forget(self._machine, head.generation)
+        if self.suspicion.deaths > 0:
+            # The host may be, too: if it cannot even start an empty sandbox, the generation is not set aside for it.
+            await (await self._start(limits)).destroy()
+        raise ProcessDied(f"it cannot be restored: {_sentence(failure)}") from failure
+
+    async def _fetch(self, head: Snapshot) -> None:
+        services = self._services
+        with services.images.use(self._machine, head.generation) as image:
+            if image is not None:
+                return
+        self.needs = head.manifest_key
+        try:
+            into = services.images.new(self._machine, head.generation)
+            await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into)
+            await services.images.keep(self._machine, head.generation)
+            await services.images.mark_stored(self._machine, head.generation)
+        except SnapshotterError as error:
+            await services.images.forget(self._machine, head.generation)
+            if error.retryable:
+                raise CannotWake(f"The machine's snapshot could not be fetched: {_sentence(error)}") from error
+            raise _Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
+        finally:
+            self.needs = None
+
+    async def _detach(self, attached: Attached | None) -> None:
+        if attached is not None:
+            await attached.close(self._services.config.destroy_seconds)
+
+    async def _tell(self, hold: Hold, replay: Replay, *, recovering: bool) -> None:
+        """Leave notices of what a user must know about this wake; none after a clean sleep."""
+        ledger, head = self._services.ledger, hold.head
+        source = "an empty interpreter" if head is None else f"its save of generation {head.generation}"
+        for seq in replay.replayed:
+            await ledger.note_replay(hold, seq)
+        if replay.replayed:
+            message = f"The machine was brought back from {source}; {_named(replay.replayed)} executed again."
+            await ledger.notice(hold, "replayed", message, replay.replayed)
+        elif recovering and head is not None:
+            message = f"The machine was brought back from {source}; background work since then is lost."
+            await ledger.notice(hold, "restored", message, [])
+        if replay.differed:
+            message = f"Executed again, {_named(replay.differed)} answered differently; the first answers stand."
+            await ledger.notice(hold, "differed", message.replace(" were answered", " answered"), replay.differed)
+        if replay.effects_lost:
+            message = (
+                f"Ended by time-out or interrupt and not saved since: {_named(replay.effects_lost)} not run again."
+            )
+            await ledger.notice(hold, "effects_lost", message, replay.effects_lost)
+
+
+def _read_from(head: Snapshot | None) -> int:
+    """The position behind which the log is read: with the instruction that runs in the snapshot, if any."""
+    if head is None:
+        return -1
+    return head.position if head.running_seq is None else head.position - 1
+
+
+def _split(head: Snapshot, behind: list[Entry]) -> tuple[Entry, list[Entry]]:
+    if not behind or behind[0].seq != head.running_seq:
+        raise ValueError(f"the log has no instruction {head.running_seq} at position {head.position}")
+    return behind[0], behind[1:]
+
+
+def _older(head: Snapshot, generations: list[Snapshot]) -> Snapshot | None:
+    """The newest quiescent generation that is not newer than the head's parent.
+
+    A number between the two is of another line, which was set aside before and holds what was undone since.
+    """
+    if head.parent is None:
+        return None
+    older = [one for one in generations if one.quiescent and one.generation <= head.parent]
+    return max(older, key=lambda one: one.generation, default=None)
+
+
+def _named(seqs: list[int]) -> str:
+    shown = ", ".join(map(str, seqs[:20])) + (", …" if len(seqs) > 20 else "")
+    return f"instruction {shown} was" if len(seqs) == 1 else f"instructions {shown} were"
+
+
+def _sentence(error: BaseException) -> str:
+    return "it took too long" if isinstance(error, TimeoutError) else str(error)

@@ -1,0 +1,180 @@
+"""One worker: the machines that it holds, and who looks after them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import structlog
+
+from torpor_worker.admission import Admission
+from torpor_worker.config import WorkerConfig
+from torpor_worker.errors import Draining, FellAsleep, SaveRefused, WorkerError
+from torpor_worker.images import Images
+from torpor_worker.ledger import Entry, Ledger
+from torpor_worker.machine import Machine, Phase
+from torpor_worker.sandbox import SandboxHost
+from torpor_worker.services import Services
+from torpor_worker.snapshots import Snapshotter
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Runs machines: wakes those that are called, saves them, lets them sleep, brings back those that died.
+
+    Every method is called from one event loop. Hints may be lost or repeated: the log is the queue.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        host: SandboxHost,
+        snapshotter: Snapshotter,
+        images: Images,
+        config: WorkerConfig,
+    ) -> None:
+        """The worker closes none of these."""
+        self._ledger = ledger
+        self._host = host
+        self._images = images
+        self._config = config
+        self._admission = Admission(config, self._used_bytes, self._free_some)
+        self._services = Services(ledger, host, snapshotter, images, config, self._admission)
+        self._machines: dict[str, Machine] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+        self._draining = False
+
+    async def start(self) -> None:
+        """Open the session, remove leftover sandboxes, and begin to recover machines taken over and waiting."""
+        await self._ledger.open_session(self._config.name)
+        await self._host.remove_leftovers()
+        await self._place()
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="sweeper")
+
+    async def drain(self, deadline_seconds: float) -> None:
+        """Save and release every machine, also in mid-instruction; what is not done at the deadline is ended anyway.
+
+        Nothing acknowledged is lost either way: what was not released is recovered by the next session.
+        """
+        self._draining = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        tasks = list(self._tasks.values())
+        for name, machine in list(self._machines.items()):
+            if not machine.drain():
+                self._tasks[name].cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=deadline_seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def deliver(self, machine: str, entry: Entry | None) -> None:
+        """A hint: this machine has an accepted entry (a started one if it was free), or None: look yourself."""
+        if not self._draining:
+            self._held(machine).deliver(entry)
+        elif machine in self._machines:
+            self._machines[machine].deliver(entry)
+
+    async def interrupt(self, machine: str, seq: int | None) -> int | None:
+        """Begin to end what runs; its seq, None if nothing runs, or something else than `seq`."""
+        held = self._machines.get(machine)
+        return None if held is None else held.interrupt(seq)
+
+    async def wake(self, machine: str) -> None:
+        """Wake it, and wait until it is awake. Raises `CannotWake`, `MachineGone`, `Draining`."""
+        while True:
+            if self._draining:
+                raise Draining("The server is stopping.")
+            with contextlib.suppress(FellAsleep):
+                return await self._held(machine).awake()
+            await asyncio.sleep(0)  # until its task has ended
+
+    async def sleep(self, machine: str) -> bool:
+        """Put it to sleep now; False if it has something to do. Raises `SaveRefused`."""
+        held = self._machines.get(machine)
+        if held is None:
+            return True
+        try:
+            return await held.sleep()
+        except FellAsleep:
+            return self.phase(machine) is None
+
+    async def sync(self, machine: str) -> None:
+        """Make all that has finished durable, after the instruction that runs. Raises `SaveRefused`."""
+        held = self._machines.get(machine)
+        if held is not None:
+            with contextlib.suppress(FellAsleep):
+                await held.sync()
+
+    async def discard(self, machine: str) -> None:
+        """It was deleted: end its process and forget its images."""
+        task = self._tasks.get(machine)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await self._images.drop(machine)
+
+    def phase(self, machine: str) -> Phase | None:
+        """Whether it is awake or waking here; None if it is not held."""
+        held = self._machines.get(machine)
+        return None if held is None else held.phase
+
+    def keys_in_use(self) -> set[str]:
+        """Keys of objects that wakes read, or awake machines build on: not to be deleted now."""
+        return {key for held in self._machines.values() for key in held.keys_in_use}
+
+    def _held(self, name: str, *, recovering: bool = False) -> Machine:
+        held = self._machines.get(name)
+        if held is None:
+            held = self._machines[name] = Machine(name, self._services, recovering=recovering)
+            task = asyncio.get_running_loop().create_task(held.run(), name=f"machine:{name}")
+            self._tasks[name] = task
+            task.add_done_callback(lambda ended: self._ended(name, ended))
+        return held
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        held = self._machines.pop(name)
+        del self._tasks[name]
+        if task.cancelled():
+            return
+        if (error := task.exception()) is not None:
+            log.error("A machine's task ended in an error", action="machine", machine=name, error=repr(error))
+        if held.wanted and not self._draining:
+            self._held(name).deliver(None)
+
+    async def _place(self) -> None:
+        """Take care of machines of our session that have no task, and of those that wait for one."""
+        for name in await self._ledger.mine():
+            self._held(name, recovering=True)
+        for name in await self._ledger.waiting():
+            self.deliver(name, None)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.sweep_seconds)
+            try:
+                await self._place()
+                await self._admission.relieve()
+            except Exception:
+                log.exception("A sweep failed; the next one follows", action="sweep")
+
+    def _used_bytes(self) -> int:
+        return sum(held.memory_bytes for held in self._machines.values())
+
+    async def _free_some(self) -> bool:
+        """Put the longest idle machine to sleep that will; False if there is none."""
+        idle = [(since, name) for name, held in self._machines.items() if (since := held.idle_since) is not None]
+        for _, name in sorted(idle):
+            held = self._machines.get(name)
+            if held is None:
+                continue
+            try:
+                if await held.sleep():
+                    return True
+            except (SaveRefused, WorkerError, FellAsleep):
+                continue
+        return False
