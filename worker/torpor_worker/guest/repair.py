@@ -86,5 +86,3 @@ def _can_write(stream: object) -> bool:
     with contextlib.suppress(Exception):
         return callable(getattr(stream, "write", None)) and not getattr(stream, "closed", False)
     return False
-
-
