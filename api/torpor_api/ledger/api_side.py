@@ -20,6 +20,7 @@ from torpor_api.ledger.rows import (
     InstructionRow,
     MachineRow,
     Notice,
+    Outcome,
     OutputPage,
 )
 from torpor_api.ledger.segments import Segments
