@@ -129,7 +129,7 @@ class ApiSide:
         return await self._readers.run(lambda connection: history.one(connection, account, machine, seq))
 
     async def outcome(self, account: str, machine: str, seq: int) -> Outcome:
-        """All that the answer to a finished instruction needs, in one read. Raises as `instruction` does."""
+        """All that the answer to an instruction needs, in one read. Raises as `instruction` does."""
 
         def work(connection: Connection) -> Outcome:
             return outcome(connection, self._segments, account, machine, seq)
