@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
 from tests.support.house import PATIENCE_SECONDS, House, until
 from tests.support.ledger import ACCOUNT, new_machine
+
 from torpor_api.ledger import Accepted, InstructionRow, SqlLedger
 from torpor_worker.fake_sandbox import FakeSandboxHost
 
@@ -53,6 +53,12 @@ class SqlHouse:
         page = await self.ledger.output(self.machine, seq, background=background)
         return b"".join(record.data for _, record in page.records).decode()
 
+    async def printed(self, seq: int, size: int, *, background: bool = False) -> None:
+        async def enough() -> bool:
+            return len(await self.output(seq, background=background)) >= size
+
+        await until(enough)
+
     async def notices(self) -> list[str]:
         return [notice.code for notice in await self.ledger.read_notices(self.machine)]
 
@@ -92,8 +98,7 @@ async def test_output_goes_on_across_stops_and_crashes(sql: SqlHouse) -> None:
     seq = await sql.send("count(150, 0.002)")
     for crash in (False, True, False):
         reached = len(await sql.output(seq))
-        while len(await sql.output(seq)) < reached + 20:
-            await asyncio.sleep(0.005)
+        await sql.printed(seq, reached + 20)
         if crash:
             await sql.house.crash()
         else:
@@ -107,14 +112,12 @@ async def test_output_goes_on_across_stops_and_crashes(sql: SqlHouse) -> None:
 
 async def test_background_output_is_kept_under_the_instruction_that_ran_last_even_after_a_sleep(sql: SqlHouse) -> None:
     await sql.run("say_later('from behind')")
-    while "from behind" not in await sql.output(0, background=True):
-        await asyncio.sleep(0.005)
+    await sql.printed(0, len("from behind\n"), background=True)
     await sql.house.worker.sleep(sql.machine)
     await sql.house.worker.wake(sql.machine)
     [sandbox] = sql.host.sandboxes.values()
     sandbox.print("after the sleep")
-    while "after the sleep" not in await sql.output(0, background=True):
-        await asyncio.sleep(0.005)
+    await sql.printed(0, len("from behind\nafter the sleep\n"), background=True)
     assert await sql.output(0) == ""
 
 
@@ -147,9 +150,11 @@ async def test_a_machine_that_cannot_live_is_parked(sql: SqlHouse) -> None:
     await sql.house.worker.drain(PATIENCE_SECONDS)
     await sql.start()
     await sql.run("die_later(0)")
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (await sql.ledger.machine(ACCOUNT, sql.machine)).state != "parked":
-            await asyncio.sleep(0.005)
+
+    async def parked() -> bool:
+        return (await sql.ledger.machine(ACCOUNT, sql.machine)).state == "parked"
+
+    await until(parked)
     await until(lambda: not sql.host.sandboxes)
 
 
