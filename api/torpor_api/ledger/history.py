@@ -28,7 +28,7 @@ def one(connection: Connection, account: str, machine: str, seq: int) -> Instruc
     if row is None:
         machine_rows.identify(connection, account, machine)
         raise InstructionNotFound
-    return _instruction(row)
+    return instruction(row)
 
 
 def newest_first(
@@ -45,10 +45,11 @@ def newest_first(
     rows = connection.execute(query).all()
     has_more = limit is not None and len(rows) > limit
     rows = rows[:limit]
-    return [_instruction(row) for row in rows], str(rows[-1].seq) if has_more and rows else None
+    return [instruction(row) for row in rows], str(rows[-1].seq) if has_more and rows else None
 
 
-def _instruction(row: Row[Any]) -> InstructionRow:
+def instruction(row: Row[Any]) -> InstructionRow:
+    """The value of a row of `entries`, columns by their names."""
     finished = row.finished_at is not None
     return InstructionRow(
         seq=row.seq,

@@ -115,6 +115,15 @@ class OutputPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """An instruction and, once it is finished, the beginning of its output and the machine's unread notices."""
+
+    instruction: InstructionRow
+    output: OutputPage
+    notices: list[Notice]
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One line of a machine's history, for operators."""
 
