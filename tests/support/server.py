@@ -17,6 +17,7 @@ from typing import Final, Self
 
 import httpx2
 import psutil
+
 from torpor_api.data_dir import default_data_dir
 
 _START_SECONDS: Final = 120.0
