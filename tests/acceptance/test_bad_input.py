@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,13 @@ def new_machine(server: ServerProcess) -> str:
         f"{server.url}/v1/machine/new", headers={"Authorization": f"Bearer {server.api_key}"}, timeout=60
     )
     return str(answer.json()["machine_name"])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One server for all of them."""
+    with ServerProcess(tmp_path_factory.mktemp("hostile")) as process:
+        yield process
 
 
 @pytest.fixture(scope="module")

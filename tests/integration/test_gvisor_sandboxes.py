@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.support.sandboxes import LIMITS, ending, run, runtime_in
+from tests.support.sandboxes import LIMITS, ended, ending, run, runtime_in
 
 import torpor_snapshotter
 import torpor_worker
@@ -142,14 +142,26 @@ async def test_a_destroyed_sandbox_leaves_nothing_and_may_be_destroyed_again(san
     assert len(family) > 2
     await asyncio.gather(sandbox.destroy(), sandbox.destroy())
     await sandbox.destroy()
-    gone, _ = await asyncio.to_thread(psutil.wait_procs, family, 30)
-    assert len(gone) == len(family)
+    await ended(family)
     assert processes_of(folder) == []
     assert list((folder / "sandboxes" / "machines").iterdir()) == []
     assert list((folder / "sandboxes" / "state").iterdir()) == []
     assert cgroups_named(sandbox.id) == []
     with pytest.raises(SandboxDied):
         await sandbox.execute(0, 0, "1", replaying=False)
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(host, folder):
+    await host.remove_leftovers()
+    starting = asyncio.create_task(host.start("cancelled", LIMITS))
+    while not list((folder / "sandboxes" / "machines").glob("*/pid")):
+        await asyncio.wait({starting}, timeout=0.01)
+    starting.cancel()
+    await asyncio.wait({starting})
+    assert starting.cancelled()
+    assert processes_of(folder) == []
+    assert list((folder / "sandboxes" / "machines").iterdir()) == []
+    assert list((folder / "sandboxes" / "state").iterdir()) == []
 
 
 @needs_root

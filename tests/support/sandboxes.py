@@ -9,7 +9,10 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
+
+import psutil
 
 from torpor_snapshotter.runtime import Runtime
 from torpor_worker.gvisor import GVisorHost
@@ -44,6 +47,20 @@ async def run(sandbox: Sandbox, position: int, code: str) -> str | None:
     assert isinstance(event, Result), event
     assert event.error is None, event.error
     return event.value
+
+
+async def ended(processes: list[psutil.Process]) -> None:
+    """Wait until none of them runs; a zombie does not, whose parent may never ask after it."""
+    async with asyncio.timeout(ANSWER_SECONDS):
+        while any(map(_runs, processes)):
+            await asyncio.to_thread(time.sleep, 0.02)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def runtime_in(folder: Path) -> Runtime:

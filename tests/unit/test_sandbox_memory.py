@@ -42,6 +42,7 @@ class Guest:
     used: int
     yields: bool = True
     overhead: int = 0
+    paused: bool = False
     limits: Limits = field(default_factory=lambda: Limits(memory_bytes=512 * MEBIBYTE))
     kills: list[str] = field(default_factory=list)
     lost: asyncio.Future[str] = field(default_factory=lambda: asyncio.get_running_loop().create_future())

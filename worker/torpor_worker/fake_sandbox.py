@@ -19,6 +19,7 @@ from torpor_worker.sandbox import (
     InterpreterDied,
     Limits,
     Output,
+    OutputKind,
     Result,
     Sandbox,
     SandboxDied,
@@ -143,9 +144,12 @@ class FakeSandbox:
 
     def print(self, *words: object, kind: Literal["stdout", "stderr"] = "stdout") -> None:
         """What user code calls as `print`."""
-        text = " ".join(map(str, words)) + "\n"
+        self.write(kind, (" ".join(map(str, words)) + "\n").encode())
+
+    def write(self, kind: OutputKind, data: bytes) -> None:
+        """What user code calls as `write`: raw output, of a display too."""
         background = self._image.running is None
-        self._say(Output(self._image.last_seq, kind, text.encode(), background))
+        self._say(Output(self._image.last_seq, kind, data, background))
 
     def die(self, reason: str = "exit status 1") -> None:
         """End the interpreter."""
@@ -212,7 +216,9 @@ class FakeSandbox:
         if self._image.running != seq:
             return
         program = self._image.program or {}
-        if step == "kill" and not program.get("immortal"):
+        if step == "kill" and program.get("immortal"):
+            return
+        if step == "kill":
             with contextlib.suppress(SandboxDied):
                 self.die("killed by signal 9 (SIGKILL)")
         elif program.get("ignore", 0) > 0:
@@ -332,7 +338,7 @@ class FakeSandboxHost:
             return self.calls
 
         calls: list[Callable[..., Any]] = [count, flood, hang, lose, use, times]
-        calls += [sandbox.die, sandbox.die_later, sandbox.print, sandbox.say_later]
+        calls += [sandbox.die, sandbox.die_later, sandbox.print, sandbox.say_later, sandbox.write]
         return {call.__name__: call for call in calls} | {
             "background": sandbox.set_background,
             "__builtins__": __builtins__,

@@ -261,7 +261,8 @@ class GuestLink:
             self._held_bytes += len(body)
             self._events.append((event, serial, len(body)))
             if isinstance(event, InterpreterDied) and self._ready is not None and not self._ready.done():
-                self._ready.set_exception(SandboxDied(event.reason))
+                said = b"".join(each.data for each, _, _ in self._events if isinstance(each, Output))
+                self._ready.set_exception(SandboxDied(f"{event.reason}: {said[-2000:].decode('utf-8', 'replace')}"))
 
     def _lose(self, reason: str) -> None:
         if self._lost is not None:

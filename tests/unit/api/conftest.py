@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx2
 import pytest
 from starlette.types import ASGIApp
-from tests.support.tiny_machines import TinyMachines
 
 from torpor_api.app import create_app
 from torpor_api.config import Config
@@ -17,6 +16,11 @@ from torpor_api.ledger import SqlLedger
 from torpor_api.server import Server, bind, make_server, url_of
 from torpor_api.services import Services
 from torpor_api.websocket_protocol import QuietWebSocketProtocol
+from torpor_worker.config import WorkerConfig
+from torpor_worker.fake_sandbox import FakeSandboxHost
+from torpor_worker.local_images import LocalImages
+from torpor_worker.memory_snapshotter import MemorySnapshotter
+from torpor_worker.worker import Worker
 
 KEY = "alice.0123456789abcdef"
 OTHER_KEY = "bob.0123456789abcdef"
@@ -30,7 +34,6 @@ class Api:
     app: ASGIApp
     services: Services
     client: httpx2.AsyncClient
-    machines: TinyMachines
     server: Server | None = None
 
     def websocket_protocols(self) -> list[QuietWebSocketProtocol]:
@@ -39,15 +42,16 @@ class Api:
         connections = self.server.server_state.connections
         return [connection for connection in connections if isinstance(connection, QuietWebSocketProtocol)]
 
-    async def leave_notice(self, machine: str, code: str, message: str) -> None:
-        """Wake the machine, and leave a notice as a recovery would."""
-        await self.machines.wake(machine)
-        await self.services.ledger.notice(self.machines.hold(machine), code, message, [])
-
     async def new_machine(self) -> str:
         answer = await self.client.post("/v1/machine/new", json={})
         name: str = answer.json()["machine_name"]
         return name
+
+    async def recover(self, machine: str) -> None:
+        """Let the machine's process die behind an instruction that was not saved, so that it leaves a notice."""
+        for code in ("a = 1", "die()"):
+            seq = await self.execute(machine, code)
+            await self.client.get(f"/v1/machine/{machine}/exec/{seq}/result")
 
     async def execute(self, machine: str, code: str) -> int:
         answer = await self.client.post(f"/v1/machine/{machine}/exec", json={"instruction": {"code": code}})
@@ -65,16 +69,21 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         account, _, secret = key.partition(".")
         await ledger.create_account(account)
         await ledger.add_key(account, secret)
-    machines = TinyMachines(ledger)
-    await machines.start()
-    services = Services(ledger=ledger, machines=machines, config=Config(data_dir=tmp_path))
+    host = FakeSandboxHost()
+    images = LocalImages(tmp_path / "images", 1024**3)
+    worker = Worker(
+        ledger, host, MemorySnapshotter(), images, WorkerConfig(quiet_save_seconds=3600, retry_seconds=0.01)
+    )
+    await worker.start()
+    services = Services(ledger=ledger, machines=worker, config=Config(data_dir=tmp_path))
     app = create_app(services)
     transport = httpx2.ASGITransport(app)
     headers = {"Authorization": f"Bearer {KEY}"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://torpor", headers=headers) as client:
-        yield Api(app, services, client, machines)
+        yield Api(app, services, client)
     services.end_waits()
-    await machines.close()
+    await worker.drain(60)
+    await host.close()
     await ledger.close()
 
 
@@ -88,7 +97,7 @@ async def live(api: Api) -> AsyncIterator[Api]:
         headers = {"Authorization": f"Bearer {KEY}"}
         async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
             await _until_it_listens(listener, client)
-            yield Api(api.app, api.services, client, api.machines, server)
+            yield Api(api.app, api.services, client, server)
         api.services.end_waits()
         server.should_exit = True
         await serving
@@ -96,6 +105,6 @@ async def live(api: Api) -> AsyncIterator[Api]:
 
 async def _until_it_listens(listener: socket.socket, client: httpx2.AsyncClient) -> None:
     async with asyncio.timeout(60):
-        while not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        while not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0.01)
-        await client.get("/healthz")
+    await client.get("/healthz")

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.support.ledger import awake, new_machine, open_ledger
 
-from tests.support.ledger import ACCOUNT, awake, new_machine
 from torpor_api.ledger import SqlLedger
 from torpor_worker.ledger import Hold
 
@@ -13,9 +13,7 @@ from torpor_worker.ledger import Hold
 @pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[SqlLedger]:
     """A ledger with one account and an open session."""
-    ledger = await SqlLedger.open("sqlite:", tmp_path)
-    await ledger.create_account(ACCOUNT)
-    await ledger.open_session("worker")
+    ledger = await open_ledger(tmp_path)
     yield ledger
     await ledger.close()
 

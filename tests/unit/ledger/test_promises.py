@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.support.ledger import ACCOUNT, accepted, new_machine, open_ledger, result, saved
 
-from tests.support.ledger import ACCOUNT, accepted, new_machine, result, saved
 from torpor_api.ledger import SqlLedger
 from torpor_worker.ledger import Entry, Fenced, Hold, InstructionResult, Snapshot
 
@@ -52,10 +52,7 @@ class Promises(RuleBasedStateMachine):
         return self.runner.run(call)
 
     async def open(self) -> SqlLedger:
-        ledger = await SqlLedger.open("sqlite:", Path(self.folder.name))
-        await ledger.create_account(ACCOUNT)
-        await ledger.open_session("worker")
-        return ledger
+        return await open_ledger(Path(self.folder.name))
 
     @initialize()
     def begin(self) -> None:
@@ -155,7 +152,7 @@ class Promises(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.hold is not None and self.model.head is not None)
     @rule(draining=st.booleans())
-    def release(self, draining: bool) -> None:  # noqa: FBT001
+    def release(self, draining: bool) -> None:
         model = self.model
         assert model.hold is not None
         assert model.head is not None
@@ -251,4 +248,4 @@ class Promises(RuleBasedStateMachine):
 
 
 TestPromises = Promises.TestCase
-TestPromises.settings = settings(max_examples=25, stateful_step_count=40, deadline=None, derandomize=True)
+TestPromises.settings = settings(max_examples=12, stateful_step_count=30, deadline=None, derandomize=True)

@@ -5,14 +5,14 @@ import threading
 
 import pytest
 from sqlalchemy import Connection, insert, select
-
 from tests.support.ledger import ACCOUNT, accepted
+
 from torpor_api.ledger import SqlLedger
 from torpor_api.ledger.schema import accounts
 from torpor_worker.ledger import Hold
 
 
-def add(name: str):  # noqa: ANN201
+def add(name: str):
     def work(connection: Connection) -> str:
         connection.execute(insert(accounts).values(name=name, created_at=0))
         return name

@@ -19,7 +19,12 @@ MESSAGE_LIMIT_BYTES = 7 << 20
 MORE = 1
 TASKS = 2
 """Flag of a result: tasks of the user's are left on the event loop."""
-REPLAYING = 4
+THREADS = 4
+"""Flag of a result: threads of the user's are left."""
+REPLAYING = 8
+BURST = 16
+"""Flag of output: more may wait, so nudge for it."""
+
 
 EXECUTE, RESEED, LIMITS = 1, 2, 3
 READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE = 16, 17, 18, 19, 20, 21
@@ -79,8 +84,36 @@ class Assembler:
         return Message(kind, flags, seq, bytes(parts))
 
 
+def address(supervisor: int) -> str:
+    """Where the supervisor of this process id listens for an interpreter that has lost its socket."""
+    return f"\0torpor-{supervisor}"
+
+
 def pair() -> tuple[socket.socket, socket.socket]:
     """A socket pair for it: the supervisor's end, which does not block, and the interpreter's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     return ours, theirs
+
+
+def listen(supervisor: int) -> socket.socket:
+    """The socket at which an interpreter that has lost its connection asks for another."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.setblocking(False)
+    listener.bind(address(supervisor))
+    listener.listen(4)
+    return listener
+
+
+def accept(listener: socket.socket, pid: int) -> socket.socket | None:
+    """The connection that process `pid` asks for; anybody else is sent away."""
+    try:
+        connection, _ = listener.accept()
+    except OSError:
+        return None
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    if struct.unpack("3i", credentials)[0] != pid:
+        connection.close()
+        return None
+    connection.setblocking(False)
+    return connection

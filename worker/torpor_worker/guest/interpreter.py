@@ -3,118 +3,270 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
+import contextlib
+import gc
 import json
 import os
+import resource
 import signal
-import socket
 import sys
 import time
 import types
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from . import channel, results, streams
+from . import channel, offline, randomness, results
 from .cell import Cell
-from .eventloop import AgentLoop
+from .connection import Connection
+from .eventloop import AgentLoop, let_loops_nest
+from .repair import Repairs
 from .shell import make_shell
+from .streams import Output, Stream
 
 SOCKET_FD = 3
+Step = TypeVar("Step")
 
 
 class Interpreter:
     """Reads instructions from the supervisor, runs them on the user's namespace, and answers."""
 
     def __init__(self) -> None:
-        self._socket = streams.own_socket(SOCKET_FD)
         self._pid = os.getpid()
+        self._connection = Connection(SOCKET_FD)
+        self._output = Output(self._connection)
+        self._streams = Stream(self._output, channel.STDOUT, 1), Stream(self._output, channel.STDERR, 2)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self._streams
         self._arrived: deque[channel.Message] = deque()
         self._assembler = channel.Assembler()
-        self._running: int | None = None
+        self._seq = -1
+        self._replaying = False
         self._user_code = False
+        self._interrupts = 0
+        self._skip_next = False
         self._task: asyncio.Task[Any] | None = None
-        self.seq = -1
-        self.replaying = False
-        self.output = streams.Output(self._socket)
+        self._handlers = {signal.SIGINT: self._interrupted, signal.SIGURG: self._nudged}
+        let_loops_nest()
         self._loop = AgentLoop()
-        self._loop.add_reader(self._socket.fileno(), self._read)
-        self.shell = make_shell(self.output)
+        self._loop.add_reader(self._connection.fileno(), self._read)
+        self._shell = make_shell(self._output)
+        self._add_module()
+        offline.explain(self._shell)
+        randomness.watch_seeding()
+        builtins.input = _no_input
+        self._repairs = Repairs(self._streams)
+        gc.collect()
+        gc.freeze()
 
     def run(self) -> None:
         """Serve for ever."""
-        signal.signal(signal.SIGINT, self._interrupted)
-        self.output.send(channel.READY, 0, b"")
+        self._set_handlers()
+        self._output.send(channel.READY, 0, b"")
         while True:
-            while not self._arrived:
-                self._loop.run_forever()
-            message = self._arrived.popleft()
+            message = self._next()
             if message.type == channel.EXECUTE:
-                self._execute(message)
+                self._execute(message.seq, message.body, replaying=bool(message.flags & channel.REPLAYING))
+            elif message.type == channel.RESEED:
+                randomness.reseed(message.body)
             elif message.type == channel.LIMITS:
-                pass
+                limit = int(message.body)
+                with contextlib.suppress(ValueError, OSError):
+                    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+    # Waiting for an instruction.
+
+    def _next(self) -> channel.Message:
+        while not self._arrived:
+            try:
+                if self._loop.is_quiet():
+                    self._read()
+                else:
+                    self._loop.run_forever()
+            except KeyboardInterrupt:
+                self._streams[1].write("A background task was interrupted: it kept the next instruction waiting.\n")
+            except SystemExit:
+                self._streams[1].write("A background task tried to exit; only that task ended.\n")
+            except Exception as error:
+                self._new_loop(f"{type(error).__name__}: {error}")
+        return self._arrived.popleft()
 
     def _read(self) -> None:
-        packet = self._socket.recv(channel.PACKET.size + channel.PACKET_BYTES)
-        if not packet:
-            os._exit(0)
-        message = self._assembler.add(packet)
+        message = self._assembler.add(self._connection.receive())
         if message is not None:
             self._arrived.append(message)
             self._loop.stop()
 
-    def _execute(self, message: channel.Message) -> None:
-        self.seq = seq = message.seq
-        self.replaying = bool(message.flags & channel.REPLAYING)
-        signal.signal(signal.SIGINT, self._interrupted)
+    def _new_loop(self, reason: str) -> None:
+        with contextlib.suppress(Exception):
+            self._loop.abandon()
+        self._loop = AgentLoop()
+        self._loop.add_reader(self._connection.fileno(), self._read)
+        self._notice(f"The event loop was broken ({reason}) and is a new one; tasks on the old one are lost.")
+
+    # One instruction.
+
+    def _execute(self, seq: int, body: bytes, *, replaying: bool) -> None:
+        self._seq, self._replaying, self._interrupts = seq, replaying, 0
+        self._set_handlers()
+        for repaired in self._repairs.before_instruction():
+            self._notice(repaired)
         started = time.monotonic()
-        fields = self._run(seq, message.body.decode("utf-8", "surrogatepass"))
+        fields = self._run(seq, body.decode("utf-8", "surrogatepass"))
+        runtime_ms = round((time.monotonic() - started) * 1000)
         if os.getpid() != self._pid:
-            self._end_fork()
-        fields["runtime_ms"] = round((time.monotonic() - started) * 1000)
-        self.output.flush_c()
-        flags = channel.TASKS if self._loop.has_tasks() else 0
-        self.output.send(channel.RESULT, seq, json.dumps(fields).encode(), flags)
+            self._end_fork(fields)
+        fields.pop("exit", None)
+        if self._connection.repair():
+            self._notice("Standard streams or fds of the machine's own were closed, and have been opened again.")
+        if not self._loop.is_whole():
+            self._new_loop("its fd was closed")
+        fields["runtime_ms"] = runtime_ms
+        encoded = self._own_step(lambda: results.encode(fields))
+        self._output.flush_c()
+        self._output.send(channel.RESULT, seq, encoded, self._background())
 
     def _run(self, seq: int, code: str) -> dict[str, Any]:
         try:
-            cell = Cell(self.shell, code, seq)
-            self._user_code = True
-            self._loop.pretend_running(True)
             try:
-                value = cell.run(self._await)
-                return results.of_value(self.shell, value) if cell.shows else results.of_nothing()
+                self._user_code = True
+                if self._skip_next:
+                    self._skip_next = False
+                    raise KeyboardInterrupt
+                return self._attempt(seq, code)
+            except BaseException as error:
+                self._user_code = False
+                return self._failed(error)
             finally:
                 self._user_code = False
-                self._loop.pretend_running(False)
-                self.shell.events.trigger("post_execute")
-        except BaseException as error:
-            return results.of_error(error)
+        except BaseException as error:  # a late interrupt
+            self._user_code = False
+            return self._failed(error)
+
+    def _attempt(self, seq: int, code: str) -> dict[str, Any]:
+        cell = self._own_step(lambda: Cell(self._shell, code, seq))
+        self._shell.events.trigger("pre_execute")
+        self._loop.pretend_running(True)
+        try:
+            value = cell.run(self._await)
+            if not cell.shows or os.getpid() != self._pid:
+                return {"value": None}
+            return self._own_step(lambda: results.of_value(self._shell, value))
+        finally:
+            if os.getpid() == self._pid:
+                self._shell.events.trigger("post_execute")
+            self._loop.pretend_running(False)
 
     def _await(self, coroutine: Any) -> Any:
-        self._loop.pretend_running(False)
-        task = self._task = self._loop.create_task(coroutine)
+        loop = self._loop
+        loop.pretend_running(False)
+        task = self._task = loop.create_task(coroutine)
         try:
-            return self._loop.run_until_complete(task)
-        except KeyboardInterrupt:
-            if not task.done():
-                task.cancel()
-                self._loop.run_until_complete(asyncio.wait([task]))
-            raise
+            while True:
+                try:
+                    return loop.run_until_complete(task)
+                except asyncio.CancelledError as error:
+                    if self._interrupts and task.done():
+                        raise KeyboardInterrupt().with_traceback(error.__traceback__) from None
+                    raise
+                except KeyboardInterrupt:
+                    if task.done():
+                        raise
+                    task.cancel()
         finally:
             self._task = None
-            self._loop.pretend_running(True)
+            loop.pretend_running(True)
+
+    def _failed(self, error: BaseException) -> dict[str, Any]:
+        fields = self._own_step(lambda: results.of_error(error))
+        fields["exit"] = (error.code or 0) if isinstance(error, SystemExit) else 1
+        return fields
+
+    def _own_step(self, step: Callable[[], Step]) -> Step:
+        """Do something of the agent's; where user code has broken what it needs, mend that and try once more."""
+        try:
+            return step()
+        except Exception as error:
+            if isinstance(error, SyntaxError) or self._repairs.is_users_own(error):
+                raise
+            mended = self._repairs.mend()
+            if not mended:
+                raise
+            self._notice(mended)
+            return step()
+
+    def _end_fork(self, fields: dict[str, Any]) -> None:
+        """End a child that user code forked and that came back here; it must not answer."""
+        code = 0
+        try:
+            if "error" in fields:
+                code = fields["exit"] if isinstance(fields["exit"], int) else 1
+                if fields["error"]["name"] != "SystemExit":
+                    self._streams[1].write("\n".join(fields["error"]["traceback"]) + "\n")
+            self._output.flush_c()
+            self._output.flush()
+        finally:
+            os._exit(code & 0xFF)
+
+    def _background(self) -> int:
+        tasks = channel.TASKS if self._loop.has_tasks() else 0
+        return tasks | (channel.THREADS if self._repairs.count_threads() > 1 else 0)
+
+    def _notice(self, message: str) -> None:
+        self._output.send(channel.NOTICE, 0, json.dumps({"code": "guest_repaired", "message": message}).encode())
+
+    # Signals.
+
+    def _set_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+                self._handlers[number] = handler
 
     def _interrupted(self, number: int, frame: types.FrameType | None) -> None:
-        if not self._user_code or os.getpid() != self._pid:
-            if os.getpid() != self._pid:
+        if os.getpid() != self._pid:
+            raise KeyboardInterrupt
+        if not self._user_code:
+            hogs = self._loop.is_running() and asyncio.current_task(self._loop) is not None
+            if hogs and self._connection.waiting():
+                self._skip_next = True
                 raise KeyboardInterrupt
+            return
+        self._interrupts += 1
+        if self._output.critical:
+            self._output.deferred = True
+            return
+        task = self._task
+        if task is not None and self._interrupts == 1 and asyncio.current_task(self._loop) is not task:
+            self._loop.call_soon_threadsafe(task.cancel)
             return
         raise KeyboardInterrupt
 
-    def _end_fork(self) -> None:
-        try:
-            self.output.flush_c()
-        finally:
-            os._exit(0)
+    def _nudged(self, number: int, frame: types.FrameType | None) -> None:
+        self._output.nudged()
+
+    def _add_module(self) -> None:
+        module = types.ModuleType("torpor", "What a machine knows about the instruction that runs.")
+
+        def seq() -> int:
+            """The number of the instruction that runs, or ran last."""
+            return self._seq
+
+        def replaying() -> bool:
+            """Whether this instruction was run before and runs again, to recover the machine's state."""
+            return self._replaying
+
+        for function in (seq, replaying):
+            function.__module__ = "torpor"
+            setattr(module, function.__name__, function)
+        sys.modules["torpor"] = module
+
+
+def _no_input(prompt: object = "", /) -> str:
+    """Raise: nobody can answer."""
+    if prompt:
+        print(prompt, end="", flush=True)  # noqa: T201  # as the built-in function does
+    raise EOFError("input() got no answer: nobody is at this machine's keyboard. Put the value into the code instead.")
 
 
 def main(load_body: bytes) -> None:

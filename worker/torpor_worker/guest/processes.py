@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 
 from . import channel, frames
+from .installed import PIP
 
 USER_ID = 1000
 HOME = "/home/user"
+SHIMS = "/run/torpor"
 ENVIRONMENT = {
     "HOME": HOME,
     "USER": "user",
@@ -21,7 +23,8 @@ ENVIRONMENT = {
     "SHELL": "/bin/bash",
     "LANG": "C.UTF-8",
     "TERM": "xterm-256color",
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "PATH": f"{SHIMS}/bin:{HOME}/.local/bin:/usr/local/bin:/usr/bin:/bin",
+    "PYTHONPATH": f"{SHIMS}/site",
     "MALLOC_ARENA_MAX": "2",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     "OMP_NUM_THREADS": "4",
@@ -53,7 +56,23 @@ class Interpreter:
         os.close(fd)
 
     def disconnect(self) -> None:
-        """Hear nothing from it any more."""
+        """Let go of a socket pair that it has closed; it may ask for another."""
+        self.socket.close()
+        self.socket_fd = -1
+
+    def adopt(self, connection: socket.socket) -> None:
+        """Go on with a new connection, and give it new pipes for its fds 1 and 2."""
+        self.close()
+        stdout_read, stdout_write = os.pipe()
+        stderr_read, stderr_write = os.pipe()
+        with contextlib.suppress(OSError):
+            socket.send_fds(connection, [b"fds"], [stdout_write, stderr_write])
+        for fd in (stdout_write, stderr_write):
+            os.close(fd)
+        for fd in (stdout_read, stderr_read):
+            os.set_blocking(fd, False)
+        self.pipes = [stdout_read, stderr_read]
+        self.socket, self.socket_fd = connection, connection.fileno()
 
     def close(self) -> None:
         """Let go of the supervisor's ends."""
@@ -107,7 +126,7 @@ def _become_interpreter(socket_fd: int, load_fd: int, stdout_fd: int, stderr_fd:
         os.setuid(USER_ID)
         os.chdir(HOME)
     else:
-        environment["HOME"] = os.environ.get("HOME", "/")
+        environment |= {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     loader = sys.orig_argv[sys.orig_argv.index("-c") + 1]
     os.execve(sys.executable, [sys.executable, "-I", "-c", loader], environment)
 
@@ -154,6 +173,9 @@ def kill(pid: int) -> None:
 def kill_all_of_user() -> None:
     """Kill every process of the user's, until none is left to fork another."""
     for _ in range(50):
+        if os.getpid() == 1:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
         pids = of_user()
         if not pids:
             return
@@ -161,13 +183,19 @@ def kill_all_of_user() -> None:
             kill(pid)
 
 
-def has_background(interpreter: Interpreter | None) -> bool:
-    """Whether the user has processes besides the interpreter, or the interpreter has threads."""
-    if interpreter is None:
-        return False
-    if any(pid != interpreter.pid for pid in of_user()):
-        return True
+def has_threads(pid: int) -> bool:
+    """Whether a process has threads besides its first."""
     try:
-        return len(os.listdir(f"/proc/{interpreter.pid}/task")) > 1
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
     except OSError:
         return False
+
+
+def install_pip() -> None:
+    """Put a `pip` in front of the real one that says at once that there is no network."""
+    if os.getpid() != 1:
+        return
+    for path in (f"{SHIMS}/bin/pip", f"{SHIMS}/bin/pip3", f"{SHIMS}/site/pip/__main__.py"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(PIP)
+        Path(path).chmod(0o755)

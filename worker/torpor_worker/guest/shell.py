@@ -1,17 +1,18 @@
-"""IPython's shell, without what hoards: history, output caches, a code name per source."""
+"""IPython's shell, without what hoards (history, output caches) and without what needs a terminal."""
 
 from __future__ import annotations
 
-import json
+import subprocess
 import sys
 import types
 from typing import Any
 
+from IPython.core import page
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
-from . import channel
+from . import channel, results
 from .streams import Output
 
 
@@ -22,9 +23,10 @@ class Publisher(DisplayPublisher):  # type: ignore[misc]  # IPython has no types
 
     def publish(self, data: dict[str, Any], metadata: dict[str, Any] | None = None, **_: Any) -> None:
         """Show one MIME bundle."""
-        from .results import bundle_json
+        self.output.send(channel.DISPLAY, 0, results.display_json(data, metadata or {}))
 
-        self.output.send(channel.DISPLAY, 0, bundle_json(data, metadata or {}))
+    def clear_output(self, wait: bool = False) -> None:
+        """Nothing can be taken back."""
 
 
 class Shell(InteractiveShell):  # type: ignore[misc]  # IPython has no types
@@ -36,8 +38,25 @@ class Shell(InteractiveShell):  # type: ignore[misc]  # IPython has no types
     def enable_gui(self, gui: Any = None) -> None:
         """There is no graphical loop to enable."""
 
-    def showtraceback(self, *args: Any, **kwargs: Any) -> None:
-        """Print nothing: an error is part of the result."""
+    def showtraceback(self, exc_tuple: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Print the traceback of an error in a magic or formatter."""
+        error = exc_tuple[1] if exc_tuple else sys.exc_info()[1]
+        if error is not None:
+            print("\n".join(results.traceback_lines(error)), file=sys.stderr)  # noqa: T201
+
+    def showsyntaxerror(self, filename: Any = None, running_compiled_code: bool = False) -> None:
+        """Print a syntax error."""
+        self.showtraceback()
+
+    def system(self, cmd: str) -> None:
+        """Run a shell command (`!cmd`) on the machine's own streams."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        command = self.var_expand(cmd, depth=1)
+        done = subprocess.run(command, shell=True, executable="/bin/bash", check=False)  # noqa: S602  # it is the user's
+        self.user_ns["_exit_code"] = done.returncode
+
+    system_piped = system_raw = system
 
 
 def make_shell(output: Output) -> Any:
@@ -47,6 +66,7 @@ def make_shell(output: Output) -> Any:
     config.HistoryManager.hist_file = ":memory:"
     config.InteractiveShell.cache_size = 0
     config.InteractiveShell.colors = "nocolor"
+    config.InteractiveShell.enable_tip = False
     main = types.ModuleType("__main__")
     sys.modules["__main__"] = main
     if "" not in sys.path:
@@ -55,4 +75,6 @@ def make_shell(output: Output) -> Any:
     Shell.display_pub_class = Publisher
     shell = Shell.instance(config=config, user_module=main)
     shell.builtin_trap.activate()
+    shell.set_hook("show_in_pager", page.as_hook(page.display_page), 99)
+    shell.user_ns["exit"] = shell.user_ns["quit"] = sys.exit
     return shell

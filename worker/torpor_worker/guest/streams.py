@@ -1,105 +1,190 @@
-"""Where the user's output goes: `sys.stdout` and `sys.stderr` as packets to the supervisor, in order with displays."""
+"""Where the user's output goes: `sys.stdout` and `sys.stderr` as packets to the supervisor, in order with displays.
+
+A burst of small writes becomes few packets without a thread: the first is sent at once and marked BURST, what follows
+within `BURST_SECONDS` waits, and the supervisor nudges (SIGURG, which nobody else uses) for what still waits then.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import io
 import os
-import socket
-import sys
+import select
+import threading
+import time
+from collections import deque
 from collections.abc import Iterable
 
 from . import channel
+from .connection import Connection
 
-OWN_FD = 1000
-"""From here on are the agent's own fds, out of the way of code that closes `range(3, 256)`."""
-
-
-def own_socket(fd: int) -> socket.socket:
-    """The socket at `fd`, moved out of the user's way."""
-    try:
-        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, OWN_FD)
-    except OSError:
-        high = os.dup(fd)
-    os.close(fd)
-    return socket.socket(fileno=high)
+BURST_SECONDS = 0.02
 
 
 class Output:
-    """The interpreter's way to the supervisor."""
+    """The interpreter's way to the supervisor: ordered, never cut by an interrupt, usable from any thread and fork."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-        self._send = connection.send
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._fflush = ctypes.CDLL(None).fflush
-        sys.stdout = sys.__stdout__ = Stream(self, channel.STDOUT, 1)
-        sys.stderr = sys.__stderr__ = Stream(self, channel.STDERR, 2)
+        self._main = threading.get_ident()
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._queue: deque[bytes] = deque()
+        self._kind = channel.STDOUT
+        self._pending = bytearray()
+        self._sent_at = 0.0
+        self.critical = False
+        """The main thread is where an interrupt must wait."""
+        self.deferred = False
+        """An interrupt waits."""
+        os.register_at_fork(before=self.flush, after_in_child=self._forked)
+
+    def write(self, kind: int, data: bytes) -> None:
+        """Add to a stream."""
+        for start in range(0, len(data), channel.PACKET_BYTES):
+            piece = data[start : start + channel.PACKET_BYTES]
+            self._enter()
+            try:
+                if kind != self._kind or len(self._pending) + len(piece) > channel.PACKET_BYTES:
+                    self._seal()
+                    self._kind = kind
+                self._pending += piece
+                due = bool(self._queue) or time.monotonic() - self._sent_at > BURST_SECONDS
+            finally:
+                self._leave()
+            if due or self._pid == 0:
+                self.flush()
 
     def send(self, kind: int, seq: int, body: bytes, flags: int = 0) -> None:
-        """Send one message; waits while the supervisor's window is full."""
-        for packet in channel.packets(kind, flags, seq, body):
-            self._send(packet)
+        """Send one message, after what was written before it; waits while the supervisor's window is full."""
+        self._enter()
+        try:
+            self._seal()
+            self._queue.extend(channel.packets(kind, flags, seq, body))
+        finally:
+            self._leave()
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits."""
+        while self._queue or self._pending:
+            full = False
+            self._enter()
+            try:
+                self._seal()
+                while self._queue:
+                    self._connection.send(self._queue[0])
+                    self._queue.popleft()
+                self._sent_at = time.monotonic()
+            except BlockingIOError:
+                full = True
+            finally:
+                self._leave()
+            if full:
+                poll = select.poll()
+                poll.register(self._connection.fileno(), select.POLLOUT)
+                poll.poll(1000)
 
     def flush_c(self) -> None:
         """Flush what C code has written with stdio."""
         self._fflush(None)
 
+    def nudged(self) -> None:
+        """Send what waits if that is possible right now; for a signal handler."""
+        if not self.critical and self._lock.acquire(blocking=False):
+            try:
+                self._seal()
+                while self._queue:
+                    self._connection.send(self._queue[0])
+                    self._queue.popleft()
+            except BlockingIOError:
+                pass
+            finally:
+                self._lock.release()
+
+    def _seal(self) -> None:
+        if self._pending:
+            body = bytes(self._pending)
+            self._pending.clear()
+            self._queue.extend(channel.packets(self._kind, channel.BURST, 0, body))
+
+    def _enter(self) -> None:
+        if threading.get_ident() == self._main:
+            self.critical = True
+        self._lock.acquire()
+
+    def _leave(self) -> None:
+        self._lock.release()
+        if threading.get_ident() == self._main:
+            self.critical = False
+            if self.deferred:
+                self.deferred = False
+                raise KeyboardInterrupt
+
+    def _forked(self) -> None:
+        self._lock = threading.Lock()
+        self._main = threading.get_ident()
+        self._pid = 0  # a child is never nudged: it sends everything at once
+        self._queue.clear()
+        self._pending.clear()
+        self.critical = self.deferred = False
+
 
 class Stream(io.TextIOBase):
-    """A text stream whose every write is a piece of output at once."""
+    """A text stream of the user's; closing it does nothing."""
 
     def __init__(self, output: Output, kind: int, fd: int) -> None:
         self._output = output
         self._kind = kind
         self._fd = fd
+        self.name = "<stdout>" if fd == 1 else "<stderr>"
+        self.mode = "w"
         self.buffer = Buffer(self)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # the base class has a writable attribute
+        """Text is written as this."""
         return "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]  # as above
+        """What becomes of lone surrogates."""
         return "backslashreplace"
 
-    @property
-    def name(self) -> str:
-        return "<stdout>" if self._fd == 1 else "<stderr>"
-
-    @property
-    def mode(self) -> str:
-        return "w"
-
     def fileno(self) -> int:
+        """The pipe for C code and subprocesses."""
         return self._fd
 
-    def isatty(self) -> bool:
-        return False
-
     def writable(self) -> bool:
+        """It is."""
         return True
 
     def write(self, text: str, /) -> int:
+        """Write text; lone surrogates are escaped."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        if text:
-            self.write_bytes(text.encode("utf-8", "backslashreplace"))
+        self._output.write(self._kind, text.encode("utf-8", "backslashreplace"))
         return len(text)
 
     def write_bytes(self, data: bytes) -> None:
         """Write raw bytes, in order with text."""
-        for start in range(0, len(data), channel.PACKET_BYTES):
-            self._output.send(self._kind, 0, data[start : start + channel.PACKET_BYTES])
+        self._output.write(self._kind, data)
 
     def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override]  # text, as in io.TextIOWrapper
-        self.write("".join(lines))
+        """Write each."""
+        for line in lines:
+            self.write(line)
+
+    def reconfigure(self, **_: object) -> None:
+        """Accept what programs ask of a real text stream; nothing changes."""
 
     def flush(self) -> None:
-        pass
+        """Send what waits."""
+        self._output.flush()
 
     def close(self) -> None:
-        pass
+        """Stay open."""
 
 
 class Buffer(io.BufferedIOBase):
@@ -107,20 +192,27 @@ class Buffer(io.BufferedIOBase):
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
+        self.raw = self
+        self.name = stream.name
+        self.mode = "wb"
 
     def fileno(self) -> int:
+        """The pipe for C code and subprocesses."""
         return self._stream.fileno()
 
     def writable(self) -> bool:
+        """It is."""
         return True
 
     def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]  # any buffer
+        """Write raw bytes."""
         raw = bytes(data)
         self._stream.write_bytes(raw)
         return len(raw)
 
     def flush(self) -> None:
-        pass
+        """Send what waits."""
+        self._stream.flush()
 
     def close(self) -> None:
-        pass
+        """Stay open."""

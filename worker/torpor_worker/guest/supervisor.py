@@ -19,6 +19,9 @@ PIPE_READ_BYTES = 64 << 10
 ABSENT_SECONDS = 0.02
 """How long to look away from a stream whose other end is gone."""
 DRAIN_SECONDS = 0.05
+NUDGE_SECONDS = 0.02
+COUNT_SECONDS = 0.25
+IDLE_SECONDS = 60.0
 
 STDIN, STDOUT = 0, 1
 KIND_OF_MESSAGE = {channel.STDOUT: 0, channel.STDERR: 1, channel.DISPLAY: 2}
@@ -30,34 +33,36 @@ class Supervisor:
     def __init__(self, load_body: bytes) -> None:
         self._reader = frames.FrameReader(frames.HOST_MARKER, restarts=True)
         self._out: deque[bytes] = deque()
-        self._kept: deque[tuple[int, int]] = deque()
-        """Serial and length of each frame that is not acknowledged."""
-        self._kept_frames: dict[int, bytes] = {}
+        self._kept: dict[int, bytes] = {}
+        """Frames that are not acknowledged, by serial, in order."""
         self._kept_bytes = 0
         self._serial = 0
         self._last_position = -1
-        self._waiting: deque[list[bytes]] = deque()
-        """Instructions and reseeds for the interpreter, each a list of packets; sent while it runs nothing."""
-        self._waiting_seqs: deque[int | None] = deque()
+        self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
+        """For the interpreter, while it runs nothing: seq of an instruction (else None), and packets."""
         self._to_interpreter: deque[bytes] = deque()
         self._running: int | None = None
         self._last_seq = -1
-        self._tasks = False
+        self._background = 0
         self._ready = False
         self._kill_reason: str | None = None
         self._absent_until = 0.0
         self._process_limit = 256
-        self._count_at = 0.0
+        self._count_at = self._nudge_at = float("inf")
+        self._garbage_seq: int | None = None
+        self._poll = select.poll()
+        self._polled: tuple[int, ...] = ()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         os.set_blocking(STDIN, False)
         os.set_blocking(STDOUT, False)
         self._assembler = channel.Assembler()
+        processes.install_pip()
+        self._listener = channel.listen(os.getpid())
         self._interpreter: processes.Interpreter | None = processes.start_interpreter(load_body)
-        self._dead = False
 
     def run(self) -> None:
         """Serve for ever."""
@@ -65,39 +70,59 @@ class Supervisor:
             self._turn()
 
     def _turn(self) -> None:
-        poll = select.poll()
-        present = time.monotonic() >= self._absent_until
-        if present:
-            poll.register(STDIN, select.POLLIN)
-            if self._out:
-                poll.register(STDOUT, select.POLLOUT)
-        poll.register(self._wake_read, select.POLLIN)
-        interpreter = self._interpreter
-        if interpreter is not None:
-            wants = select.POLLOUT if self._to_interpreter else 0
-            if self._kept_bytes < WINDOW_BYTES:
-                wants |= select.POLLIN
-                for fd in interpreter.pipes:
-                    poll.register(fd, select.POLLIN)
-            if wants:
-                poll.register(interpreter.socket_fd, wants)
-        ready = dict(poll.poll(500.0 if present else ABSENT_SECONDS * 1000))
+        ready = self._wait()
         if self._wake_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_read, 4096)
             self._reap()
         if STDIN in ready:
             self._read_host()
-        if interpreter is not None and interpreter is self._interpreter:
-            if interpreter.socket_fd in ready:
-                self._read_interpreter(interpreter)
+        interpreter = self._interpreter
+        if interpreter is not None:
+            if self._listener.fileno() in ready:
+                self._reconnected(interpreter)
+            elif interpreter.socket_fd in ready:
+                self._read_interpreter(interpreter, ready)
             for kind, fd in enumerate(list(interpreter.pipes)):
-                if fd in ready:
+                if fd in ready and fd in interpreter.pipes:
                     self._read_pipe(interpreter, fd, kind)
-        self._feed_interpreter()
-        self._write_host()
-        if time.monotonic() >= self._count_at:
+            self._feed_interpreter()
+        if self._out:
+            self._write_host()
+
+    def _wait(self) -> dict[int, int]:
+        now = time.monotonic()
+        if now >= self._nudge_at and self._interpreter is not None:
+            self._nudge_at = float("inf")
+            self._interpreter.signal(signal.SIGURG)
+        if now >= self._count_at:
             self._count_processes()
+            now = time.monotonic()
+        wake_at = min(self._nudge_at, self._count_at, now + IDLE_SECONDS)
+        present = now >= self._absent_until
+        wants = [self._wake_read, select.POLLIN]
+        if present:
+            wants += (STDIN, select.POLLIN)
+            if self._out:
+                wants += (STDOUT, select.POLLOUT)
+        else:
+            wake_at = min(wake_at, self._absent_until)
+        interpreter = self._interpreter
+        if interpreter is not None:
+            wants += (self._listener.fileno(), select.POLLIN)
+            room = self._kept_bytes < WINDOW_BYTES
+            mask = (select.POLLIN if room else 0) | (select.POLLOUT if self._to_interpreter else 0)
+            if mask and interpreter.socket_fd >= 0:
+                wants += (interpreter.socket_fd, mask)
+            if room:  # after the socket: what was written before a result is seen with it
+                for fd in interpreter.pipes:
+                    wants += (fd, select.POLLIN)
+        if tuple(wants) != self._polled:
+            self._polled = tuple(wants)
+            self._poll = select.poll()
+            for fd, events in zip(wants[::2], wants[1::2], strict=True):
+                self._poll.register(fd, events)
+        return dict(self._poll.poll(max(0.0, wake_at - now) * 1000 + 1))
 
     # The host's side.
 
@@ -119,31 +144,32 @@ class Supervisor:
             self._handle(frame)
 
     def _handle(self, frame: frames.Frame) -> None:
-        kind, position, body = frame
+        kind, number, body = frame
         if kind == FrameType.EXECUTE or kind == FrameType.RESEED:
-            if position <= self._last_position:
+            if number <= self._last_position:
                 return
-            self._last_position = position
+            self._last_position = number
             if kind == FrameType.EXECUTE:
                 fields = json.loads(body)
-                seq = fields["seq"]
                 code = fields["code"].encode("utf-8", "surrogatepass")
                 flags = channel.REPLAYING if fields["replaying"] else 0
-                self._waiting.append(channel.packets(channel.EXECUTE, flags, seq, code))
-                self._waiting_seqs.append(seq)
+                self._waiting.append((fields["seq"], channel.packets(channel.EXECUTE, flags, fields["seq"], code)))
             else:
-                self._waiting.append(channel.packets(channel.RESEED, 0, 0, bytes.fromhex(body.decode("ascii"))))
-                self._waiting_seqs.append(None)
+                self._waiting.append((None, channel.packets(channel.RESEED, 0, 0, bytes.fromhex(body.decode("ascii")))))
         elif kind == FrameType.ACKNOWLEDGE:
-            self._acknowledge(position)
+            self._acknowledge(number)
         elif kind == FrameType.PING:
-            self._answer(FrameType.PONG, {"id": position})
+            self._answer(FrameType.PONG, {"id": number})
         elif kind == FrameType.INTERRUPT:
-            self._interrupt(position, body.decode("ascii"))
+            self._interrupt(number, body.decode("ascii"))
         elif kind == FrameType.HELLO:
             self._hello(json.loads(body))
         elif kind == FrameType.CONFIGURE:
-            self._configure(json.loads(body))
+            fields = json.loads(body)
+            self._process_limit = fields["processes"]
+            self._count_at = time.monotonic() + COUNT_SECONDS
+            address_space = str(fields["address_space_bytes"]).encode()
+            self._waiting.append((None, channel.packets(channel.LIMITS, 0, 0, address_space)))
         elif kind == FrameType.KILL_LARGEST:
             self._kill_largest(json.loads(body))
 
@@ -152,109 +178,134 @@ class Supervisor:
         self._acknowledge(int(str(fields["seen"])))
         self._out.append(bytes.fromhex(str(fields["nonce"])))
         self._answer(FrameType.STATE, {})
-        self._out.extend(self._kept_frames.values())
+        self._out.extend(self._kept.values())
 
     def _answer(self, kind: FrameType, more: dict[str, object]) -> None:
         state = {
             "last_position": self._last_position,
             "running": self._running,
-            "background": self._tasks or processes.has_background(self._interpreter),
-            "ready": self._ready or self._dead,
+            "background": self._has_background(),
+            "ready": self._ready or self._interpreter is None,
         }
         self._out.append(frames.encode(kind, -1, json.dumps(state | more).encode()))
 
     def _acknowledge(self, serial: int) -> None:
-        while self._kept and self._kept[0][0] <= serial:
-            number, length = self._kept.popleft()
-            del self._kept_frames[number]
-            self._kept_bytes -= length
+        acknowledged = []
+        for kept in self._kept:
+            if kept > serial:
+                break
+            acknowledged.append(kept)
+        for kept in acknowledged:
+            self._kept_bytes -= len(self._kept.pop(kept))
 
     def _emit(self, kind: FrameType, body: bytes) -> None:
         frame = frames.encode(kind, self._serial, body)
-        self._kept.append((self._serial, len(frame)))
-        self._kept_frames[self._serial] = frame
+        self._kept[self._serial] = frame
         self._kept_bytes += len(frame)
         self._serial += 1
         self._out.append(frame)
 
     def _write_host(self) -> None:
         out = self._out
-        while out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            try:
-                written = os.write(STDOUT, data)
-            except BlockingIOError:
-                written = 0
-            except OSError:
-                self._absent_until = time.monotonic() + ABSENT_SECONDS
-                written = 0
-            if written == len(data):
-                out.clear()
-                return
-            if len(out) > 1 or written:
-                out.clear()
-                out.append(data[written:])
-            if written == 0:
-                return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        try:
+            written = os.write(STDOUT, data)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            self._absent_until = time.monotonic() + ABSENT_SECONDS
+            written = 0
+        if written < len(data):
+            out.append(data[written:])
 
     # The interpreter's side.
 
     def _feed_interpreter(self) -> None:
         interpreter = self._interpreter
-        while self._waiting and self._running is None and interpreter is not None:
-            self._to_interpreter.extend(self._waiting.popleft())
-            seq = self._waiting_seqs.popleft()
+        if interpreter is None:
+            return
+        while self._waiting and self._running is None:
+            seq, packets = self._waiting.popleft()
+            self._to_interpreter.extend(packets)
             if seq is not None:
                 self._running = self._last_seq = seq
-        while self._to_interpreter and interpreter is not None:
+                self._count_at = min(self._count_at, time.monotonic() + COUNT_SECONDS)
+        while self._to_interpreter and interpreter.socket_fd >= 0:
             try:
                 interpreter.socket.send(self._to_interpreter[0])
             except BlockingIOError:
                 return
             except OSError:
-                self._to_interpreter.clear()
-                return
+                return  # it comes back, or it is dead
             self._to_interpreter.popleft()
 
-    def _read_interpreter(self, interpreter: processes.Interpreter) -> None:
+    def _read_interpreter(self, interpreter: processes.Interpreter, ready: dict[int, int]) -> None:
+        first = True
         try:
             while self._kept_bytes < WINDOW_BYTES:
                 packet = interpreter.socket.recv(channel.PACKET.size + channel.PACKET_BYTES)
                 if not packet:
-                    raise channel.ChannelError("its connection was closed")
+                    interpreter.disconnect()
+                    return
                 message = self._assembler.add(packet)
                 if message is not None:
-                    self._take(interpreter, message)
+                    if message.type == channel.RESULT:
+                        # With the first packet, `ready` knows what the pipes held when it was sent.
+                        self._result(interpreter, message, ready if first else None)
+                        return
+                    self._take(message)
+                first = False
         except BlockingIOError:
             return
-        except (channel.ChannelError, OSError) as error:
-            self._reap()
-            if self._interpreter is interpreter:
-                self._kill(f"killed, because {error}")
-                interpreter.disconnect()
+        except channel.ChannelError as error:
+            self._assembler = channel.Assembler()
+            self._garbage(str(error))
+        except OSError:
+            interpreter.disconnect()
 
-    def _take(self, interpreter: processes.Interpreter, message: channel.Message) -> None:
+    def _take(self, message: channel.Message) -> None:
         kind = KIND_OF_MESSAGE.get(message.type)
         if kind is not None:
             self._output(kind, message.body)
-        elif message.type == channel.RESULT:
-            if message.seq != self._running:
-                raise channel.ChannelError("it sent a result that nobody waits for")
-            self._drain_pipes(interpreter)
-            self._tasks = bool(message.flags & channel.TASKS)
-            self._running = None
-            self._emit(FrameType.RESULT, frames.RESULT.pack(message.seq) + message.body)
+            if message.flags & channel.BURST and self._nudge_at == float("inf"):
+                self._nudge_at = time.monotonic() + NUDGE_SECONDS
         elif message.type == channel.NOTICE:
-            self._emit(FrameType.NOTICE, message.body)
+            self._emit(FrameType.NOTICE, message.body[:10_000])
         elif message.type == channel.READY:
             self._ready = True
             self._out.append(frames.encode(FrameType.READY, -1, b""))
         else:
-            raise channel.ChannelError("it sent a message of an unknown type")
+            raise channel.ChannelError("a message of unknown type")
+
+    def _result(
+        self, interpreter: processes.Interpreter, message: channel.Message, ready: dict[int, int] | None
+    ) -> None:
+        if message.seq != self._running:
+            self._garbage("a result that nobody waits for")
+            return
+        if ready is None or any(fd in ready for fd in interpreter.pipes):
+            self._drain_pipes(interpreter)
+        self._background = message.flags & (channel.TASKS | channel.THREADS)
+        self._running = None
+        self._nudge_at = float("inf")
+        self._emit(FrameType.RESULT, frames.RESULT.pack(message.seq) + message.body)
+
+    def _garbage(self, what: str) -> None:
+        if self._garbage_seq != self._last_seq:
+            self._garbage_seq = self._last_seq
+            message = f"What user code wrote into the machine's own connection was ignored: {what}."
+            self._emit(FrameType.NOTICE, json.dumps({"code": "guest_garbage", "message": message}).encode())
+
+    def _reconnected(self, interpreter: processes.Interpreter) -> None:
+        connection = channel.accept(self._listener, interpreter.pid)
+        if connection is not None:
+            self._drain_pipes(interpreter)
+            interpreter.adopt(connection)
+            self._assembler = channel.Assembler()
 
     def _output(self, kind: int, data: bytes) -> None:
-        background = self._running is None
-        self._emit(FrameType.OUTPUT, frames.OUTPUT.pack(self._last_seq, kind, background) + data)
+        self._emit(FrameType.OUTPUT, frames.OUTPUT.pack(self._last_seq, kind, self._running is None) + data)
 
     def _read_pipe(self, interpreter: processes.Interpreter, fd: int, kind: int) -> bool:
         try:
@@ -277,14 +328,17 @@ class Supervisor:
         interpreter = self._interpreter
         if interpreter is None:
             return
-        self._read_interpreter(interpreter)  # it may have finished already
-        if self._running != seq or self._interpreter is not interpreter:
+        if interpreter.socket_fd >= 0:
+            self._read_interpreter(interpreter, {})  # it may have finished already
+        if self._running != seq:
             return
         if step == "kill":
             self._kill("killed, because it did not stop when it was interrupted")
         else:
             interpreter.signal(signal.SIGCONT)
             interpreter.signal(signal.SIGINT)
+
+    # Deaths and limits.
 
     def _kill(self, reason: str) -> None:
         if self._interpreter is not None:
@@ -300,31 +354,26 @@ class Supervisor:
             if pid == 0:
                 return
             if self._interpreter is not None and pid == self._interpreter.pid:
-                self._buried(status)
+                self._buried(self._interpreter, status)
 
-    def _buried(self, status: int) -> None:
-        interpreter = self._interpreter
-        assert interpreter is not None
+    def _buried(self, interpreter: processes.Interpreter, status: int) -> None:
         with contextlib.suppress(channel.ChannelError, OSError):
-            while packet := interpreter.socket.recv(channel.PACKET.size + channel.PACKET_BYTES):
-                message = self._assembler.add(packet)
-                if message is not None:
-                    self._take(interpreter, message)
+            while interpreter.socket_fd >= 0:
+                packet = interpreter.socket.recv(channel.PACKET.size + channel.PACKET_BYTES)
+                message = self._assembler.add(packet) if packet else None
+                if message is not None and message.type == channel.RESULT:
+                    self._result(interpreter, message, None)
+                elif message is not None:
+                    self._take(message)
+                elif not packet:
+                    break
         self._drain_pipes(interpreter)
         reason = self._kill_reason or processes.describe(status)
         self._emit(FrameType.DIED, json.dumps({"seq": self._running, "reason": reason}).encode())
         interpreter.close()
         self._interpreter = None
         self._running = None
-        self._dead = True
-
-    # Limits.
-
-    def _configure(self, fields: dict[str, int]) -> None:
-        self._process_limit = fields["processes"]
-        body = str(fields["address_space_bytes"]).encode()
-        self._waiting.append(channel.packets(channel.LIMITS, 0, 0, body))
-        self._waiting_seqs.append(None)
+        self._nudge_at = float("inf")
 
     def _kill_largest(self, reason: str) -> None:
         pid = processes.largest()
@@ -336,12 +385,22 @@ class Supervisor:
             processes.kill(pid)
 
     def _count_processes(self) -> None:
-        self._count_at = time.monotonic() + 0.5
         pids = processes.of_user()
         if len(pids) > self._process_limit:
-            reason = f"killed, because more than {self._process_limit} processes or threads were running"
-            self._kill(reason)
+            self._kill(f"killed with all its children, because there were more than {self._process_limit} processes")
             processes.kill_all_of_user()
+        # With nothing that could start another process there is nothing to count, and an idle machine costs nothing.
+        active = self._running is not None or len(pids) > 1 or self._background
+        self._count_at = time.monotonic() + COUNT_SECONDS if active else float("inf")
+
+    def _has_background(self) -> bool:
+        if self._interpreter is None:
+            return False
+        if self._background & channel.TASKS:
+            return True
+        if self._background & channel.THREADS and processes.has_threads(self._interpreter.pid):
+            return True
+        return any(pid != self._interpreter.pid for pid in processes.of_user())
 
 
 def main(load_body: bytes) -> None:

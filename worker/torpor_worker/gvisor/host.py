@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from torpor_snapshotter.runtime import Runtime
@@ -84,15 +83,18 @@ class GVisorHost:
         return len(leftovers)
 
     async def close(self) -> None:
-        """Remove every sandbox made here."""
-        await asyncio.gather(*(sandbox.destroy() for sandbox in list(self._sandboxes.values())))
+        """Remove every sandbox made here. Raises `SandboxError` if one stays, after the others are removed."""
+        removals = (sandbox.destroy() for sandbox in list(self._sandboxes.values()))
+        outcomes = await asyncio.gather(*removals, return_exceptions=True)
         if self._watching is not None:
             self._watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._watching
+            await asyncio.wait({self._watching})
             self._watching = None
         if self._cgroups is not None:
             await self._cgroups.remove_all()
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
 
     async def cpu_features(self) -> list[str]:
         """What sandboxes here see of the processor; whoever restores their images needs all of it."""
@@ -102,11 +104,11 @@ class GVisorHost:
         runsc = await self._prepared()
         container = secrets.token_hex(8)
         folder = self._machines / container
+        link = GuestLink(folder / "stdin", folder / "stdout")
         sandbox: GVisorSandbox | None = None
         self._making.add(container)
         try:
             fifos = Fifos.make(folder, machine)
-            link = GuestLink(fifos.stdin, fifos.stdout)
             await link.open()
             wrapper = _NICENESS if self._cgroups is None else self._cgroups.make(container, limits)
             pid = await runsc.create(container, self._bundle, folder, fifos, wrapper=wrapper)
@@ -127,17 +129,21 @@ class GVisorHost:
                 await runsc.restore(container, self._bundle, folder, fifos, image)
             self._watcher.add(sandbox)
             state = await sandbox.attach(new=image is None, timeout_seconds=_ATTACH_SECONDS)
+        except OSError as error:
+            await asyncio.shield(self._undo(container, link, sandbox))
+            raise SandboxError(f"Cannot make a sandbox: {error}.") from error
         except BaseException:
-            await asyncio.shield(self._undo(container, sandbox))
+            await asyncio.shield(self._undo(container, link, sandbox))
             raise
         finally:
             self._making.discard(container)
         return sandbox, state
 
-    async def _undo(self, container: str, sandbox: GVisorSandbox | None) -> None:
+    async def _undo(self, container: str, link: GuestLink, sandbox: GVisorSandbox | None) -> None:
         if sandbox is not None:
             await sandbox.destroy()
         else:
+            await link.close()
             await self._remove({container}, lambda arguments: container in arguments)
 
     def _is_nobodys(self, arguments: list[str]) -> bool:
@@ -159,6 +165,8 @@ class GVisorHost:
             if self._runsc is None:
                 self._runsc = await asyncio.to_thread(self._prepare)
                 self._watching = asyncio.create_task(self._watcher.run(), name="memory-watcher")
+            if self._watching is not None and self._watching.done():
+                self._watching.result()  # raises what ended it: no sandbox is made that nobody watches
             return self._runsc
 
     def _prepare(self) -> Runsc:

@@ -22,6 +22,8 @@ from torpor_worker.sandbox import Event, GuestState, Limits, SandboxDied, Sandbo
 _LAST_WORDS_SECONDS = 0.2
 """How long to read on after the sandbox's death: what it said before is in the pipe."""
 
+_KILL_SECONDS = 1.0
+
 
 class GVisorSandbox:
     """The real `torpor_worker.sandbox.Sandbox`; made by `GVisorHost`."""
@@ -50,7 +52,7 @@ class GVisorSandbox:
         self._on_destroy = on_destroy
         self._memory = MemoryFile(pid)
         self._lost: str | None = None
-        self._paused = False
+        self.paused = False
         self._commands = asyncio.Lock()
         self._removed = False
         self._ended = asyncio.Event()
@@ -97,14 +99,14 @@ class GVisorSandbox:
         async with self._commands:
             self._check_alive()
             await self._runsc.pause(self.id)
-            self._paused = True
+            self.paused = True
 
     async def resume(self) -> None:
         """Let it run on after `pause`."""
         async with self._commands:
             self._check_alive()
             await self._runsc.resume(self.id)
-            self._paused = False
+            self.paused = False
 
     async def checkpoint(self, image: Path) -> None:
         """Write an image into the new folder `image`; on failure nothing of it stays and the sandbox goes on."""
@@ -131,9 +133,9 @@ class GVisorSandbox:
         return self._memory.overhead_bytes()
 
     async def kill_largest(self, reason: str) -> None:
-        """Have the guest kill its largest process; a paused or dead one has nothing to kill."""
-        if not self._paused:
-            with suppress(SandboxError):
+        """Have the guest kill its largest process; a dead one has nothing to kill, and a stuck one does not hear."""
+        with suppress(SandboxError, TimeoutError):
+            async with asyncio.timeout(_KILL_SECONDS):
                 await self._link.kill_largest(reason)
 
     async def attach(self, *, new: bool, timeout_seconds: float) -> GuestState:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from torpor_worker.sandbox import Limits
+from torpor_worker.sandbox import Limits, SandboxError
 
 SHORTEST_SECONDS = 0.05
 LONGEST_SECONDS = 1.0
@@ -28,6 +29,8 @@ class Watched(Protocol):
     """What the watcher needs of a sandbox."""
 
     limits: Limits
+    paused: bool
+    """Whether its processes are frozen: then nothing grows, and nobody in it can be told to kill."""
 
     def memory_bytes(self) -> int:
         """What its memory file holds."""
@@ -85,6 +88,8 @@ class MemoryWatcher:
 
     async def _look(self, sandbox: Watched, watch: _Watch) -> float:
         """Act on one sandbox; after how many seconds to look again."""
+        if sandbox.paused:
+            return LONGEST_SECONDS
         limit = sandbox.limits.memory_bytes
         overhead = max(0, sandbox.overhead_bytes() - SANDBOX_OVERHEAD_BYTES)
         used = sandbox.memory_bytes() + overhead
@@ -94,7 +99,8 @@ class MemoryWatcher:
         reason = f"used more than its {limit // 1024**2} MiB of memory"
         if watch.kills == KILLS or used > limit + HARD_EXCESS_BYTES:
             self.discard(sandbox)
-            await sandbox.lose(reason)
+            with suppress(SandboxError):  # the receiver is told before; whoever destroys it next hears of this
+                await sandbox.lose(reason)
             return LONGEST_SECONDS
         watch.kills += 1
         await sandbox.kill_largest(reason)
