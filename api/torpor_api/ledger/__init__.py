@@ -3,7 +3,6 @@
 from torpor_api.ledger.changes import Changes, Watch
 from torpor_api.ledger.rows import (
     Accepted,
-    Answer,
     Busy,
     Event,
     Idempotency,
@@ -17,7 +16,6 @@ from torpor_api.ledger.sql_ledger import SqlLedger
 
 __all__ = [
     "Accepted",
-    "Answer",
     "Busy",
     "Changes",
     "Event",

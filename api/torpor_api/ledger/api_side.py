@@ -14,7 +14,6 @@ from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import (
     Accepted,
-    Answer,
     Busy,
     Event,
     Idempotency,
@@ -129,7 +128,7 @@ class ApiSide:
         return await self._readers.run(lambda connection: history.one(connection, account, machine, seq))
 
     async def outcome(self, account: str, machine: str, seq: int) -> Outcome:
-        """All that the answer to a finished instruction needs, in one read. Raises as `instruction` does."""
+        """All that the answer to an instruction needs, in one read. Raises as `instruction` does."""
 
         def work(connection: Connection) -> Outcome:
             return outcome(connection, self._segments, account, machine, seq)
@@ -183,30 +182,6 @@ class ApiSide:
             return await self._readers.run(work)
         except FileNotFoundError:  # deleted between the row and the file: now the row is gone too
             return await self._readers.run(work)
-
-    async def answer(self, account: str, machine: str, seq: int, *, limit_bytes: int = 1024 * 1024) -> Answer:
-        """An instruction, its output from the beginning and the unread notices, in one read.
-
-        Raises `MachineNotFound`, `InstructionNotFound`.
-        """
-
-        def work(connection: Connection) -> Answer:
-            return Answer(
-                history.one(connection, account, machine, seq),
-                read_page(
-                    connection,
-                    self._segments,
-                    machine,
-                    seq,
-                    attempt=None,
-                    after=0,
-                    limit_bytes=limit_bytes,
-                    background=False,
-                ),
-                notices.unread(connection, machine),
-            )
-
-        return await self._readers.run(work)
 
     async def read_notices(self, machine: str) -> list[Notice]:
         """Notices that no answer has carried yet, oldest first."""

@@ -115,8 +115,8 @@ class OutputPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Everything that `run` answers, as of one moment."""
+class Outcome:
+    """An instruction, the beginning of its output, and the machine's unread notices, as of one moment."""
 
     instruction: InstructionRow
     output: OutputPage
