@@ -10,7 +10,6 @@ from torpor_api.ledger.rows import (
     InstructionRow,
     MachineRow,
     Notice,
-    Outcome,
     OutputPage,
 )
 from torpor_api.ledger.sql_ledger import SqlLedger
@@ -25,7 +24,6 @@ __all__ = [
     "InstructionRow",
     "MachineRow",
     "Notice",
-    "Outcome",
     "OutputPage",
     "SqlLedger",
     "Watch",

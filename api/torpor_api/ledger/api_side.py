@@ -9,7 +9,6 @@ from sqlalchemy import Connection, select
 from torpor_api.errors import Unauthorized
 from torpor_api.ledger import accounts, entries, history, idempotency, machines, notices, saves, schema
 from torpor_api.ledger.authenticated import Authenticated
-from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import (
@@ -127,17 +126,6 @@ class ApiSide:
     async def instruction(self, account: str, machine: str, seq: int) -> InstructionRow:
         """One instruction. Raises `MachineNotFound`, `InstructionNotFound`."""
         return await self._readers.run(lambda connection: history.one(connection, account, machine, seq))
-
-    async def outcome(self, account: str, machine: str, seq: int) -> Outcome:
-        """All that the answer to a finished instruction needs, in one read. Raises as `instruction` does."""
-
-        def work(connection: Connection) -> Outcome:
-            return outcome(connection, self._segments, account, machine, seq)
-
-        try:
-            return await self._readers.run(work)
-        except FileNotFoundError:  # deleted between the row and the file: now the row is gone too
-            return await self._readers.run(work)
 
     async def instructions(
         self, account: str, machine: str, *, limit: int | None = None, cursor: str | None = None
