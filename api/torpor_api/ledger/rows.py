@@ -116,12 +116,11 @@ class OutputPage:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An instruction, the beginning of its output, and the machine's unread notices, as of one moment."""
+    """An instruction and, once it is finished, the beginning of its output and the machine's unread notices."""
 
     instruction: InstructionRow
     output: OutputPage
     notices: list[Notice]
-    """Those that no answer has carried yet."""
 
 
 @dataclass(frozen=True, slots=True)
