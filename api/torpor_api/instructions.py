@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from torpor_api.errors import InvalidRequest, MachineBusy
 from torpor_api.events import Event, EventId, EventMaker, merge_text, notice_json, restarted_event, truncated_event
-from torpor_api.ledger import Accepted, Answer, Busy, Idempotency, InstructionRow, OutputPage
+from torpor_api.ledger import Accepted, Busy, Idempotency, InstructionRow, Outcome, OutputPage
 from torpor_api.presence import Presence
 from torpor_api.results import moment, rich_result, timings
 from torpor_api.services import Services
@@ -90,7 +90,7 @@ async def submit_or_refuse(
 
 async def finished(
     services: Services, account: str, machine: str, seq: int, presence: Presence, *, fresh: bool = False
-) -> tuple[Answer, InstructionResult]:
+) -> tuple[Outcome, InstructionResult]:
     """Wait until the instruction has its result, and give both.
 
     With `fresh`, it was started a moment ago: there is nothing to read before the next commit. Raises `ShuttingDown`,
@@ -100,9 +100,9 @@ async def finished(
         if fresh:
             await watch.wait(PRESENCE_SECONDS)
         while True:
-            answer = await services.ledger.answer(account, machine, seq)
-            if answer.instruction.result is not None:
-                return answer, answer.instruction.result
+            outcome = await services.ledger.outcome(account, machine, seq)
+            if outcome.instruction.result is not None:
+                return outcome, outcome.instruction.result
             services.stopping.refuse_waiting()
             if not await watch.wait(PRESENCE_SECONDS) and await presence.is_gone():
                 raise ClientDisconnect
@@ -225,14 +225,14 @@ async def collect(services: Services, row: InstructionRow, machine: str, page: O
     return merge_text(events)
 
 
-async def run_answer(services: Services, machine: str, answer: Answer, result: InstructionResult) -> dict[str, Any]:
+async def run_answer(services: Services, machine: str, outcome: Outcome, result: InstructionResult) -> dict[str, Any]:
     """The answer of `run`."""
-    row = answer.instruction
+    row = outcome.instruction
     return {
         "machine": machine,
         "instruction_seq": row.seq,
         "result": rich_result(result),
-        "events": await collect(services, row, machine, answer.output),
-        "notices": [notice_json(notice) for notice in answer.notices],
+        "events": await collect(services, row, machine, outcome.output),
+        "notices": [notice_json(notice) for notice in outcome.notices],
         "timings": timings(row),
     }

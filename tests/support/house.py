@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,9 +36,14 @@ QUICK = WorkerConfig(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition, with a limit that only a bug reaches."""
+    """Wait for a condition (which may be asynchronous), with a limit that only a bug reaches."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():
+        while True:
+            held = condition()
+            if inspect.isawaitable(held):
+                held = await held
+            if held:
+                return
             await asyncio.sleep(0.001)
 
 

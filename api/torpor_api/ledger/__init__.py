@@ -3,20 +3,19 @@
 from torpor_api.ledger.changes import Changes, Watch
 from torpor_api.ledger.rows import (
     Accepted,
-    Answer,
     Busy,
     Event,
     Idempotency,
     InstructionRow,
     MachineRow,
     Notice,
+    Outcome,
     OutputPage,
 )
 from torpor_api.ledger.sql_ledger import SqlLedger
 
 __all__ = [
     "Accepted",
-    "Answer",
     "Busy",
     "Changes",
     "Event",
@@ -24,6 +23,7 @@ __all__ = [
     "InstructionRow",
     "MachineRow",
     "Notice",
+    "Outcome",
     "OutputPage",
     "SqlLedger",
     "Watch",

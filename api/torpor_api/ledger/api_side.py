@@ -13,13 +13,13 @@ from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import (
     Accepted,
-    Answer,
     Busy,
     Event,
     Idempotency,
     InstructionRow,
     MachineRow,
     Notice,
+    Outcome,
     OutputPage,
 )
 from torpor_api.ledger.segments import Segments
@@ -127,6 +127,17 @@ class ApiSide:
         """One instruction. Raises `MachineNotFound`, `InstructionNotFound`."""
         return await self._readers.run(lambda connection: history.one(connection, account, machine, seq))
 
+    async def outcome(self, account: str, machine: str, seq: int) -> Outcome:
+        """All that the answer to an instruction needs, in one read. Raises as `instruction` does."""
+
+        def work(connection: Connection) -> Outcome:
+            return outcome(connection, self._segments, account, machine, seq)
+
+        try:
+            return await self._readers.run(work)
+        except FileNotFoundError:  # deleted between the row and the file: now the row is gone too
+            return await self._readers.run(work)
+
     async def instructions(
         self, account: str, machine: str, *, limit: int | None = None, cursor: str | None = None
     ) -> tuple[list[InstructionRow], str | None]:
@@ -172,33 +183,9 @@ class ApiSide:
         except FileNotFoundError:  # deleted between the row and the file: now the row is gone too
             return await self._readers.run(work)
 
-    async def answer(self, account: str, machine: str, seq: int, *, limit_bytes: int = 1024 * 1024) -> Answer:
-        """An instruction, its output from the beginning and the unread notices, in one read.
-
-        Raises `MachineNotFound`, `InstructionNotFound`.
-        """
-
-        def work(connection: Connection) -> Answer:
-            return Answer(
-                history.one(connection, account, machine, seq),
-                read_page(
-                    connection,
-                    self._segments,
-                    machine,
-                    seq,
-                    attempt=None,
-                    after=0,
-                    limit_bytes=limit_bytes,
-                    background=False,
-                ),
-                notices.unread(connection, machine),
-            )
-
-        return await self._readers.run(work)
-
     async def read_notices(self, machine: str) -> list[Notice]:
         """Notices that no answer has carried yet, oldest first."""
-        return await self._readers.run(lambda connection: notices.unread(connection, machine))
+        return await self._readers.run(lambda connection: notices.read(connection, machine, delivered_too=False))
 
     async def deliver_notices(self, machine: str, up_to: int) -> None:
         """An answer with the notices up to this id was written in full."""

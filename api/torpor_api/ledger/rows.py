@@ -115,13 +115,12 @@ class OutputPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Everything that `run` answers, as of one moment."""
+class Outcome:
+    """An instruction and, once it is finished, the beginning of its output and the machine's unread notices."""
 
     instruction: InstructionRow
     output: OutputPage
     notices: list[Notice]
-    """Those that no answer has carried yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,11 +73,11 @@ class Run:
             return
         fresh = accepted.entry.position is not None and not accepted.repeated
         with Presence(receive) as presence:
-            answer, result = await finished(services, account, machine, accepted.seq, presence, fresh=fresh)
-        body = await run_answer(services, machine, answer, result)
-        await JsonResponse(body, headers=answer_headers)(scope, receive, send)
-        if answer.notices:
-            await services.ledger.deliver_notices(machine, answer.notices[-1].id)
+            outcome, result = await finished(services, account, machine, accepted.seq, presence, fresh=fresh)
+        answer = await run_answer(services, machine, outcome, result)
+        await JsonResponse(answer, headers=answer_headers)(scope, receive, send)
+        if outcome.notices:
+            await services.ledger.deliver_notices(machine, outcome.notices[-1].id)
 
 
 def _when_busy(asked: RunRequest) -> WhenBusy:

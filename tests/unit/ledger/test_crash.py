@@ -47,7 +47,7 @@ async def test_everything_acknowledged_is_there_after_a_kill(tmp_path: Path, lin
         elif fact == "accepted":
             assert (await ledger.instruction(ACCOUNT, machine, seq)).status != "accepted"
         else:
-            answer = await ledger.answer(ACCOUNT, machine, seq)
+            answer = await ledger.outcome(ACCOUNT, machine, seq)
             assert answer.instruction.result == result(number)
             size_bytes = 70_000 if seq % 3 == 0 else 10
             output = b"".join(record.data for _, record in answer.output.records)

@@ -13,7 +13,7 @@ async def test_thousands_of_instructions_leave_the_process_no_larger(ledger: Sql
     async def run() -> None:
         answer = await accepted(ledger, hold.machine, "print('hello')")
         await ledger.finish(hold, answer.seq, 1, result("x" * 500), output=[stdout("hello\n" * 20)])
-        await ledger.answer(ACCOUNT, hold.machine, answer.seq)
+        await ledger.outcome(ACCOUNT, hold.machine, answer.seq)
 
     process = psutil.Process()
     for _ in range(300):

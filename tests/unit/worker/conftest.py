@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import structlog
-
 from tests.support.house import House
 
 
