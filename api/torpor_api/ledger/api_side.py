@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 from torpor_api.errors import Unauthorized
 from torpor_api.ledger import accounts, entries, history, idempotency, machines, notices, saves, schema
 from torpor_api.ledger.authenticated import Authenticated
+from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import (
