@@ -186,7 +186,7 @@ class ApiSide:
 
     async def read_notices(self, machine: str) -> list[Notice]:
         """Notices that no answer has carried yet, oldest first."""
-        return await self._readers.run(lambda connection: notices.read(connection, machine, delivered_too=False))
+        return await self._readers.run(lambda connection: notices.unread(connection, machine))
 
     async def deliver_notices(self, machine: str, up_to: int) -> None:
         """An answer with the notices up to this id was written in full."""
