@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rich.console import Console
 from tests.support.server import ServerProcess
-from torpor_snapshotter.runtimes import current
 
 from bench.connection import Connection
 from bench.instructions import measure_instructions
 from bench.measurement import table
 from bench.waking import measure_waking
+from torpor_snapshotter.runtimes import current
 
 
 def main() -> None:

@@ -8,15 +8,14 @@ import shutil
 import time
 from pathlib import Path
 
+from bench.connection import Connection
+from bench.measurement import Measurement, seconds_of
+from torpor_snapshotter.runtime import Runtime
 from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.gvisor.namespace import command_prefix
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.gvisor.spec import spec_bytes
-
-from bench.connection import Connection
-from bench.measurement import Measurement, seconds_of
-from torpor_snapshotter.runtime import Runtime
 
 
 def measure_waking(connection: Connection, runtime: Runtime, data_dir: Path, folder: Path, rounds: int) -> Measurement:

@@ -1,11 +1,14 @@
 """A worker with everything around it in memory, whose parts a test can break."""
 
 import asyncio
+import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 
 from torpor_worker.config import WorkerConfig
+from torpor_worker.errors import SaveRefused
 from torpor_worker.fake_sandbox import FakeSandboxHost
 from torpor_worker.ledger import Entry, InstructionResult, Ledger
 from torpor_worker.local_images import LocalImages
@@ -33,9 +36,14 @@ QUICK = WorkerConfig(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition, with a limit that only a bug reaches."""
+    """Wait for a condition (which may be asynchronous), with a limit that only a bug reaches."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():
+        while True:
+            held = condition()
+            if inspect.isawaitable(held):
+                held = await held
+            if held:
+                return
             await asyncio.sleep(0.001)
 
 
@@ -70,8 +78,7 @@ class House:
 
     async def crash(self) -> None:
         """SIGKILL of the worker, as far as the ledger sees it: nothing more is written, sandboxes are left over."""
-        worker = self.workers[-1]
-        await worker.drain(0)
+        await self._kill(self.worker)
         await self.host.close()
 
     async def restart(self) -> None:
@@ -128,5 +135,10 @@ class House:
     async def close(self) -> None:
         """End everything."""
         for worker in self.workers:
-            await worker.drain(0)
+            await self._kill(worker)
         await self.host.close()
+
+    @staticmethod
+    async def _kill(worker: Worker) -> None:
+        with contextlib.suppress(SaveRefused):
+            await worker.drain(0)

@@ -31,6 +31,8 @@ from torpor_worker.sandbox import (
 PYTHON = "/usr/bin/python3.13"
 PING_SECONDS = 5.0
 READ_BYTES = 256 << 10
+ACKNOWLEDGE_BYTES = 64 << 10
+ACKNOWLEDGE_SECONDS = 0.005
 HELD_BYTES = 8 << 20
 """Reading stops while events of this size wait for `receive`."""
 RESULT_KEYS = {"value", "data", "error", "runtime_ms"}
@@ -67,7 +69,11 @@ class GuestLink:
         self._room: asyncio.Future[None] | None = None
         self._seen = -1
         self._received = -1
+        self._wanted = -1
+        """The serial up to which `acknowledge` was called."""
         self._acknowledged = -1
+        self._unacknowledged_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._lost: SandboxLost | None = None
         self._attached: asyncio.Future[GuestState] | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -144,10 +150,14 @@ class GuestLink:
             del self._pings[ping]
 
     async def acknowledge(self) -> None:
-        """Say that every event received so far is durable."""
-        if self._received > self._acknowledged:
-            self._acknowledged = self._received
-            await self._send(FrameType.ACKNOWLEDGE, self._received, b"")
+        """Say that every event received so far is durable; goes with the next frame, or alone very soon."""
+        if self._lost is not None:
+            raise SandboxDied(self._lost.reason)
+        self._wanted = self._received
+        if self._unacknowledged_bytes > ACKNOWLEDGE_BYTES:
+            await self._write(b"")
+        elif self._timer is None and self._received > self._acknowledged:
+            self._timer = asyncio.get_running_loop().call_later(ACKNOWLEDGE_SECONDS, self._acknowledge_alone)
 
     async def receive(self) -> Event:
         """The next event, in order. After `SandboxLost` it raises `SandboxDied`."""
@@ -162,6 +172,7 @@ class GuestLink:
             self._read_on()
         if serial >= 0:
             self._received = serial
+            self._unacknowledged_bytes += size
         return event
 
     async def close(self) -> None:
@@ -186,12 +197,28 @@ class GuestLink:
             raise SandboxDied(self._lost.reason)
         while self._room is not None:  # another writer waits; frames must not be mixed
             await asyncio.wait([self._room])
+        if self._wanted > self._acknowledged:
+            data = frames.encode(FrameType.ACKNOWLEDGE, self._wanted, b"") + data
+            self._acknowledged = self._wanted
+            self._unacknowledged_bytes = 0
+        if not data:
+            return
         try:
             written = os.write(self._stdin, data)
         except BlockingIOError:
             written = 0
         if written < len(data):
             await self._write_rest(memoryview(data)[written:])
+
+    def _acknowledge_alone(self) -> None:
+        self._timer = None
+        if self._wanted > self._acknowledged and self._room is None and self._stdin >= 0:
+            frame = frames.encode(FrameType.ACKNOWLEDGE, self._wanted, b"")
+            # The frame is shorter than what a pipe takes whole or not at all; if there is no room, a later one goes.
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._stdin, frame)
+                self._acknowledged = self._wanted
+                self._unacknowledged_bytes = 0
 
     async def _write_rest(self, data: memoryview) -> None:
         loop = asyncio.get_running_loop()
@@ -268,6 +295,8 @@ class GuestLink:
         if self._lost is not None:
             return
         self._read_no_more()
+        if self._timer is not None:
+            self._timer.cancel()
         self._lost = SandboxLost(reason)
         self._events.append((self._lost, -1, 0))
         error = SandboxDied(reason)

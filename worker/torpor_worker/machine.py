@@ -215,6 +215,7 @@ class Machine:
         self._looked = False
         self._ready = False
         self._woke = "recovered" if recovering else "woke"
+        self._inbox.look = True
         self.phase = "awake"
         self._wishes.woke()
         if awake.going_on is not None:

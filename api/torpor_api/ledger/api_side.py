@@ -9,7 +9,6 @@ from sqlalchemy import Connection, select
 from torpor_api.errors import Unauthorized
 from torpor_api.ledger import accounts, entries, history, idempotency, machines, notices, saves, schema
 from torpor_api.ledger.authenticated import Authenticated
-from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import (
@@ -129,7 +128,7 @@ class ApiSide:
         return await self._readers.run(lambda connection: history.one(connection, account, machine, seq))
 
     async def outcome(self, account: str, machine: str, seq: int) -> Outcome:
-        """All that the answer to a finished instruction needs, in one read. Raises as `instruction` does."""
+        """All that the answer to an instruction needs, in one read. Raises as `instruction` does."""
 
         def work(connection: Connection) -> Outcome:
             return outcome(connection, self._segments, account, machine, seq)

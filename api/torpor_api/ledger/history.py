@@ -28,7 +28,7 @@ def one(connection: Connection, account: str, machine: str, seq: int) -> Instruc
     if row is None:
         machine_rows.identify(connection, account, machine)
         raise InstructionNotFound
-    return instruction(row)
+    return _instruction(row)
 
 
 def newest_first(

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 from tests.support.house import House, until
-from torpor_worker.errors import Draining
+
+from torpor_worker.errors import Draining, SaveRefused
 
 
 async def test_an_idle_machine_is_asleep_after_a_stop_and_there_after_the_start(house: House) -> None:
@@ -131,7 +132,8 @@ async def test_a_flood_does_not_hold_up_a_stop(house: House) -> None:
 async def test_a_stop_with_a_store_that_refuses_is_ended_by_its_deadline_and_loses_nothing(house: House) -> None:
     await house.run("a = 3")
     house.snapshotter.failures = 1 << 30
-    await house.worker.drain(0.1)
+    with pytest.raises(SaveRefused):
+        await house.worker.drain(0.1)
     assert not house.host.sandboxes
     house.snapshotter.failures = 0
     await house.start()
@@ -153,3 +155,13 @@ async def test_a_stopping_worker_wakes_nothing(house: House) -> None:
     house.ledger.accept("m", "1")
     house.worker.deliver("m", None)
     assert house.worker.phase("m") is None
+
+
+async def test_a_stop_that_is_cut_short_leaves_no_sandbox(house: House) -> None:
+    await house.run("a = 3")
+    house.snapshotter.failures = 1 << 30
+    stopping = asyncio.create_task(house.worker.drain(3600))
+    await until(lambda: "save_failed" in house.machine().notices)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+    assert not house.host.sandboxes

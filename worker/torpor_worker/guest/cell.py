@@ -7,12 +7,23 @@ import inspect
 import linecache
 import sys
 import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine
 from types import CodeType
 from typing import Any
 
-_alive: dict[str, set[weakref.ref[CodeType]]] = {}
+
+class _Reference(weakref.ref[CodeType]):
+    """A weak reference to a code object that knows its cell."""
+
+    __slots__ = ("cell",)
+    cell: str
+
+
+_alive: dict[str, set[_Reference]] = {}
 """For each cell whose source is kept, its code objects."""
+_dead: deque[_Reference] = deque()
+"""Code objects that are gone. Filled by a callback that is no Python code, as an interrupt would get lost in one."""
 
 
 class _Hooks:
@@ -29,14 +40,12 @@ class Cell:
     """The code of one instruction, compiled. Raises what is wrong with the source."""
 
     def __init__(self, shell: Any, source: str, seq: int) -> None:
+        _forget_dead()
         self._shell = shell
         name = f"<cell {seq}>"
-        transformed = shell.transform_cell(source)
-        lines = transformed.splitlines(keepends=True)
-        linecache.cache[name] = (len(transformed), None, lines, name)
         _alive[name] = set()
         try:
-            tree = shell.transform_ast(shell.compile.ast_parse(transformed, name))
+            tree = shell.transform_ast(self._parse(source, name))
             body = tree.body
             last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
             self.shows = last is not None and not source.rstrip().endswith(";")
@@ -51,7 +60,23 @@ class Cell:
         finally:
             if not _alive[name]:
                 del _alive[name]
-                del linecache.cache[name]
+                linecache.cache.pop(name, None)
+
+    def _parse(self, source: str, name: str) -> ast.Module:
+        shell = self._shell
+        if shell.has_own_transformers_only():
+            # Plain Python needs no transformation: that is what most cells are, and the transformation is slow.
+            try:
+                tree: ast.Module = shell.compile.ast_parse(source, name)
+            except (SyntaxError, ValueError):
+                pass
+            else:
+                _keep_source(name, source)
+                return tree
+        transformed = shell.transform_cell(source)
+        _keep_source(name, transformed)
+        parsed: ast.Module = shell.compile.ast_parse(transformed, name)
+        return parsed
 
     def run(self, run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any]) -> Any:
         """Run it; what its last statement, an expression, gave."""
@@ -75,20 +100,29 @@ class Cell:
         return value
 
 
+def _keep_source(name: str, source: str) -> None:
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+
+
 def _watch(name: str, code: CodeType) -> None:
-    alive = _alive[name]
-
-    def gone(reference: weakref.ref[CodeType]) -> None:
-        alive.discard(reference)
-        if not alive and _alive.get(name) is alive:
-            del _alive[name]
-            linecache.cache.pop(name, None)
-
     codes = [code]
     while codes:
         code = codes.pop()
-        alive.add(weakref.ref(code, gone))
+        reference = _Reference(code, _dead.append)  # type: ignore[arg-type]  # what arrives is the reference
+        reference.cell = name
+        _alive[name].add(reference)
         codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))
+
+
+def _forget_dead() -> None:
+    while _dead:
+        reference = _dead.popleft()
+        alive = _alive.get(reference.cell)
+        if alive is not None:
+            alive.discard(reference)
+            if not alive:
+                del _alive[reference.cell]
+                linecache.cache.pop(reference.cell, None)
 
 
 def is_internal(filename: str) -> bool:

@@ -84,11 +84,6 @@ class Assembler:
         return Message(kind, flags, seq, bytes(parts))
 
 
-def address(supervisor: int) -> str:
-    """Where the supervisor of this process id listens for an interpreter that has lost its socket."""
-    return f"\0torpor-{supervisor}"
-
-
 def pair() -> tuple[socket.socket, socket.socket]:
     """A socket pair for it: the supervisor's end, which does not block, and the interpreter's."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -96,24 +91,21 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
-def listen(supervisor: int) -> socket.socket:
-    """The socket at which an interpreter that has lost its connection asks for another."""
+def listen() -> tuple[socket.socket, str]:
+    """A socket at which an interpreter that has lost its connection asks for another, and its secret address."""
+    address = f"\0torpor-{os.urandom(16).hex()}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.setblocking(False)
-    listener.bind(address(supervisor))
+    listener.bind(address)
     listener.listen(4)
-    return listener
+    return listener, address
 
 
-def accept(listener: socket.socket, pid: int) -> socket.socket | None:
-    """The connection that process `pid` asks for; anybody else is sent away."""
+def accept(listener: socket.socket) -> socket.socket | None:
+    """The connection that somebody who knows the address asks for."""
     try:
         connection, _ = listener.accept()
     except OSError:
-        return None
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    if struct.unpack("3i", credentials)[0] != pid:
-        connection.close()
         return None
     connection.setblocking(False)
     return connection

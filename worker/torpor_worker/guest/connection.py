@@ -17,8 +17,8 @@ OWN_FD = 1000
 class Connection:
     """A socket to the supervisor that is checked, and made again if it is gone."""
 
-    def __init__(self, fd: int) -> None:
-        self._address = channel.address(os.getppid())
+    def __init__(self, fd: int, address: str) -> None:
+        self._address = address
         high = _moved(fd)
         os.close(fd)
         self._adopt(socket.socket(fileno=high))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 
+NO_NETWORK = "This machine has no network: nothing outside it can be reached, and nothing can be downloaded."
+
 
 @functools.cache
 def installed_sentence() -> str:
@@ -15,23 +17,36 @@ def installed_sentence() -> str:
     return f"Installed already: {', '.join(names)}."
 
 
-PIP = '''#!/usr/bin/python3.13
-"""Stands before the real pip: says at once that nothing can be downloaded, and leaves the rest to it."""
+SHIMS = "/run/torpor"
+"""Where in a sandbox our `pip` lies; `bin` of it is first in PATH, `site` in PYTHONPATH."""
+
+PIP_PACKAGE = f'''
+import os, sys
+
+_place = next(
+    path for path in (os.path.join(entry, "pip") for entry in sys.path if not entry.startswith("{SHIMS}"))
+    if os.path.isfile(os.path.join(path, "__init__.py"))
+)
+__path__.append(_place)
+with open(os.path.join(_place, "__init__.py")) as _source:
+    exec(compile(_source.read(), _source.name, "exec"))
+'''
+
+PIP_COMMAND = f'''#!/usr/bin/python3.13
 import os, runpy, sys
 
-here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") not in (here, os.path.join(here, "bin"))]
 arguments = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
 local = any(os.path.exists(argument) for argument in arguments[1:])
 if arguments[:1] and arguments[0] in ("install", "download", "wheel", "index", "search") and not local:
     import importlib.metadata
 
-    names = sorted({str(found.metadata["Name"]) for found in importlib.metadata.distributions()}, key=str.lower)
+    names = sorted({{str(found.metadata["Name"]) for found in importlib.metadata.distributions()}}, key=str.lower)
     sys.stderr.write(
-        "ERROR: pip cannot " + arguments[0] + " anything here. This machine has no network: nothing outside it can be "
-        "reached, and nothing can be downloaded. Installed already: " + ", ".join(names) + ".\\n"
+        "ERROR: pip cannot " + arguments[0] + " anything here. {NO_NETWORK} Installed already: "
+        + ", ".join(names) + ".\\n"
     )
     sys.exit(1)
+sys.path[:] = [entry for entry in sys.path if not entry.startswith("{SHIMS}")]
 for name in [name for name in sys.modules if name == "pip" or name.startswith("pip.")]:
     del sys.modules[name]
 os.environ["PIP_NO_INDEX"] = "1"

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from . import channel, offline, randomness, results
 from .cell import Cell
 from .connection import Connection
-from .eventloop import AgentLoop, let_loops_nest
+from .eventloop import AgentLoop, count_threads, let_loops_nest
 from .repair import Repairs
 from .shell import make_shell
 from .streams import Output, Stream
@@ -32,9 +32,9 @@ Step = TypeVar("Step")
 class Interpreter:
     """Reads instructions from the supervisor, runs them on the user's namespace, and answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str) -> None:
         self._pid = os.getpid()
-        self._connection = Connection(SOCKET_FD)
+        self._connection = Connection(SOCKET_FD, address)
         self._output = Output(self._connection)
         self._streams = Stream(self._output, channel.STDOUT, 1), Stream(self._output, channel.STDERR, 2)
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self._streams
@@ -88,7 +88,11 @@ class Interpreter:
             except SystemExit:
                 self._streams[1].write("A background task tried to exit; only that task ended.\n")
             except Exception as error:
-                self._new_loop(f"{type(error).__name__}: {error}")
+                mended = self._repairs.mend()
+                if mended:
+                    self._notice(mended)
+                else:
+                    self._new_loop(f"{type(error).__name__}: {error}")
         return self._arrived.popleft()
 
     def _read(self) -> None:
@@ -123,8 +127,9 @@ class Interpreter:
             self._new_loop("its fd was closed")
         fields["runtime_ms"] = runtime_ms
         encoded = self._own_step(lambda: results.encode(fields))
+        background = self._own_step(self._background)
         self._output.flush_c()
-        self._output.send(channel.RESULT, seq, encoded, self._background())
+        self._output.send(channel.RESULT, seq, encoded, background)
 
     def _run(self, seq: int, code: str) -> dict[str, Any]:
         try:
@@ -210,7 +215,7 @@ class Interpreter:
 
     def _background(self) -> int:
         tasks = channel.TASKS if self._loop.has_tasks() else 0
-        return tasks | (channel.THREADS if self._repairs.count_threads() > 1 else 0)
+        return tasks | (channel.THREADS if count_threads() > 1 else 0)
 
     def _notice(self, message: str) -> None:
         self._output.send(channel.NOTICE, 0, json.dumps({"code": "guest_repaired", "message": message}).encode())
@@ -274,4 +279,4 @@ def main(load_body: bytes) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    Interpreter().run()
+    Interpreter(json.loads(load_body)["address"]).run()

@@ -8,9 +8,7 @@ import ipaddress
 import socket
 from typing import Any
 
-from .installed import installed_sentence
-
-NO_NETWORK = "This machine has no network: nothing outside it can be reached, and nothing can be downloaded."
+from .installed import NO_NETWORK, installed_sentence
 
 
 def sentence() -> str:

@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 from . import channel, frames
-from .installed import PIP
+from .installed import PIP_COMMAND, PIP_PACKAGE, SHIMS
 
 USER_ID = 1000
 HOME = "/home/user"
-SHIMS = "/run/torpor"
 ENVIRONMENT = {
     "HOME": HOME,
     "USER": "user",
@@ -82,8 +81,11 @@ class Interpreter:
         self.pipes = []
 
 
-def start_interpreter(load_body: bytes) -> Interpreter:
-    """Start the user's interpreter as the same loader with the same code, without privilege where there is any."""
+def start_interpreter(load_body: bytes, address: str) -> Interpreter:
+    """Start the user's interpreter: the same loader with the same code, without privilege where there is any.
+
+    `address` is where it asks for a new connection if it loses its own.
+    """
     ours, theirs = channel.pair()
     stdout_read, stdout_write = os.pipe()
     stderr_read, stderr_write = os.pipe()
@@ -99,7 +101,7 @@ def start_interpreter(load_body: bytes) -> Interpreter:
         os.close(fd)
     theirs.close()
     payload = json.loads(load_body)
-    body = json.dumps(payload | {"main": "interpreter"}).encode()
+    body = json.dumps(payload | {"main": "interpreter", "address": address}).encode()
     data = memoryview(frames.HOST_MARKER + frames.encode(frames.FrameType.LOAD, -1, body))
     with contextlib.suppress(BrokenPipeError):
         while data:
@@ -113,7 +115,7 @@ def start_interpreter(load_body: bytes) -> Interpreter:
 def _become_interpreter(socket_fd: int, load_fd: int, stdout_fd: int, stderr_fd: int, *, in_sandbox: bool) -> None:
     os.setsid()
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT):
+    for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     socket_fd = os.dup(socket_fd)
     for fd, place in ((load_fd, 0), (stdout_fd, 1), (stderr_fd, 2), (socket_fd, 3)):
@@ -195,7 +197,13 @@ def install_pip() -> None:
     """Put a `pip` in front of the real one that says at once that there is no network."""
     if os.getpid() != 1:
         return
-    for path in (f"{SHIMS}/bin/pip", f"{SHIMS}/bin/pip3", f"{SHIMS}/site/pip/__main__.py"):
+    files = {
+        f"{SHIMS}/bin/pip": PIP_COMMAND,
+        f"{SHIMS}/bin/pip3": PIP_COMMAND,
+        f"{SHIMS}/site/pip/__init__.py": PIP_PACKAGE,
+        f"{SHIMS}/site/pip/__main__.py": PIP_COMMAND,
+    }
+    for path, text in files.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(PIP)
+        Path(path).write_text(text)
         Path(path).chmod(0o755)

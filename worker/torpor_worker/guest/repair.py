@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import sys
-import threading
 from typing import Any
 
 from .streams import Stream
@@ -25,7 +24,6 @@ class Repairs:
         self._hooks = {name: getattr(sys, name) for name in HOOKS}
         self._finders = list(sys.meta_path), list(sys.path_hooks)
         self._recursion_limit = sys.getrecursionlimit()
-        self.count_threads = threading.active_count
 
     def before_instruction(self) -> list[str]:
         """Put back modules and streams that are gone; a sentence for each kind of repair."""

@@ -48,6 +48,14 @@ class Shell(InteractiveShell):  # type: ignore[misc]  # IPython has no types
         """Print a syntax error."""
         self.showtraceback()
 
+    def has_own_transformers_only(self) -> bool:
+        """Whether user code has added no input transformer."""
+        manager = self.input_transformer_manager
+        counts = tuple(map(len, (manager.cleanup_transforms, manager.line_transforms, manager.token_transformers)))
+        if not hasattr(self, "_transformer_counts"):
+            self._transformer_counts = counts
+        return counts == self._transformer_counts and not self.input_transformers_post
+
     def system(self, cmd: str) -> None:
         """Run a shell command (`!cmd`) on the machine's own streams."""
         sys.stdout.flush()
@@ -75,6 +83,7 @@ def make_shell(output: Output) -> Any:
     Shell.display_pub_class = Publisher
     shell = Shell.instance(config=config, user_module=main)
     shell.builtin_trap.activate()
+    shell.has_own_transformers_only()
     shell.set_hook("show_in_pager", page.as_hook(page.display_page), 99)
     shell.user_ns["exit"] = shell.user_ns["quit"] = sys.exit
     return shell

@@ -7,13 +7,16 @@ within `BURST_SECONDS` waits, and the supervisor nudges (SIGURG, which nobody el
 from __future__ import annotations
 
 import ctypes
+import functools
 import io
 import os
 import select
+import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from . import channel
 from .connection import Connection
@@ -39,6 +42,8 @@ class Output:
         self.deferred = False
         """An interrupt waits."""
         os.register_at_fork(before=self.flush, after_in_child=self._forked)
+        for module, name in ((os, "system"), (os, "posix_spawn"), (os, "posix_spawnp"), (subprocess, "_fork_exec")):
+            setattr(module, name, self._flushed_before(getattr(module, name)))
 
     def write(self, kind: int, data: bytes) -> None:
         """Add to a stream."""
@@ -72,11 +77,13 @@ class Output:
             full = False
             self._enter()
             try:
+                burst = bool(self._pending)
                 self._seal()
                 while self._queue:
                     self._connection.send(self._queue[0])
                     self._queue.popleft()
-                self._sent_at = time.monotonic()
+                if burst:
+                    self._sent_at = time.monotonic()
             except BlockingIOError:
                 full = True
             finally:
@@ -102,6 +109,16 @@ class Output:
                 pass
             finally:
                 self._lock.release()
+
+    def _flushed_before(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, which starts a process whose output must come after what was printed before."""
+
+        @functools.wraps(function)
+        def flushed(*args: Any, **kwargs: Any) -> Any:
+            self.flush()
+            return function(*args, **kwargs)
+
+        return flushed
 
     def _seal(self) -> None:
         if self._pending:

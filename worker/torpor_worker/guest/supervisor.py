@@ -61,8 +61,8 @@ class Supervisor:
         os.set_blocking(STDOUT, False)
         self._assembler = channel.Assembler()
         processes.install_pip()
-        self._listener = channel.listen(os.getpid())
-        self._interpreter: processes.Interpreter | None = processes.start_interpreter(load_body)
+        self._listener, address = channel.listen()
+        self._interpreter: processes.Interpreter | None = processes.start_interpreter(load_body, address)
 
     def run(self) -> None:
         """Serve for ever."""
@@ -298,7 +298,7 @@ class Supervisor:
             self._emit(FrameType.NOTICE, json.dumps({"code": "guest_garbage", "message": message}).encode())
 
     def _reconnected(self, interpreter: processes.Interpreter) -> None:
-        connection = channel.accept(self._listener, interpreter.pid)
+        connection = channel.accept(self._listener)
         if connection is not None:
             self._drain_pipes(interpreter)
             interpreter.adopt(connection)
