@@ -142,7 +142,7 @@ class FakeSandbox:
             self._image.said.append(event)
             self._events.put_nowait(event)
 
-    def print(self, *words: object, kind: Literal["stdout", "stderr"] = "stdout") -> None:
+    def print(self, *words: object, kind: Literal["stdout", "stderr"] = "stdout", flush: bool = True) -> None:
         """What user code calls as `print`."""
         self.write(kind, (" ".join(map(str, words)) + "\n").encode())
 

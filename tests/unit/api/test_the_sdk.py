@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 KEY = "alice.0123456789abcdef"
 OTHER_KEY = "bob.0123456789abcdef"
-ADDING = "print('adding', flush=True) or a + 5"
+ADDING = "print('adding') or a + 5"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ async def test_code_on_a_new_machine(client: torpor.AsyncClient) -> None:
 
 async def test_a_stream_tells_which_instruction_it_is_before_anything_happens(client: torpor.AsyncClient) -> None:
     machine = await client.new_machine()
-    stream = machine.stream("print('on', flush=True); wait()")
+    stream = machine.stream("print('on', flush=True); hang()")
     shown = []
     async for event in stream:
         shown.append(event.type)
@@ -73,7 +73,7 @@ async def test_a_stream_tells_which_instruction_it_is_before_anything_happens(cl
 
 async def test_an_instruction_is_followed_by_two_at_once(client: torpor.AsyncClient) -> None:
     machine = await client.new_machine()
-    first = machine.stream("print('on', flush=True); wait()")
+    first = machine.stream("print('on', flush=True); hang()")
     await anext(aiter(first))
     second = machine.attach(0)
     await anext(aiter(second))
@@ -92,7 +92,9 @@ async def test_an_error_of_the_code_has_its_traceback(client: torpor.AsyncClient
 
 async def test_displays_and_bytes_that_are_no_text_arrive(client: torpor.AsyncClient) -> None:
     machine = await client.new_machine()
-    code = """out("display", b'{"data": {"image/png": "aGk=", "text/plain": "<Figure>"}}'); out("stdout", b"\\xff")"""
+    code = (
+        """write("display", b'{"data": {"image/png": "aGk=", "text/plain": "<Figure>"}}'); write("stdout", b"\\xff")"""
+    )
     for result in (await machine.run(code), await machine.run(code, on_output=lambda event: None)):
         assert (result.png, result.stdout) == (b"hi", "\ufffd")
 
@@ -100,9 +102,9 @@ async def test_displays_and_bytes_that_are_no_text_arrive(client: torpor.AsyncCl
 async def test_a_notice_comes_with_the_next_result(live: Api, client: torpor.AsyncClient) -> None:
     machine = await client.new_machine()
     for streamed in (None, lambda event: None):
-        await live.leave_notice(machine.name, "replayed", "It was recovered.")
+        await live.recover(machine.name)
         result = await machine.run("1", on_output=streamed)
-        assert [(notice.code, notice.message) for notice in result.notices] == [("replayed", "It was recovered.")]
+        assert "replayed" in [notice.code for notice in result.notices]
         assert (await machine.run("1")).notices == ()
 
 
