@@ -258,11 +258,24 @@ class Machine:
         return await self._waking.learn(hold, reason, running=seq is not None)
 
     async def _let_go(self) -> None:
-        """Remove the process, whatever state it is in."""
+        """Remove the process, whatever state it is in; a cancellation waits until that is done."""
         self.phase = "waking"
         process, self._process = self._process, None
+        removing = self._loop.create_task(self._remove(process), name=f"remove:{self.name}")
+        cancelled: asyncio.CancelledError | None = None
+        while not removing.done():
+            try:
+                await asyncio.wait([removing])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        removing.result()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _remove(self, process: Process | None) -> None:
         if process is not None:
             await process.remove()
+        await self._waking.remove()
 
     # Awake.
 

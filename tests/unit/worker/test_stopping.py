@@ -165,3 +165,15 @@ async def test_a_stop_that_is_cut_short_leaves_no_sandbox(house: House) -> None:
     stopping.cancel()
     await asyncio.wait([stopping])
     assert not house.host.sandboxes
+
+
+async def test_a_machine_deleted_while_its_task_ends_leaves_no_sandbox(house: House) -> None:
+    for number in range(20):
+        name = f"n{number}"
+        house.ledger.create(name)
+        await house.run("a = 3", name)
+        house.ledger.delete(name)
+        for _ in range(number):
+            await asyncio.sleep(0)
+        await house.worker.discard(name)
+        assert not [sandbox for sandbox in house.host.sandboxes if sandbox.startswith(f"{name}-")]
