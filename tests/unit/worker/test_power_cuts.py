@@ -1,6 +1,7 @@
 """Promise 3: whenever the power is cut, nothing that was acknowledged is missing afterwards."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.house import House, until
@@ -38,7 +39,7 @@ async def a_day(house: House, power: Power) -> None:
     await house.run("n += 1")
 
 
-async def check(house: House, answered: dict[int, object]) -> None:
+async def check(house: House, answered: Mapping[int, object]) -> None:
     for entry in list(house.machine().log):
         if entry.seq is not None:
             await house.result(entry.seq)
