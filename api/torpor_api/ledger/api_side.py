@@ -9,6 +9,7 @@ from sqlalchemy import Connection, select
 from torpor_api.errors import Unauthorized
 from torpor_api.ledger import accounts, entries, history, idempotency, machines, notices, saves, schema
 from torpor_api.ledger.authenticated import Authenticated
+from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import (
@@ -185,7 +186,7 @@ class ApiSide:
 
     async def read_notices(self, machine: str) -> list[Notice]:
         """Notices that no answer has carried yet, oldest first."""
-        return await self._readers.run(lambda connection: notices.read(connection, machine, delivered_too=False))
+        return await self._readers.run(lambda connection: notices.unread(connection, machine))
 
     async def deliver_notices(self, machine: str, up_to: int) -> None:
         """An answer with the notices up to this id was written in full."""

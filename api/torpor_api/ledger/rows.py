@@ -116,11 +116,12 @@ class OutputPage:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """An instruction and, once it is finished, the beginning of its output and the machine's unread notices."""
+    """An instruction, the beginning of its output, and the machine's unread notices, as of one moment."""
 
     instruction: InstructionRow
     output: OutputPage
     notices: list[Notice]
+    """Those that no answer has carried yet."""
 
 
 @dataclass(frozen=True, slots=True)
