@@ -110,7 +110,8 @@ class Machine:
     @property
     def memory_bytes(self) -> int:
         """What its sandbox uses."""
-        return 0 if self._process is None else self._process.attached.sandbox.memory_bytes()
+        attached = self._waking.attached if self._process is None else self._process.attached
+        return 0 if attached is None else attached.sandbox.memory_bytes()
 
     @property
     def keys_in_use(self) -> list[str]:
@@ -278,6 +279,7 @@ class Machine:
             entry = await self._take(process)
             if entry is not None:
                 self._looked = False
+                self._wishes.slept(False)
                 await process.begin(entry, max(entry.attempt, 1))
             elif not self._ready:
                 await self._be_ready(process)
@@ -364,5 +366,6 @@ class Machine:
             return False
         self._sleep_failures = 0
         if not slept:
+            self._sleep_not_before = self._loop.time() + self._config.retry_seconds
             self._wishes.slept(False)
         return slept

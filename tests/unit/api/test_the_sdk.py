@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 KEY = "alice.0123456789abcdef"
 OTHER_KEY = "bob.0123456789abcdef"
-ADDING = "print('adding', flush=True) or a + 5"
+ADDING = "print('adding') or a + 5"
 
 
 @pytest.fixture
