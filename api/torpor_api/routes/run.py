@@ -74,8 +74,8 @@ class Run:
         fresh = accepted.entry.position is not None and not accepted.repeated
         with Presence(receive) as presence:
             outcome, result = await finished(services, account, machine, accepted.seq, presence, fresh=fresh)
-        answer = await run_answer(services, machine, outcome, result)
-        await JsonResponse(answer, headers=answer_headers)(scope, receive, send)
+        body = await run_answer(services, machine, outcome, result)
+        await JsonResponse(body, headers=answer_headers)(scope, receive, send)
         if outcome.notices:
             await services.ledger.deliver_notices(machine, outcome.notices[-1].id)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-
-from .conftest import Api
+from tests.support.api import Api
 
 
 async def test_run_answers_with_everything_in_one_round_trip(api: Api) -> None:

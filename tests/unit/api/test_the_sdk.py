@@ -11,7 +11,7 @@ import pytest
 import torpor
 
 if TYPE_CHECKING:
-    from .conftest import Api
+    from tests.support.api import Api
 
 KEY = "alice.0123456789abcdef"
 OTHER_KEY = "bob.0123456789abcdef"

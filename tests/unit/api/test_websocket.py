@@ -7,10 +7,9 @@ import json
 from typing import Any
 
 import pytest
+from tests.support.api import KEY, OTHER_KEY, Api
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
-
-from .conftest import KEY, OTHER_KEY, Api
 
 
 class Repl:

@@ -7,8 +7,7 @@ import re
 
 import httpx2
 import pytest
-
-from .conftest import KEY, OTHER_KEY, Api
+from tests.support.api import KEY, OTHER_KEY, Api
 
 
 async def test_whoami_names_the_account(api: Api) -> None:

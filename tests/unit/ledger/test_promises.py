@@ -120,6 +120,13 @@ class Promises(RuleBasedStateMachine):
         model.results[seq] = result(str(value))
         model.running = None
 
+    @precondition(lambda self: self.model.hold is not None and self.model.running is None)
+    @rule()
+    def run(self) -> None:
+        self.accept()
+        self.start_next()
+        self.finish(value=0)
+
     @precondition(lambda self: self.model.hold is not None and self.model.results)
     @rule(data=st.data())
     def finish_again(self, data: st.DataObject) -> None:
