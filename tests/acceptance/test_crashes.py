@@ -98,6 +98,7 @@ def machine(server: ServerProcess) -> Iterator[Machine]:
     """A new machine, the only one awake."""
     made = Machine(server)
     yield made
+    print(server.log[-8000:])
     if server.running:
         with server.client() as client:
             assert client.delete(f"/v1/machine/{made.name}").is_success

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import SaveRefused
@@ -65,7 +66,7 @@ class House:
         """The worker of now."""
         return self.workers[-1]
 
-    def set(self, **changes: object) -> None:
+    def set(self, **changes: Any) -> None:
         """Change the settings of workers that start from now on."""
         self.config = dataclasses.replace(self.config, **changes)
 

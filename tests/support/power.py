@@ -12,14 +12,15 @@ class PowerCut(Exception):
 
 
 class Power:
-    """Counts the calls through everything plugged into it; from call `cut_at` on none is made, or none is answered."""
+    """Counts the calls through everything plugged into it; call `cut_at` takes effect, but nobody hears of it.
 
-    def __init__(self, cut_at: int | None = None, *, answer_lost: bool = False) -> None:
-        """`answer_lost`: the call at which the power is cut takes effect, but nobody hears of it."""
+    None is made after that. So what is left is the same as if the power had been cut just before the next call.
+    """
+
+    def __init__(self, cut_at: int | None = None) -> None:
         self.calls = 0
         self.cut = asyncio.Event()
         self._cut_at = cut_at
-        self._answer_lost = answer_lost
 
     def plug(self, thing: T) -> T:
         """The same thing, on this power."""
@@ -31,8 +32,7 @@ class Power:
             raise PowerCut
         self.calls += 1
         if self.calls == self._cut_at:
-            if self._answer_lost:
-                await work(*arguments, **named)
+            await work(*arguments, **named)
             self.cut.set()
             raise PowerCut
         return await work(*arguments, **named)

@@ -58,6 +58,7 @@ class ServerProcess:
                 self.stop()
         finally:
             self.kill_all()
+            print(self._last_words())  # pytest shows it beside a test that failed
 
     @property
     def running(self) -> bool:

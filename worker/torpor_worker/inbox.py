@@ -134,6 +134,11 @@ class Wishes:
         for sync in self._syncs:
             sync.captured = True
 
+    def save_again(self) -> None:
+        """The process died before its save had ended: the next one's is for all who wait."""
+        for sync in self._syncs:
+            sync.captured = False
+
     def save_ended(self, failure: Exception | None) -> None:
         """The save on its way has ended."""
         for sync in self._syncs:

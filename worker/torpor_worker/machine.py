@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 
 Phase = Literal["awake", "waking"]
 
+READY_AFTER_SECONDS = 0.05
+"""How long the first instruction after a wake may take before the ledger is told that the machine is awake."""
+
 
 class Machine:
     """Everything that happens to one machine happens in its `run` task, one thing after the other.
@@ -154,7 +157,8 @@ class Machine:
                     return
                 failures = 1 if self._lived else failures + 1
                 self._recovering = self._recovering or self._lived
-                await asyncio.sleep(self._config.backoff_seconds(failures))
+                # A call may find what was missing there again: it does not wait for the next try.
+                await self._bell.wait(self._loop.time() + self._config.backoff_seconds(failures))
         finally:
             self.phase = None
             if self._inbox.draining:
@@ -243,6 +247,7 @@ class Machine:
     async def _bury(self, process: Process, reason: str) -> Hold:
         """The process died: answer what ran, remove what is left, and learn from it. The hold to go on with."""
         self.phase = "waking"
+        self._wishes.save_again()
         seq = await process.bury(reason)
         self._process = None
         self._recovering = True
@@ -253,11 +258,24 @@ class Machine:
         return await self._waking.learn(hold, reason, running=seq is not None)
 
     async def _let_go(self) -> None:
-        """Remove the process, whatever state it is in."""
+        """Remove the process, whatever state it is in; a cancellation waits until that is done."""
         self.phase = "waking"
         process, self._process = self._process, None
+        removing = self._loop.create_task(self._remove(process), name=f"remove:{self.name}")
+        cancelled: asyncio.CancelledError | None = None
+        while not removing.done():
+            try:
+                await asyncio.wait([removing])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        removing.result()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _remove(self, process: Process | None) -> None:
         if process is not None:
             await process.remove()
+        await self._waking.remove()
 
     # Awake.
 
@@ -269,8 +287,10 @@ class Machine:
                 self._wishes.slept(Draining("The server is stopping."))
                 return await sleeping.drain()
             if process.running is not None:
-                await self._be_ready(process)
-                await process.attend(lambda: self._stops_attending(process))
+                until = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
+                await process.attend(lambda: self._stops_attending(process), until)
+                if process.running is not None:
+                    await self._be_ready(process)
                 self._answer_syncs(process)
                 continue
             await process.listen()
@@ -289,7 +309,10 @@ class Machine:
                 await self._bell.wait(self._next_at(process))
 
     async def _be_ready(self, process: Process) -> None:
-        """Let entries be started as they are accepted, once nothing waits that the machine was woken for."""
+        """Let entries be started as they are accepted, once what the machine was woken for is answered, or takes long.
+
+        Until then they only wait in the log, which costs nothing: the first answer after a wake is not held up.
+        """
         if not self._ready:
             await self._ledger.ready(process.hold)
             self._ready = True

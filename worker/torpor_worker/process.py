@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from torpor_worker import results
@@ -221,17 +220,15 @@ class Process:
 
     async def bury(self, reason: str) -> int | None:
         """It is gone: answer what ran, which is undone, and remove what is left. The seq of that instruction."""
-        with contextlib.suppress(ProcessDied):
-            while (event := self.attached.next()) is not None:
-                await self._hear(event)
+        await self._hear_last_words()
         running = self.running
-        if running is None:
+        if running is None or self._batch.seq != running.seq or self._batch.background:
             await self.flush()
-        else:
+        if running is not None:
             now = self._loop.time()
             running.pause(now)
             result = results.died(running, reason, now)
-            output = self._batch.records() if self._batch.seq == running.seq else None
+            output = self._batch.records()
             await self._services.durably(
                 lambda: self._ledger.finish(
                     self.hold,
@@ -247,6 +244,19 @@ class Process:
         # A capture on its way may be the newest that does not contain what killed the process.
         await self.saver.settle()
         return None if running is None else running.seq
+
+    async def _hear_last_words(self) -> None:
+        """Take what it had said before it ended; the result of what ran may be among it."""
+        while True:
+            try:
+                event = self.attached.next()
+                if event is None:
+                    return
+                await self._hear(event)
+            except ProcessDied:
+                return
+            except SandboxError:
+                continue  # what was heard is durable; only the acknowledgement reached nobody
 
     async def remove(self) -> None:
         """Remove it, whatever state it is in."""

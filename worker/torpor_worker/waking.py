@@ -91,13 +91,13 @@ class Waking:
                     attached.forget_output()
                 await self._tell(hold, replay, recovering=recovering)
             except (ProcessDied, SandboxError) as death:
-                await self._detach()
+                await self.remove()
                 self._note(replay)
                 hold = await self.learn(hold, str(death), running=False)
             except _Unusable as error:
                 hold = await self._go_back(hold, str(error))
             except BaseException:
-                await self._detach()
+                await self.remove()
                 raise
             else:
                 self._note(replay)
@@ -217,10 +217,11 @@ class Waking:
         finally:
             self.needs = None
 
-    async def _detach(self) -> None:
-        attached, self.attached = self.attached, None
-        if attached is not None:
-            await attached.close(self._services.config.destroy_seconds)
+    async def remove(self) -> None:
+        """Remove the process that is being brought back, if there is one."""
+        if self.attached is not None:
+            await self.attached.close(self._services.config.destroy_seconds)
+            self.attached = None
 
     async def _tell(self, hold: Hold, replay: Replay, *, recovering: bool) -> None:
         """Leave notices of what a user must know about this wake; none after a clean sleep."""

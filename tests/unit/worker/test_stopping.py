@@ -8,6 +8,11 @@ from tests.support.house import House, until
 from torpor_worker.errors import Draining, SaveRefused
 
 
+async def until_more(house: House, seq: int) -> None:
+    reached = house.output(seq).count("\n")
+    await until(lambda: house.output(seq).count("\n") > reached or house.entry(seq).result)
+
+
 async def test_an_idle_machine_is_asleep_after_a_stop_and_there_after_the_start(house: House) -> None:
     await house.run("a = 3")
     await house.restart()
@@ -22,8 +27,7 @@ async def test_a_loop_that_prints_numbers_goes_on_with_the_next_number(house: Ho
     await until(lambda: house.output(seq).count("\n") > 3)
     for _ in range(3):
         await house.restart()
-        reached = house.output(seq).count("\n")
-        await until(lambda reached=reached: house.output(seq).count("\n") > reached or house.entry(seq).result)
+        await until_more(house, seq)
     assert (await house.result(seq)).value == "60"
     assert house.output(seq) == "".join(f"{number}\n" for number in range(60))
     assert house.machine().notices == {}
@@ -165,3 +169,15 @@ async def test_a_stop_that_is_cut_short_leaves_no_sandbox(house: House) -> None:
     stopping.cancel()
     await asyncio.wait([stopping])
     assert not house.host.sandboxes
+
+
+async def test_a_machine_deleted_while_its_task_ends_leaves_no_sandbox(house: House) -> None:
+    for number in range(20):
+        name = f"n{number}"
+        house.ledger.create(name)
+        await house.run("a = 3", name)
+        house.ledger.delete(name)
+        for _ in range(number):
+            await asyncio.sleep(0)
+        await house.worker.discard(name)
+        assert not [sandbox for sandbox in house.host.sandboxes if sandbox.startswith(f"{name}-")]

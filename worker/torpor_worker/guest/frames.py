@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 PROTOCOL_VERSION = 0
 MAGIC = b"\xd7\x70"
-HEADER = struct.Struct(">2sBBIIq")
+PREFIX = struct.Struct(">2sBBIq")
+HEADER = struct.Struct(">2sBBIqI")
+"""The checksum, CRC-32 over prefix and body, comes last."""
 BODY_LIMIT_BYTES = 8 << 20
 HOST_MARKER = bytes.fromhex("f7d1a9e3b8c6fa95e2d0bd8fc9ffa1ee")
 """In front of each hello. The host's bodies are ASCII, so that it cannot be part of one."""
@@ -60,8 +62,8 @@ class Frame(NamedTuple):
 
 def encode(kind: int, number: int, body: bytes) -> bytes:
     """The bytes of one frame."""
-    checksum = zlib.crc32(body, (number ^ kind) & 0xFFFFFFFF)
-    return HEADER.pack(MAGIC, PROTOCOL_VERSION, kind, len(body), checksum, number) + body
+    prefix = PREFIX.pack(MAGIC, PROTOCOL_VERSION, kind, len(body), number)
+    return b"%b%b%b" % (prefix, zlib.crc32(body, zlib.crc32(prefix)).to_bytes(4, "big"), body)
 
 
 class FrameReader:
@@ -93,7 +95,7 @@ class FrameReader:
         start, end = 0, len(buffer)
         try:
             while end - start >= HEADER.size:
-                magic, version, kind, length, checksum, number = HEADER.unpack_from(buffer, start)
+                magic, version, kind, length, number, checksum = HEADER.unpack_from(buffer, start)
                 if magic != MAGIC or version != PROTOCOL_VERSION or length > BODY_LIMIT_BYTES:
                     raise ProtocolError("a frame's header is not one of this protocol")
                 body_start = start + HEADER.size
@@ -101,7 +103,7 @@ class FrameReader:
                     break
                 start = body_start + length
                 body = bytes(buffer[body_start:start])
-                if zlib.crc32(body, (number ^ kind) & 0xFFFFFFFF) != checksum:
+                if zlib.crc32(body, zlib.crc32(buffer[body_start - HEADER.size : body_start - 4])) != checksum:
                     raise ProtocolError("a frame's checksum is wrong")
                 frames.append(Frame(kind, number, body))
         except ProtocolError:

@@ -42,9 +42,10 @@ class Loader:
 window = read(16)
 while window != bytes.fromhex("f7d1a9e3b8c6fa95e2d0bd8fc9ffa1ee"):
     window = window[1:] + read(1)
-magic, version, kind, length, checksum, number = struct.unpack(">2sBBIIq", read(20))
+header = read(20)
+magic, version, kind, length, number, checksum = struct.unpack(">2sBBIqI", header)
 body = read(length)
-if kind != 1 or zlib.crc32(body, (number ^ kind) & 0xFFFFFFFF) != checksum:
+if kind != 1 or zlib.crc32(body, zlib.crc32(header[:16])) != checksum:
     sys.exit("the guest's code arrived damaged")
 payload = json.loads(body)
 modules = {"torpor_guest." + name: source for name, source in payload["modules"].items()}

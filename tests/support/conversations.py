@@ -1,0 +1,106 @@
+"""A conversation with a guest in a test: say something, hear all of the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from torpor_worker.sandbox import Event, GuestNotice, GuestState, InterpreterDied, Output, Result, SandboxLost
+
+ANSWER_SECONDS = 60
+
+
+class Partner(Protocol):
+    """What a link and a sandbox have in common."""
+
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None: ...
+    async def reseed(self, position: int, seed: bytes) -> None: ...
+    async def interrupt(self, seq: int, *, step: Literal["interrupt", "again", "kill"]) -> None: ...
+    async def ping(self) -> GuestState: ...
+    async def receive(self) -> Event: ...
+    async def acknowledge(self) -> None: ...
+
+
+@dataclass
+class Answer:
+    """All that came for one instruction."""
+
+    ending: Result | InterpreterDied | SandboxLost | None = None
+    outputs: list[Output] = field(default_factory=list)
+    notices: list[GuestNotice] = field(default_factory=list)
+
+    def text(self, kind: str = "stdout") -> str:
+        """What was written to a stream while the instruction ran."""
+        data = b"".join(each.data for each in self.outputs if each.kind == kind)
+        return data.decode("utf-8", "backslashreplace")
+
+    @property
+    def displays(self) -> list[dict[str, Any]]:
+        """The MIME bundles that were shown."""
+        return [json.loads(each.data)["data"] for each in self.outputs if each.kind == "display"]
+
+    @property
+    def value(self) -> str | None:
+        """The value of an instruction that did not fail."""
+        assert isinstance(self.ending, Result), self.ending
+        assert self.ending.error is None, self.ending.error
+        return self.ending.value
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error of an instruction that failed but left the interpreter alive."""
+        assert isinstance(self.ending, Result), self.ending
+        assert self.ending.error is not None, self.ending
+        return self.ending.error
+
+    @property
+    def death(self) -> str:
+        """Why the interpreter died."""
+        assert isinstance(self.ending, InterpreterDied), self.ending
+        return self.ending.reason
+
+
+class Conversation:
+    """Counts positions and seqs, acknowledges everything."""
+
+    def __init__(self, partner: Partner, position: int = 0) -> None:
+        self.partner = partner
+        self.position = position
+
+    async def run(self, code: str) -> Answer:
+        """Execute and hear all of it."""
+        await self.say(code)
+        return await self.hear()
+
+    async def say(self, code: str) -> int:
+        """Send an instruction; its seq."""
+        seq = self.position
+        await self.partner.execute(seq, seq, code, replaying=False)
+        self.position += 1
+        return seq
+
+    async def hear(self, until: str | None = None) -> Answer:
+        """What comes until the ending, or until a text has been written to the standard output."""
+        answer = Answer()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            while True:
+                event = await self.partner.receive()
+                if isinstance(event, Output):
+                    answer.outputs.append(event)
+                elif isinstance(event, GuestNotice):
+                    answer.notices.append(event)
+                else:
+                    answer.ending = event
+                if not isinstance(event, SandboxLost):
+                    await self.partner.acknowledge()
+                if answer.ending is not None or (until is not None and until in answer.text()):
+                    return answer
+
+    async def interrupted(self, code: str) -> Answer:
+        """Execute code that never ends by itself, interrupt it once it runs, and hear the rest."""
+        seq = await self.say("print('it runs', flush=True)\n" + code)
+        await self.hear(until="it runs\n")
+        await self.partner.interrupt(seq, step="interrupt")
+        return await self.hear()

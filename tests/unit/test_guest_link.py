@@ -1,0 +1,183 @@
+"""Both ends of the conversation, the guest running as plain processes of this host."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.support.conversations import Conversation
+from tests.support.host_guests import attached, host_guest
+
+from torpor_worker.guest import frames
+from torpor_worker.guest.frames import FrameType
+from torpor_worker.guest_link import GuestLink
+from torpor_worker.sandbox import Output, Result, SandboxDied, SandboxError, SandboxLost
+
+
+@pytest.fixture
+async def fifos(tmp_path: Path) -> AsyncIterator[tuple[Path, Path]]:
+    async with host_guest(tmp_path) as fifos:
+        yield fifos
+
+
+@pytest.fixture
+async def link(fifos: tuple[Path, Path]) -> AsyncIterator[GuestLink]:
+    link = await attached(fifos, new=True)
+    yield link
+    await link.close()
+
+
+async def test_a_variable_outlives_its_instruction(link: GuestLink) -> None:
+    talk = Conversation(link)
+    assert (await talk.run("a = 3")).value is None
+    assert (await talk.run("a + 5")).value == "8"
+
+
+async def test_output_comes_in_order_before_the_result(link: GuestLink) -> None:
+    answer = await Conversation(link).run(
+        "import os, sys\nprint('one')\nos.system('echo two')\nprint('three')\nprint('and', file=sys.stderr)\nos.write(1, b'four\\n')"
+    )
+    assert answer.text() == "one\ntwo\nthree\nfour\n"
+    assert answer.text("stderr") == "and\n"
+    assert not any(output.background for output in answer.outputs)
+
+
+async def test_an_error_shows_the_users_own_lines_and_no_others(link: GuestLink) -> None:
+    talk = Conversation(link)
+    await talk.run("def divide(x):\n    return x / 0")
+    error = (await talk.run("divide(1)")).error
+    assert error["name"] == "ZeroDivisionError"
+    assert error["message"] == "division by zero"
+    assert [line.strip() for line in error["traceback"] if "File" in line] == [
+        'File "<cell 1>", line 1, in <module>',
+        'File "<cell 0>", line 2, in divide',
+    ]
+    assert "    return x / 0" in error["traceback"]
+
+
+async def test_a_loop_is_interrupted_and_the_next_instruction_answered(link: GuestLink) -> None:
+    talk = Conversation(link)
+    await talk.run("a = 3")
+    assert (await talk.interrupted("while True: pass")).error["name"] == "KeyboardInterrupt"
+    assert (await talk.run("a")).value == "3"
+
+
+async def test_an_interrupt_for_another_seq_changes_nothing(link: GuestLink) -> None:
+    talk = Conversation(link)
+    seq = await talk.say("import time\nprint('it runs')\ntime.sleep(0.3)\n'whole'")
+    await talk.hear(until="it runs\n")
+    await link.interrupt(seq + 1, step="interrupt")
+    assert (await talk.hear()).value == "'whole'"
+
+
+async def test_a_position_that_was_seen_is_not_executed_again(link: GuestLink) -> None:
+    talk = Conversation(link)
+    await talk.run("n = 1")
+    await talk.run("n += 1")
+    await link.execute(1, 1, "n += 1", replaying=False)
+    assert (await talk.run("n")).value == "2"
+
+
+async def test_a_second_link_hears_again_what_was_not_acknowledged(fifos: tuple[Path, Path]) -> None:
+    first = await attached(fifos, new=True)
+    await first.execute(0, 0, "print('kept')\n7", replaying=False)
+    while not isinstance(await first.receive(), Result):
+        pass
+    await first.close()
+    second = await attached(fifos, new=False)
+    answer = await Conversation(second).hear()
+    assert (answer.text(), answer.value) == ("kept\n", "7")
+    await second.ping()  # the acknowledgement goes with it
+    await second.close()
+    third = await attached(fifos, new=False)
+    state = await third.ping()
+    assert (state.last_position, state.running) == (0, None)
+    assert (await Conversation(third, position=1).run("1 + 1")).value == "2"
+    await third.close()
+
+
+async def test_an_attach_abandons_half_a_frame_of_an_earlier_host(fifos: tuple[Path, Path]) -> None:
+    first = await attached(fifos, new=True)
+    await first.close()
+    whole = frames.encode(FrameType.EXECUTE, 0, json.dumps({"seq": 0, "code": "1" * 1000, "replaying": False}).encode())
+    fd = os.open(fifos[0], os.O_RDWR)
+    os.write(fd, whole[:500])
+    os.close(fd)
+    second = await attached(fifos, new=False)
+    assert (await Conversation(second).run("40 + 2")).value == "42"
+    await second.close()
+
+
+async def test_a_reader_that_does_not_acknowledge_stops_the_writer_and_loses_nothing(link: GuestLink) -> None:
+    await link.execute(0, 0, "for i in range(400_000): print(i)", replaying=False)
+    received = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            async with asyncio.timeout(2):
+                event = await link.receive()
+            assert isinstance(event, Output)
+            received += len(event.data)
+    assert received < 3 << 20
+    assert (await link.ping()).running == 0
+    await link.acknowledge()
+    answer = await Conversation(link).hear()
+    assert received + len(answer.text()) == sum(len(f"{i}\n") for i in range(400_000))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\0" * 100,
+        frames.HEADER.pack(frames.MAGIC, frames.PROTOCOL_VERSION, 67, 2**31, 0, 0),
+        frames.encode(99, 0, b""),
+        frames.encode(FrameType.OUTPUT, 0, b"short"),
+        frames.encode(FrameType.OUTPUT, 0, frames.OUTPUT.pack(0, 200, 0)),
+        frames.encode(FrameType.RESULT, 0, frames.RESULT.pack(0) + b"[" * 100_000),
+        frames.encode(FrameType.RESULT, 0, frames.RESULT.pack(0) + b'{"value": 1, "error": 2, "runtime_ms": "x"}'),
+        frames.encode(FrameType.DIED, 0, b"\xff\xfe"),
+    ],
+    ids=["noise", "length", "type", "short", "kind", "depth", "fields", "text"],
+)
+async def test_what_breaks_the_protocol_is_the_end_of_the_sandbox(tmp_path: Path, said: bytes) -> None:
+    fifos = tmp_path / "stdin", tmp_path / "stdout"
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    link = GuestLink(*fifos)
+    await link.open()
+    attaching = asyncio.create_task(link.attach(30))
+    stdin, stdout = (os.open(fifo, os.O_RDWR | os.O_NONBLOCK) for fifo in fifos)
+    greeting = b""
+    while b'"nonce"' not in greeting:
+        await asyncio.sleep(0.01)
+        try:
+            greeting += os.read(stdin, 65536)
+        except BlockingIOError:
+            continue
+    nonce = bytes.fromhex(json.loads(greeting[greeting.index(b"{") :])["nonce"])
+    state = {"last_position": -1, "running": None, "background": False, "ready": True}
+    os.write(stdout, b"stale" + nonce + frames.encode(FrameType.STATE, -1, json.dumps(state).encode()))
+    await attaching
+    os.set_blocking(stdout, True)
+    await asyncio.to_thread(os.write, stdout, said)
+    async with asyncio.timeout(30):
+        assert isinstance(await link.receive(), SandboxLost)
+    with pytest.raises(SandboxDied):
+        await link.receive()
+    with pytest.raises(SandboxDied):
+        await link.ping()
+    await link.close()
+    os.close(stdin)
+    os.close(stdout)
+
+
+async def test_a_guest_that_never_answers_is_an_error(tmp_path: Path) -> None:
+    fifos = tmp_path / "stdin", tmp_path / "stdout"
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    link = GuestLink(*fifos)
+    await link.open()
+    with pytest.raises(SandboxError, match="did not answer"):
+        await link.attach(0.2)
+    await link.close()
