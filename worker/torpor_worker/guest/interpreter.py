@@ -41,7 +41,7 @@ class Interpreter:
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         self._arrived: deque[channel.Message] = deque()
-        self._assembler = channel.Assembler()
+        self._assembler = channel.Assembler(*channel.FROM_SUPERVISOR)
         self._seq = -1
         self._replaying = False
         self._user_code = False
