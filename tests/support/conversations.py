@@ -99,8 +99,17 @@ class Conversation:
                     return answer
 
     async def interrupted(self, code: str) -> Answer:
-        """Execute code that never ends by itself, interrupt it once it runs, and hear the rest."""
+        """Execute code that never ends by itself, interrupt it once it runs, again if need be, and hear the rest."""
         seq = await self.say("print('it runs', flush=True)\n" + code)
         await self.hear(until="it runs\n")
+        again = asyncio.create_task(self._interrupt_until_it_ends(seq))
+        try:
+            return await self.hear()
+        finally:
+            again.cancel()
+
+    async def _interrupt_until_it_ends(self, seq: int) -> None:
         await self.partner.interrupt(seq, step="interrupt")
-        return await self.hear()
+        while True:
+            await asyncio.sleep(2)
+            await self.partner.interrupt(seq, step="again")

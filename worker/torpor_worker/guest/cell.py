@@ -91,7 +91,7 @@ class Cell:
                 try:
                     _hooks.profile = sys.getprofile()
                     sys.setprofile(None)
-                except BaseException:  # noqa: BLE001  # a profile function that raises; it is gone then
+                except BaseException:  # a profile function that raises; it is gone then
                     _hooks.profile = None
                 _hooks.trace = sys.gettrace()
                 sys.settrace(None)
@@ -108,7 +108,7 @@ def _watch(name: str, code: CodeType) -> None:
     codes = [code]
     while codes:
         code = codes.pop()
-        reference = _Reference(code, _dead.append)  # type: ignore[arg-type]  # what arrives is the reference
+        reference = _Reference(code, _dead.append)
         reference.cell = name
         _alive[name].add(reference)
         codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))

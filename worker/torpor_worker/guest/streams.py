@@ -24,6 +24,18 @@ from .connection import Connection
 BURST_SECONDS = 0.02
 
 
+def system(command: str | bytes) -> int:
+    """`os.system`, but an interrupt ends it: the C library's ignores SIGINT while the command runs."""
+    process = subprocess.Popen(command, shell=True)  # noqa: S602  # it is the user's
+    try:
+        code = process.wait()
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return code << 8 if code >= 0 else -code
+
+
 class Output:
     """The interpreter's way to the supervisor: ordered, never cut by an interrupt, usable from any thread and fork."""
 
@@ -42,8 +54,9 @@ class Output:
         self.deferred = False
         """An interrupt waits."""
         os.register_at_fork(before=self.flush, after_in_child=self._forked)
-        for module, name in ((os, "system"), (os, "posix_spawn"), (os, "posix_spawnp"), (subprocess, "_fork_exec")):
+        for module, name in ((os, "posix_spawn"), (os, "posix_spawnp"), (subprocess, "_fork_exec")):
             setattr(module, name, self._flushed_before(getattr(module, name)))
+        os.system = system
 
     def write(self, kind: int, data: bytes) -> None:
         """Add to a stream."""

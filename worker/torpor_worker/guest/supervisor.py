@@ -145,7 +145,7 @@ class Supervisor:
 
     def _handle(self, frame: frames.Frame) -> None:
         kind, number, body = frame
-        if kind == FrameType.EXECUTE or kind == FrameType.RESEED:
+        if kind in (FrameType.EXECUTE, FrameType.RESEED):
             if number <= self._last_position:
                 return
             self._last_position = number
