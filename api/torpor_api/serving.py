@@ -128,6 +128,7 @@ async def _stop(
     """Take no more work, save every awake machine, end what waits; whether all was saved."""
     services.stopping.draining = True
     tell(f"Stopping: saving awake machines, for {config.drain_seconds:g} s at most; a second signal ends it at once.")
+    awake = {machine for machine in await services.ledger.mine() if worker.phase(machine) == "awake"}
     draining = asyncio.create_task(worker.drain(config.drain_seconds), name="drain")
     await _first_of(draining, signals.force, config.drain_seconds + CLOSE_SECONDS)
     if not draining.done():
@@ -135,7 +136,7 @@ async def _stop(
         await asyncio.wait({draining}, timeout=CLOSE_SECONDS)
     elif error := draining.exception():
         log.error("Not every awake machine could be saved.", action="drain", exc_info=error)
-    saved = not await services.ledger.mine()
+    saved = awake.isdisjoint(await services.ledger.mine())
     services.end_waits()
     server.should_exit = True
     server.force_exit = signals.force.is_set()
