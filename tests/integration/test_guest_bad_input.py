@@ -72,7 +72,9 @@ async def test_what_never_ends_is_interrupted(machine: Conversation, code: str) 
 async def test_a_background_task_that_hogs_the_loop_is_interrupted_for_the_next_instruction(
     machine: Conversation,
 ) -> None:
-    await machine.run("async def hog():\n    await asyncio.sleep(0)\n    while True: pass\nhogging = asyncio.create_task(hog())")
+    await machine.run(
+        "async def hog():\n    await asyncio.sleep(0)\n    while True: pass\nhogging = asyncio.create_task(hog())"
+    )
     seq = await machine.say("'not reached in time'")
     while (await machine.partner.ping()).running != seq:
         await asyncio.sleep(0.01)
@@ -109,7 +111,9 @@ async def test_what_fails_says_so(machine: Conversation, code: str, name: str, m
     assert sum(map(len, error["traceback"])) < 2 << 20
 
 
-@pytest.mark.parametrize("code", ["!pip install x", "%pip install x", "os.system(f'{sys.executable} -m pip install x')"])
+@pytest.mark.parametrize(
+    "code", ["!pip install x", "%pip install x", "os.system(f'{sys.executable} -m pip install x')"]
+)
 async def test_pip_install_says_at_once_why_not_and_what_is_there(machine: Conversation, code: str) -> None:
     said = (await machine.run(code)).text("stderr")
     assert "This machine has no network" in said
@@ -187,10 +191,14 @@ async def test_garbage_in_every_fd_is_ignored(machine: Conversation) -> None:
 
 
 async def test_forks_at_top_level_never_answer(machine: Conversation) -> None:
-    answer = await machine.run("child = os.fork()\nif child: os.waitpid(child, 0)\nelse: print('in the child')\nchild > 0")
+    answer = await machine.run(
+        "child = os.fork()\nif child: os.waitpid(child, 0)\nelse: print('in the child')\nchild > 0"
+    )
     assert answer.value == "True"
     assert answer.text() == "in the child\n"
-    answer = await machine.run("child = os.fork()\nif not child: sys.exit(5)\nos.waitstatus_to_exitcode(os.waitpid(child, 0)[1])")
+    answer = await machine.run(
+        "child = os.fork()\nif not child: sys.exit(5)\nos.waitstatus_to_exitcode(os.waitpid(child, 0)[1])"
+    )
     assert answer.value == "5"
 
 
@@ -219,7 +227,9 @@ async def test_thirty_two_threads_on_top_of_the_data_stack(hosting: GVisorHost) 
 
 
 async def test_a_full_disk_is_an_error(machine: Conversation) -> None:
-    error = (await machine.run("with open('/tmp/full', 'wb') as file:\n    while True: file.write(bytes(1 << 20))")).error
+    error = (
+        await machine.run("with open('/tmp/full', 'wb') as file:\n    while True: file.write(bytes(1 << 20))")
+    ).error
     assert error["name"] == "OSError"
     await machine.run("os.remove('/tmp/full')")
 
