@@ -38,10 +38,10 @@ def table(measurements: list[Measurement]) -> Table:
     """All of it for a terminal."""
     made = Table(title="Torpor against the floor, medians of rounds taken in turns")
     made.add_column("What")
-    made.add_column("Torpor", justify="right")
-    made.add_column("9 of 10 within", justify="right")
+    made.add_column("Torpor", justify="right", no_wrap=True)
+    made.add_column("9 of 10", justify="right", no_wrap=True)
     made.add_column("The floor")
-    made.add_column("takes", justify="right")
+    made.add_column("Takes", justify="right", no_wrap=True)
     made.add_column("Rounds", justify="right")
     made.add_column("Ratio", justify="right")
     made.add_column("Target", justify="right")

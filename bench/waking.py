@@ -6,17 +6,16 @@ import asyncio
 import secrets
 import shutil
 import time
+from asyncio.subprocess import DEVNULL
 from pathlib import Path
-
-from torpor_worker.guest_link import GuestLink
-from torpor_worker.gvisor.fifos import Fifos
-from torpor_worker.gvisor.namespace import command_prefix
-from torpor_worker.gvisor.runsc import Runsc
-from torpor_worker.gvisor.spec import spec_bytes
 
 from bench.connection import Connection
 from bench.measurement import Measurement, seconds_of
 from torpor_snapshotter.runtime import Runtime
+from torpor_worker.guest_link import GuestLink
+from torpor_worker.gvisor.fifos import Fifos
+from torpor_worker.gvisor.namespace import command_prefix
+from torpor_worker.gvisor.spec import spec_bytes
 
 
 def measure_waking(connection: Connection, runtime: Runtime, data_dir: Path, folder: Path, rounds: int) -> Measurement:
@@ -44,30 +43,47 @@ def _newest_image(images: Path) -> Path:
 
 
 class _Floor:
-    """Plain `runsc` with the spec that every sandbox has."""
+    """Plain `runsc` with the spec that every sandbox has, and none of our code around it but the guest's protocol."""
 
     def __init__(self, runtime: Runtime, folder: Path) -> None:
+        self._runtime = runtime
         self._folder = folder
         self._bundle = folder / "bundle"
-        state = folder / "state"
-        for made in (folder, state, self._bundle, self._bundle / "rootfs"):
+        for made in (folder, self._bundle, self._bundle / "rootfs"):
             made.mkdir()
         (self._bundle / "config.json").write_bytes(spec_bytes())
-        self._runsc = Runsc(runtime.runsc, runtime.rootfs.parent, state, command_prefix(folder / "launcher"))
+        self._command = [*command_prefix(folder / "launcher"), str(runtime.runsc), f"--root={folder / 'state'}"]
+        self._command += ["--platform=systrap", "--network=none", "--ignore-cgroups"]
 
     async def restore_seconds(self, image: Path) -> float:
         """From the start of `runsc create` until the guest has answered."""
         container = secrets.token_hex(8)
-        folder = self._folder / container
-        fifos = Fifos.make(folder, "bench")
+        fifos = Fifos.make(self._folder / container, "bench")
         link = GuestLink(fifos.stdin, fifos.stdout)
         await link.open()
         try:
             begun = time.perf_counter()
-            await self._runsc.create(container, self._bundle, folder, fifos)
-            await self._runsc.restore(container, self._bundle, folder, fifos, image)
+            with fifos.guest_ends() as ends:
+                await self._run(ends, "create", f"--bundle={self._bundle}", container)
+                await self._run(
+                    ends, "restore", "--detach", f"--bundle={self._bundle}", f"--image-path={image}", container
+                )
             await link.attach()
             return time.perf_counter() - begun
         finally:
+            await self._run((DEVNULL, DEVNULL), "delete", "--force", container)
             await link.close()
-            await self._runsc.delete(container)
+
+    async def _run(self, ends: tuple[int, int], *arguments: str) -> None:
+        # The spec names the root file system by the current folder of `runsc create`.
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            *arguments,
+            stdin=ends[0],
+            stdout=ends[1],
+            stderr=DEVNULL,
+            cwd=self._runtime.rootfs.parent,
+        )
+        async with asyncio.timeout(120):
+            if await process.wait() != 0:
+                raise RuntimeError(f"runsc {arguments[0]} failed with status {process.returncode}.")

@@ -8,8 +8,7 @@ from fastapi import FastAPI
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
-from torpor_api import documentation, exception_handlers
-from torpor_api.edge import with_edge
+from torpor_api import documentation, edge, exception_handlers
 from torpor_api.routes import accounts, health, instructions, machines, run
 from torpor_api.services import Services
 from torpor_api.websocket import repl
@@ -35,6 +34,7 @@ def create_app(services: Services) -> ASGIApp:
     app.router.routes.append(WebSocketRoute("/v1/machine/{name}/repl", repl))
     for router in (instructions.router, machines.router, accounts.router, health.router):
         app.include_router(router)
+    edge.install(app)
     exception_handlers.install(app)
     documentation.install(app, run.operations())
-    return with_edge(app)
+    return app

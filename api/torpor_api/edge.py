@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -61,10 +62,11 @@ def _limited(receive: Receive) -> Receive:
     return limited
 
 
-def with_edge(app: ASGIApp) -> ASGIApp:
-    """Wrap an application. Any origin may call: a key is needed for everything, and cookies play no part."""
-    return CORSMiddleware(
-        Edge(app),
+def install(app: FastAPI) -> None:
+    """Put it before an application's routes. Any origin may call: a key is needed, and cookies play no part."""
+    app.add_middleware(Edge)
+    app.add_middleware(
+        CORSMiddleware,
         allow_origins=["*"],
         allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=["*"],

@@ -8,8 +8,17 @@ from typing import Any, Literal
 from starlette.requests import ClientDisconnect
 
 from torpor_api.errors import InvalidRequest, MachineBusy
-from torpor_api.events import Event, EventId, EventMaker, merge_text, notice_json, restarted_event, truncated_event
-from torpor_api.ledger import Accepted, Busy, Idempotency, InstructionRow, OutputPage
+from torpor_api.events import (
+    Event,
+    EventId,
+    EventMaker,
+    merge_text,
+    notice_json,
+    restarted_event,
+    shown_png,
+    truncated_event,
+)
+from torpor_api.ledger import Accepted, Busy, Idempotency, InstructionRow, Outcome, OutputPage
 from torpor_api.presence import Presence
 from torpor_api.results import moment, rich_result, timings
 from torpor_api.services import Services
@@ -89,19 +98,22 @@ async def submit_or_refuse(
 
 
 async def finished(
-    services: Services, account: str, machine: str, seq: int, presence: Presence | None = None
-) -> tuple[InstructionRow, InstructionResult]:
+    services: Services, account: str, machine: str, seq: int, presence: Presence, *, fresh: bool = False
+) -> tuple[Outcome, InstructionResult]:
     """Wait until the instruction has its result, and give both.
 
-    Raises `ShuttingDown`, `ClientDisconnect`, and `MachineNotFound` if the machine is deleted meanwhile.
+    With `fresh`, it was started a moment ago: there is nothing to read before the next commit. Raises `ShuttingDown`,
+    `ClientDisconnect`, and `MachineNotFound` if the machine is deleted meanwhile.
     """
     with services.ledger.changes.watch(machine) as watch:
+        if fresh:
+            await watch.wait(PRESENCE_SECONDS)
         while True:
-            row = await services.ledger.instruction(account, machine, seq)
-            if row.result is not None:
-                return row, row.result
+            outcome = await services.ledger.outcome(account, machine, seq)
+            if outcome.instruction.result is not None:
+                return outcome, outcome.instruction.result
             services.stopping.refuse_waiting()
-            if not await watch.wait(PRESENCE_SECONDS) and presence is not None and await presence.is_gone():
+            if not await watch.wait(PRESENCE_SECONDS) and await presence.is_gone():
                 raise ClientDisconnect
 
 
@@ -161,7 +173,9 @@ async def follow(
             yield events
         offset = page.end
         if not page.more:
-            return
+            break
+    if page.background_truncated_bytes:
+        yield [truncated_event(EventId(page.attempt, page.end), page.background_truncated_bytes)]
 
 
 def _end_of_output(maker: EventMaker, page: OutputPage) -> list[Event]:
@@ -206,34 +220,37 @@ def final_events(row: InstructionRow, page: OutputPage) -> list[Event]:
     ]
 
 
-async def collect(services: Services, row: InstructionRow, machine: str) -> list[Event]:
-    """All that a finished instruction said before its result, text in one piece where it was not interrupted."""
+async def collect(services: Services, row: InstructionRow, machine: str, page: OutputPage | None = None) -> list[Event]:
+    """All that an instruction said before its result, neighbouring text in one piece; `page` is the first, if known."""
     maker = EventMaker()
-    events: list[Event] = []
-    offset = 0
-    while True:
-        page = await services.ledger.output(machine, row.seq, after=offset)
+    if page is None:
+        page = await services.ledger.output(machine, row.seq)
+    events = list(maker.page(page))
+    while page.more:
+        page = await services.ledger.output(machine, row.seq, after=page.end)
         events.extend(maker.page(page))
-        offset = page.end
-        if not page.more:
-            break
     events.extend(_end_of_output(maker, page))
     events.extend(error_events(row, EventId(page.attempt, page.end)))
     return merge_text(events)
 
 
-async def run_answer(
-    services: Services, machine: str, row: InstructionRow, result: InstructionResult
-) -> tuple[dict[str, Any], int | None]:
-    """The answer of `run`, and up to which id it carries notices."""
-    events = await collect(services, row, machine)
-    notices = await services.ledger.read_notices(machine)
-    answer = {
+async def last_picture(services: Services, machine: str, seq: int, page: OutputPage) -> str | None:
+    """The last PNG that a finished instruction showed; `page` is the first of its output."""
+    picture = shown_png(record for _, record in page.records)
+    while page.more:
+        page = await services.ledger.output(machine, seq, after=page.end)
+        picture = shown_png(record for _, record in page.records) or picture
+    return picture
+
+
+async def run_answer(services: Services, machine: str, outcome: Outcome, result: InstructionResult) -> dict[str, Any]:
+    """The answer of `run`."""
+    row = outcome.instruction
+    return {
         "machine": machine,
         "instruction_seq": row.seq,
         "result": rich_result(result),
-        "events": events,
-        "notices": [notice_json(notice) for notice in notices],
+        "events": await collect(services, row, machine, outcome.output),
+        "notices": [notice_json(notice) for notice in outcome.notices],
         "timings": timings(row),
     }
-    return answer, notices[-1].id if notices else None

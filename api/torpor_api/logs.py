@@ -18,7 +18,7 @@ def configure_logs() -> None:
     ]
     terminal = sys.stderr.isatty()
     last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]  # never locals: keys
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

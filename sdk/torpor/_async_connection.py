@@ -27,6 +27,7 @@ class AsyncConnection:
             base_url=config.url,
             headers=_http.headers(config),
             transport=transport,
+            verify=_http.verification(config),
             trust_env=_http.uses_proxies(config),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from importlib.metadata import version
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -30,6 +31,11 @@ def headers(config: Config) -> dict[str, str]:
 def uses_proxies(config: Config) -> bool:
     """Whether the environment's proxies apply: not for a server on this computer."""
     return urlsplit(config.url).hostname not in _LOOPBACK
+
+
+def verification(config: Config) -> ssl.SSLContext | bool:
+    """How certificates are checked. Loading those of the world takes longer than a call on this computer."""
+    return True if config.url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def request(client: httpx2.Client | httpx2.AsyncClient, call: Call) -> httpx2.Request:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from ._events import Event, Notice
 
@@ -41,7 +41,7 @@ class MachineInfo(Record):
 class Instruction(Record):
     """One instruction of a machine's history."""
 
-    seq: int = Field(validation_alias=AliasChoices("instruction_seq", "seq"))
+    seq: int = Field(validation_alias="instruction_seq")
     code: str
     state: str | None = None
     """`waiting`, `running` or `finished`."""
@@ -72,7 +72,7 @@ class History(Record):
     """One page of a machine's history, newest first."""
 
     instructions: tuple[Instruction, ...]
-    cursor: str | None = Field(default=None, validation_alias=AliasChoices("next_cursor", "cursor"))
+    cursor: str | None = Field(default=None, validation_alias="next_cursor")
     """For the next page; None on the last."""
 
 
@@ -99,7 +99,7 @@ class RunAnswer(Record):
 
     instruction_seq: int
     result: dict[str, Any]
-    machine_name: str | None = Field(default=None, validation_alias=AliasChoices("machine_name", "machine"))
+    machine_name: str | None = Field(default=None, validation_alias="machine")
     events: tuple[dict[str, Any], ...] = ()
     notices: tuple[Notice, ...] = ()
     timings: dict[str, Any] = Field(default_factory=dict)

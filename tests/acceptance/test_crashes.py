@@ -79,9 +79,29 @@ def until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.fixture(scope="module")
+def only_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("server")) as process:
+        yield process
+
+
 @pytest.fixture
-def machine(server: ServerProcess) -> Machine:
-    return Machine(server)
+def server(only_server: ServerProcess) -> ServerProcess:
+    """One server for all of these tests: it has outlived the deaths of those before."""
+    if not only_server.running:
+        only_server.start()
+    return only_server
+
+
+@pytest.fixture
+def machine(server: ServerProcess) -> Iterator[Machine]:
+    """A new machine, the only one awake."""
+    made = Machine(server)
+    yield made
+    print(server.log[-8000:])
+    if server.running:
+        with server.client() as client:
+            assert client.delete(f"/v1/machine/{made.name}").is_success
 
 
 @pytest.fixture(params=[ServerProcess.kill, ServerProcess.kill_all], ids=["server", "server and sandboxes"])
@@ -98,12 +118,12 @@ def crash(request: pytest.FixtureRequest, server: ServerProcess) -> Callable[[],
 def test_a_kill_right_after_an_answer_loses_nothing_answered(crash: Callable[[], None], machine: Machine) -> None:
     machine.run("import random; values = []")
     answered = []
-    for _ in range(3):
+    for _ in range(2):
         answered.append(machine.run("values.append(random.random()); values[-1]"))
         crash()
         assert machine.run("len(values)") == str(len(answered))
     # Every answer stays as first given, though the values behind them may be other ones after a re-execution.
-    assert [machine.result(seq)["value"] for seq in (1, 3, 5)] == answered
+    assert [machine.result(seq)["value"] for seq in (1, 3)] == answered
 
 
 def test_a_kill_after_a_save_brings_the_very_process_back(crash: Callable[[], None], machine: Machine) -> None:
@@ -135,15 +155,15 @@ def test_what_a_dead_server_left_running_is_removed(server: ServerProcess, machi
 
 def test_a_kill_at_any_moment_of_falling_asleep_loses_nothing(server: ServerProcess, machine: Machine) -> None:
     machine.run("count = 0")
-    for turn in range(5):
+    for turn in range(4):
         assert machine.run("count += 1; count") == str(turn + 1)
         falling_asleep = threading.Thread(target=_sleep_unheard, args=(server, machine.name))
         falling_asleep.start()
-        time.sleep(0.03 * turn)  # whatever it is doing then, the promise holds
+        time.sleep(0.04 * turn)  # whatever it is doing then, the promise holds
         server.kill_all()
         falling_asleep.join()
         server.start()
-    assert machine.run("count") == "5"
+    assert machine.run("count") == "4"
 
 
 def _sleep_unheard(server: ServerProcess, name: str) -> None:
@@ -158,11 +178,11 @@ def _sleep_unheard(server: ServerProcess, name: str) -> None:
 def test_a_stop_in_the_middle_of_a_loop_goes_on_with_the_next_number(
     server: ServerProcess, machine: Machine, caller: str
 ) -> None:
-    count = 150
+    count = 60
     machine.run("import time")
     seq = machine.begin(f"for number in range({count}):\n    print(number, flush=True)\n    time.sleep(0.05)\nnumber")
     for line in machine.lines(seq):
-        if line == "20":
+        if line == "10":
             break
     server.stop()
     assert not server.sandboxes()

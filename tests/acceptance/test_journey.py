@@ -93,7 +93,8 @@ def test_a_trained_model_predicts_after_sleep_and_under_another_server(
     plotted = run(machine, PLOTTED)
     assert plotted.png is not None
     picture = Image.open(BytesIO(plotted.png))
-    assert (picture.format, picture.size) == ("PNG", (400, 300)) or picture.width > 200
+    assert picture.format == "PNG"
+    assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 10
 
     wait_until_asleep(server, machine)
     server.restart()

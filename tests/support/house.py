@@ -1,11 +1,15 @@
 """A worker with everything around it in memory, whose parts a test can break."""
 
 import asyncio
+import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torpor_worker.config import WorkerConfig
+from torpor_worker.errors import SaveRefused
 from torpor_worker.fake_sandbox import FakeSandboxHost
 from torpor_worker.ledger import Entry, InstructionResult, Ledger
 from torpor_worker.local_images import LocalImages
@@ -33,9 +37,14 @@ QUICK = WorkerConfig(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition, with a limit that only a bug reaches."""
+    """Wait for a condition (which may be asynchronous), with a limit that only a bug reaches."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():
+        while True:
+            held = condition()
+            if inspect.isawaitable(held):
+                held = await held
+            if held:
+                return
             await asyncio.sleep(0.001)
 
 
@@ -57,7 +66,7 @@ class House:
         """The worker of now."""
         return self.workers[-1]
 
-    def set(self, **changes: object) -> None:
+    def set(self, **changes: Any) -> None:
         """Change the settings of workers that start from now on."""
         self.config = dataclasses.replace(self.config, **changes)
 
@@ -70,8 +79,7 @@ class House:
 
     async def crash(self) -> None:
         """SIGKILL of the worker, as far as the ledger sees it: nothing more is written, sandboxes are left over."""
-        worker = self.workers[-1]
-        await worker.drain(0)
+        await self._kill(self.worker)
         await self.host.close()
 
     async def restart(self) -> None:
@@ -128,5 +136,10 @@ class House:
     async def close(self) -> None:
         """End everything."""
         for worker in self.workers:
-            await worker.drain(0)
+            await self._kill(worker)
         await self.host.close()
+
+    @staticmethod
+    async def _kill(worker: Worker) -> None:
+        with contextlib.suppress(SaveRefused):
+            await worker.drain(0)

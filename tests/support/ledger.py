@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 from torpor_api.ledger import Accepted, Idempotency, SqlLedger
+from torpor_api.ledger.database import FILE_NAME, open_engine
+from torpor_api.ledger.migrate import migrate
+from torpor_api.ledger.sql_ledger import OUTPUT_LIMIT_BYTES
 from torpor_worker.ledger import Entry, Hold, InstructionResult, OutputRecord, Snapshot
 
 ACCOUNT = "me"
+MEMORY = Path("/dev/shm")
+
+
+def memory_folder() -> TemporaryDirectory[str]:
+    """A new folder in memory, where the host has that: thousands of flushes to a busy disk take minutes."""
+    return TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
+
+
+@cache
+def _migrated_database() -> bytes:
+    """A new database, made once: migrations take most of a short test's time."""
+    with memory_folder() as folder:
+        engine = open_engine("sqlite:", Path(folder))
+        migrate(engine)
+        engine.dispose()
+        return (Path(folder) / FILE_NAME).read_bytes()
+
+
+async def open_ledger(folder: Path, *, output_limit_bytes: int = OUTPUT_LIMIT_BYTES) -> SqlLedger:
+    """A ledger in the folder with one account, and a new session that has taken over what was held."""
+    if not (folder / FILE_NAME).exists():
+        (folder / FILE_NAME).write_bytes(_migrated_database())
+    ledger = await SqlLedger.open("sqlite:", folder, output_limit_bytes=output_limit_bytes)
+    await ledger.create_account(ACCOUNT)
+    await ledger.open_session("worker")
+    return ledger
 
 
 def result(value: str | None = None, *, error: str | None = None) -> InstructionResult:

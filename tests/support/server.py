@@ -17,6 +17,7 @@ from typing import Final, Self
 
 import httpx2
 import psutil
+
 from torpor_api.data_dir import default_data_dir
 
 _START_SECONDS: Final = 120.0
@@ -57,6 +58,7 @@ class ServerProcess:
                 self.stop()
         finally:
             self.kill_all()
+            print(self._last_words())  # pytest shows it beside a test that failed
 
     @property
     def running(self) -> bool:

@@ -16,7 +16,7 @@ class Running:
     All times are of one monotonic clock, in seconds, and are given by the caller: nothing here waits.
     """
 
-    __slots__ = ("_ladder", "_since", "_stop_used", "_used", "attempt", "ended_by", "entry", "seq", "steps")
+    __slots__ = ("_ladder", "_since", "_step_used", "_used", "attempt", "ended_by", "entry", "seq", "steps")
 
     def __init__(self, entry: Entry, attempt: int, config: WorkerConfig, *, used_seconds: float = 0.0) -> None:
         if entry.seq is None:
@@ -28,12 +28,13 @@ class Running:
         self.steps: list[Step] = []
         self._used = used_seconds
         self._since: float | None = None
-        self._stop_used = 0.0
+        self._step_used = 0.0
+        """How long it had run when the last step was taken, or the first was wanted."""
         self._ladder: tuple[tuple[Step, float], ...] = (
             ("interrupt", 0.0),
             ("again", config.interrupt_again_seconds),
-            ("kill", config.kill_seconds),
-            ("remove", config.remove_seconds),
+            ("kill", config.kill_seconds - config.interrupt_again_seconds),
+            ("remove", config.remove_seconds - config.kill_seconds),
         )
 
     def start(self, now: float) -> None:
@@ -54,7 +55,7 @@ class Running:
         """Begin to end it; the first reason stays."""
         if self.ended_by is None:
             self.ended_by = reason
-            self._stop_used = self.used_seconds(now)
+            self._step_used = self.used_seconds(now)
 
     def due(self, now: float) -> Step | None:
         """The step that must be taken now, noted as taken; begins with the time-out by itself."""
@@ -66,8 +67,10 @@ class Running:
         if len(self.steps) == len(self._ladder):
             return None
         step, after_seconds = self._ladder[len(self.steps)]
-        if used - self._stop_used < after_seconds:
+        # Each waits for the one before: a host that stood still must not take them all at once.
+        if used - self._step_used < after_seconds:
             return None
+        self._step_used = used
         self.steps.append(step)
         return step
 
@@ -77,7 +80,7 @@ class Running:
         if self.ended_by is None:
             return now + self.entry.timeout_seconds - used
         index = min(len(self.steps), len(self._ladder) - 1)
-        return now + self._stop_used + self._ladder[index][1] - used
+        return now + self._step_used + self._ladder[index][1] - used
 
     @property
     def step_names(self) -> list[str]:

@@ -49,29 +49,24 @@ class Saver:
     At most one capture is being stored and one waits; a newer one takes the place of the one that waits.
     """
 
-    def __init__(self, machine: str, services: Services, bell: Bell) -> None:
-        self.head: Snapshot | None = None
-        self.facts = SaveFacts()
+    def __init__(self, hold: Hold, services: Services, bell: Bell, *, clean: bool) -> None:
+        """For a process that was brought back from the hold's head; clean: nothing happened in it since."""
+        self.head = hold.head
         self.failure: str | None = None
         """Why the last save failed; None if it did not."""
         self.fenced = False
         """A commit was refused: the machine is not ours any more."""
-        self._machine = machine
+        self._machine = hold.machine
         self._services = services
         self._bell = bell
         self._loop = asyncio.get_running_loop()
+        self.facts = SaveFacts(last_activity=self._loop.time())
         self._activity = 0
         self._captured = 0
         self._saved = 0
         self._failures = 0
         self._waiting: _Capture | None = None
         self._task: asyncio.Task[None] | None = None
-
-    def begin(self, head: Snapshot | None, *, clean: bool) -> None:
-        """A process was brought back from `head`; clean: nothing ran in it since."""
-        self.head = head
-        self.facts = SaveFacts(last_activity=self._loop.time())
-        self._activity = self._captured = self._saved = 0
         if not clean:
             self.ran(0.0)
 
@@ -94,11 +89,6 @@ class Saver:
         """Whether the head has everything that instructions did."""
         return self.head is not None and self._saved == self._activity
 
-    @property
-    def keys(self) -> list[str]:
-        """Keys of the objects that the machine needs now."""
-        return [] if self.head is None else [self.head.manifest_key]
-
     def due_at(self) -> float | None:
         """When the next gap between instructions is to be used for a save."""
         return None if self.busy else save_due_at(self.facts, self._services.config)
@@ -116,8 +106,7 @@ class Saver:
         except Fenced:
             raise
         except Exception as error:
-            await self.failed(hold, error)
-            raise SaveRefused(self.failure) from error
+            raise await self.refuse(hold, error) from error
         image = services.images.new(self._machine, generation)
         try:
             async with asyncio.timeout(services.config.checkpoint_seconds):
@@ -127,8 +116,7 @@ class Saver:
             await services.images.forget(self._machine, generation)
             if isinstance(error, SandboxDied) or not isinstance(error, Exception):
                 raise
-            await self.failed(hold, error)
-            raise SaveRefused(self.failure) from error
+            raise await self.refuse(hold, error) from error
         self._captured = self._activity
         self.facts.unsaved_since = None
         self.facts.run_seconds = 0.0
@@ -170,7 +158,7 @@ class Saver:
                     raise
                 except Exception as error:
                     await self._services.images.forget(self._machine, capture.generation)
-                    await self.failed(capture.hold, error)
+                    await self._failed(capture.hold, error)
         finally:
             self._task = None
             self._bell.ring()
@@ -227,7 +215,12 @@ class Saver:
             self.head = newer[0]
         return bool(newer)
 
-    async def failed(self, hold: Hold, error: Exception) -> None:
+    async def refuse(self, hold: Hold, error: Exception) -> SaveRefused:
+        """Remember a save that failed before it was captured; what to raise for it."""
+        await self._failed(hold, error)
+        return SaveRefused(self.failure)
+
+    async def _failed(self, hold: Hold, error: Exception) -> None:
         """Remember a failed save, and tell the machine's users; raises nothing but `Fenced`."""
         reason = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         now = self._loop.time()

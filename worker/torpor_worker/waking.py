@@ -21,6 +21,9 @@ from torpor_worker.suspicion import Suspicion
 
 log = structlog.get_logger(__name__)
 
+NOTES_AT_ONCE = 100
+"""Replayed instructions that are noted together: the ledger commits them as a group."""
+
 
 class _Unusable(Exception):
     """The generation cannot be restored, whatever is tried."""
@@ -48,6 +51,8 @@ class Waking:
         self.suspicion = Suspicion(services.config.undo_limit)
         self.needs: str | None = None
         """The object that a wake is reading at this moment."""
+        self.attached: Attached | None = None
+        """The process that is being brought back at this moment."""
         self._machine = machine
         self._services = services
         self._bell = bell
@@ -74,10 +79,9 @@ class Waking:
                 await self._give_up(hold, last)
                 continue
             replay = Replay(position=-1 if head is None else head.position)
-            attached: Attached | None = None
             self.suspicion.brought_back()
             try:
-                attached = await self._attach(hold)
+                self.attached = attached = await self._attach(hold)
                 replayer = Replayer(attached, self._bell, self._services.config, careful=self.suspicion.careful)
                 if current is not None and head is not None and current.result is not None:
                     await replayer.go_on_with(current, head.running_used_seconds, replay)
@@ -87,16 +91,17 @@ class Waking:
                     attached.forget_output()
                 await self._tell(hold, replay, recovering=recovering)
             except (ProcessDied, SandboxError) as death:
-                await self._detach(attached)
+                await self.remove()
                 self._note(replay)
                 hold = await self.learn(hold, str(death), running=False)
             except _Unusable as error:
                 hold = await self._go_back(hold, str(error))
             except BaseException:
-                await self._detach(attached)
+                await self.remove()
                 raise
             else:
                 self._note(replay)
+                self.attached = None
                 return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished)
 
     async def learn(self, hold: Hold, reason: str, *, running: bool) -> Hold:
@@ -212,16 +217,19 @@ class Waking:
         finally:
             self.needs = None
 
-    async def _detach(self, attached: Attached | None) -> None:
-        if attached is not None:
-            await attached.close(self._services.config.destroy_seconds)
+    async def remove(self) -> None:
+        """Remove the process that is being brought back, if there is one."""
+        if self.attached is not None:
+            await self.attached.close(self._services.config.destroy_seconds)
+            self.attached = None
 
     async def _tell(self, hold: Hold, replay: Replay, *, recovering: bool) -> None:
         """Leave notices of what a user must know about this wake; none after a clean sleep."""
         ledger, head = self._services.ledger, hold.head
         source = "an empty interpreter" if head is None else f"its save of generation {head.generation}"
-        for seq in replay.replayed:
-            await ledger.note_replay(hold, seq)
+        for start in range(0, len(replay.replayed), NOTES_AT_ONCE):
+            some = replay.replayed[start : start + NOTES_AT_ONCE]
+            await asyncio.gather(*(ledger.note_replay(hold, seq) for seq in some))
         if replay.replayed:
             message = f"The machine was brought back from {source}; {_named(replay.replayed)} executed again."
             await ledger.notice(hold, "replayed", message, replay.replayed)

@@ -56,21 +56,30 @@ class Worker:
     async def drain(self, deadline_seconds: float) -> None:
         """Save and release every machine, also in mid-instruction; what is not done at the deadline is ended anyway.
 
-        Nothing acknowledged is lost either way: what was not released is recovered by the next session.
+        Nothing acknowledged is lost either way: what was not released is recovered by the next session. Raises
+        `SaveRefused` if any was not. If this is cancelled, the deadline is now.
         """
         self._draining = True
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
-        tasks = list(self._tasks.values())
-        for name, machine in list(self._machines.items()):
-            if not machine.drain():
-                self._tasks[name].cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=deadline_seconds)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tasks = dict(self._tasks)
+        saving = [task for name, task in tasks.items() if self._machines[name].drain()]
+        for task in tasks.values():
+            if task not in saving:
+                task.cancel()
+        late: set[asyncio.Task[None]] = set(saving)
+        try:
+            if saving:
+                _, late = await asyncio.wait(saving, timeout=deadline_seconds)
+        finally:
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        if late:
+            raise SaveRefused(
+                f"{len(late)} awake machines could not be saved in time; they are recovered from the log."
+            )
 
     def deliver(self, machine: str, entry: Entry | None) -> None:
         """A hint: this machine has an accepted entry (a started one if it was free), or None: look yourself."""

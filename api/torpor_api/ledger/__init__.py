@@ -9,6 +9,7 @@ from torpor_api.ledger.rows import (
     InstructionRow,
     MachineRow,
     Notice,
+    Outcome,
     OutputPage,
 )
 from torpor_api.ledger.sql_ledger import SqlLedger
@@ -22,6 +23,7 @@ __all__ = [
     "InstructionRow",
     "MachineRow",
     "Notice",
+    "Outcome",
     "OutputPage",
     "SqlLedger",
     "Watch",

@@ -9,9 +9,20 @@ from sqlalchemy import Connection, select
 from torpor_api.errors import Unauthorized
 from torpor_api.ledger import accounts, entries, history, idempotency, machines, notices, saves, schema
 from torpor_api.ledger.authenticated import Authenticated
+from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
-from torpor_api.ledger.rows import Accepted, Busy, Event, Idempotency, InstructionRow, MachineRow, Notice, OutputPage
+from torpor_api.ledger.rows import (
+    Accepted,
+    Busy,
+    Event,
+    Idempotency,
+    InstructionRow,
+    MachineRow,
+    Notice,
+    Outcome,
+    OutputPage,
+)
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
 
@@ -117,6 +128,17 @@ class ApiSide:
         """One instruction. Raises `MachineNotFound`, `InstructionNotFound`."""
         return await self._readers.run(lambda connection: history.one(connection, account, machine, seq))
 
+    async def outcome(self, account: str, machine: str, seq: int) -> Outcome:
+        """All that the answer to an instruction needs, in one read. Raises as `instruction` does."""
+
+        def work(connection: Connection) -> Outcome:
+            return outcome(connection, self._segments, account, machine, seq)
+
+        try:
+            return await self._readers.run(work)
+        except FileNotFoundError:  # deleted between the row and the file: now the row is gone too
+            return await self._readers.run(work)
+
     async def instructions(
         self, account: str, machine: str, *, limit: int | None = None, cursor: str | None = None
     ) -> tuple[list[InstructionRow], str | None]:
@@ -164,7 +186,7 @@ class ApiSide:
 
     async def read_notices(self, machine: str) -> list[Notice]:
         """Notices that no answer has carried yet, oldest first."""
-        return await self._readers.run(lambda connection: notices.read(connection, machine, delivered_too=False))
+        return await self._readers.run(lambda connection: notices.unread(connection, machine))
 
     async def deliver_notices(self, machine: str, up_to: int) -> None:
         """An answer with the notices up to this id was written in full."""

@@ -12,7 +12,7 @@ from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import SelectBase
 
 BUSY_TIMEOUT_SECONDS = 30
-CACHE_KIBIBYTES = 1024
+CACHE_KIBIBYTES = 512
 FILE_NAME = "ledger.sqlite3"
 
 

@@ -4,27 +4,49 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, bindparam, select
 
 from torpor_api.errors import InstructionNotFound
 from torpor_api.ledger import machines as machine_rows
+from torpor_api.ledger.database import Statement
 from torpor_api.ledger.moments import moment
 from torpor_api.ledger.results import from_columns
 from torpor_api.ledger.rows import InstructionRow
 from torpor_api.ledger.schema import accounts, entries, machines
 from torpor_worker.ledger import EndedBy
 
+_COLUMNS = (
+    entries.c.seq,
+    entries.c.code,
+    entries.c.timeout_seconds,
+    entries.c.attempt,
+    entries.c.accepted_at,
+    entries.c.started_at,
+    entries.c.finished_at,
+    entries.c.undone,
+    entries.c.replays,
+    entries.c.ended_by,
+    entries.c.value,
+    entries.c.data,
+    entries.c.error,
+    entries.c.error_detail,
+    entries.c.runtime_ms,
+)
+_ONE = Statement(
+    select(*_COLUMNS)
+    .join(machines, machines.c.id == entries.c.machine_id)
+    .join(accounts, accounts.c.id == machines.c.account_id)
+    .where(
+        accounts.c.name == bindparam("account"),
+        machines.c.name == bindparam("machine"),
+        entries.c.seq == bindparam("of_seq"),
+    )
+)
+
 
 def one(connection: Connection, account: str, machine: str, seq: int) -> InstructionRow:
     """One instruction. Raises `MachineNotFound`, `InstructionNotFound`."""
-    query = (
-        select(entries)
-        .join(machines, machines.c.id == entries.c.machine_id)
-        .join(accounts, accounts.c.id == machines.c.account_id)
-    )
-    row = connection.execute(
-        query.where(accounts.c.name == account, machines.c.name == machine, entries.c.seq == seq)
-    ).first()
+    row = _ONE.first(connection, account=account, machine=machine, of_seq=seq)
     if row is None:
         machine_rows.identify(connection, account, machine)
         raise InstructionNotFound
@@ -36,7 +58,7 @@ def newest_first(
 ) -> tuple[list[InstructionRow], str | None]:
     """A page of a machine's history, and the cursor of the next."""
     machine_id = machine_rows.identify(connection, account, machine)
-    query = select(entries).where(entries.c.machine_id == machine_id, entries.c.seq.is_not(None))
+    query = select(*_COLUMNS).where(entries.c.machine_id == machine_id, entries.c.seq.is_not(None))
     query = query.order_by(entries.c.seq.desc())
     if cursor is not None:
         query = query.where(entries.c.seq < machine_rows.number_of(cursor))
@@ -44,23 +66,26 @@ def newest_first(
         query = query.limit(limit + 1)
     rows = connection.execute(query).all()
     has_more = limit is not None and len(rows) > limit
-    rows = rows[:limit]
-    return [_instruction(row) for row in rows], str(rows[-1].seq) if has_more and rows else None
+    page = [_instruction(tuple(row)) for row in rows[:limit]]
+    return page, str(page[-1].seq) if has_more and page else None
 
 
-def _instruction(row: Row[Any]) -> InstructionRow:
-    finished = row.finished_at is not None
+def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
+    seq, code, timeout_seconds, attempt, accepted_at, started_at, finished_at, undone, replays, ended_by, *result = (
+        columns
+    )
+    finished = finished_at is not None
     return InstructionRow(
-        seq=row.seq,
-        code=row.code,
-        timeout_seconds=row.timeout_seconds,
-        status="finished" if finished else "accepted" if row.started_at is None else "started",
-        attempt=row.attempt,
-        result=from_columns(row.value, row.data, row.error, row.error_detail, row.runtime_ms) if finished else None,
-        undone=bool(row.undone),
-        replayed=row.replays > 0,
-        ended_by=None if row.ended_by is None else EndedBy(row.ended_by),
-        accepted_at=moment(row.accepted_at),
-        started_at=None if row.started_at is None else moment(row.started_at),
-        finished_at=moment(row.finished_at) if finished else None,
+        seq=seq,
+        code=code,
+        timeout_seconds=timeout_seconds,
+        status="finished" if finished else "accepted" if started_at is None else "started",
+        attempt=attempt,
+        result=from_columns(*result) if finished else None,
+        undone=bool(undone),
+        replayed=replays > 0,
+        ended_by=None if ended_by is None else EndedBy(ended_by),
+        accepted_at=moment(accepted_at),
+        started_at=None if started_at is None else moment(started_at),
+        finished_at=moment(finished_at) if finished else None,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import string
 from collections import defaultdict
@@ -16,6 +15,7 @@ from torpor_api.ledger import idempotency as repeats
 from torpor_api.ledger import saves
 from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
 from torpor_api.ledger.moments import moment, now
+from torpor_api.ledger.notices import COLUMNS, notice
 from torpor_api.ledger.rows import Idempotency, MachineRow, MachineState, Notice
 from torpor_api.ledger.schema import accounts, entries, machine_tags, machines, notices, snapshots
 
@@ -154,18 +154,9 @@ def _machine_rows(connection: Connection, rows: Iterable[Row[Any]]) -> list[Mach
         ids = [row.id for row in rows[start : start + LOOKED_UP_AT_ONCE]]
         for tag in connection.execute(select(machine_tags).where(machine_tags.c.machine_id.in_(ids))):
             tags[tag.machine_id][tag.name] = tag.value
-        query = select(notices).where(notices.c.machine_id.in_(ids)).order_by(notices.c.id)
-        for notice in connection.execute(query):
-            told[notice.machine_id].append(
-                Notice(
-                    notice.id,
-                    notice.code,
-                    notice.message,
-                    json.loads(notice.seqs),
-                    moment(notice.at),
-                    bool(notice.delivered),
-                )
-            )
+        query = select(notices.c.machine_id, *COLUMNS).where(notices.c.machine_id.in_(ids)).order_by(notices.c.id)
+        for machine_id, *columns in connection.execute(query):
+            told[machine_id].append(notice(*columns))
     return [
         MachineRow(
             name=row.name,

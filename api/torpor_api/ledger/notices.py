@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
+from torpor_api.ledger.database import Statement
 from torpor_api.ledger.moments import moment, now
 from torpor_api.ledger.results import storable
 from torpor_api.ledger.rows import Event, Notice
@@ -14,6 +15,14 @@ from torpor_api.ledger.schema import events, machines, notices
 
 NOTICES_KEPT = 50
 EVENTS_KEPT = 1000
+
+COLUMNS = (notices.c.id, notices.c.code, notices.c.message, notices.c.seqs, notices.c.at, notices.c.delivered)
+_UNREAD = Statement(
+    select(*COLUMNS)
+    .join(machines, machines.c.id == notices.c.machine_id)
+    .where(machines.c.name == bindparam("machine"), notices.c.delivered == 0)
+    .order_by(notices.c.id)
+)
 
 
 def leave(connection: Connection, machine_id: int, code: str, message: str, seqs: list[int]) -> None:
@@ -35,15 +44,15 @@ def clear(connection: Connection, machine_id: int, codes: tuple[str, ...]) -> No
     connection.execute(delete(notices).where(notices.c.machine_id == machine_id, condition))
 
 
-def read(connection: Connection, machine: str, *, delivered_too: bool) -> list[Notice]:
-    """A machine's notices, oldest first."""
-    query = select(notices).join(machines).where(machines.c.name == machine).order_by(notices.c.id)
-    if not delivered_too:
-        query = query.where(notices.c.delivered == 0)
-    return [
-        Notice(row.id, row.code, row.message, json.loads(row.seqs), moment(row.at), bool(row.delivered))
-        for row in connection.execute(query)
-    ]
+def unread(connection: Connection, machine: str) -> list[Notice]:
+    """A machine's notices that nobody was told, oldest first."""
+    rows = _UNREAD.run(connection, machine=machine).fetchall()
+    return [notice(*row) for row in rows]
+
+
+def notice(number: int, code: str, message: str, seqs: str, at: int, delivered: int) -> Notice:
+    """The notice that the columns hold."""
+    return Notice(number, code, message, json.loads(seqs), moment(at), bool(delivered))
 
 
 def deliver(connection: Connection, machine: str, up_to: int) -> None:

@@ -5,13 +5,49 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Select, and_, func, select
+from sqlalchemy import Connection, and_, bindparam, func, select
 
 from torpor_api.errors import InstructionNotFound
+from torpor_api.ledger.database import Statement
 from torpor_api.ledger.rows import OutputPage
 from torpor_api.ledger.schema import entries, machines, output_attempts, output_pieces
 from torpor_api.ledger.segments import Place, Segments, unpack
 from torpor_worker.ledger import OutputRecord
+
+NO_STOP = 2**62
+
+_ENTRY = Statement(
+    select(entries.c.id, entries.c.attempt, entries.c.finished_at)
+    .join(machines, machines.c.id == entries.c.machine_id)
+    .where(machines.c.name == bindparam("machine"), entries.c.seq == bindparam("of_seq"))
+)
+_ATTEMPTS = Statement(
+    select(
+        output_attempts.c.attempt,
+        output_attempts.c.inherited_bytes,
+        output_attempts.c.dropped_bytes,
+        output_attempts.c.dropped_background_bytes,
+    ).where(output_attempts.c.entry_id == bindparam("entry"))
+)
+_MINE = and_(output_pieces.c.entry_id == bindparam("entry"), output_pieces.c.attempt == bindparam("of_attempt"))
+_FIRST = select(func.max(output_pieces.c.start)).where(_MINE, output_pieces.c.start <= bindparam("after"))
+_PIECES = Statement(
+    select(
+        output_pieces.c.start,
+        output_pieces.c.background,
+        output_pieces.c.inline,
+        output_pieces.c.segment,
+        output_pieces.c.segment_start,
+        output_pieces.c.segment_bytes,
+    )
+    .where(
+        _MINE,
+        output_pieces.c.start >= func.coalesce(_FIRST.scalar_subquery(), 0),
+        output_pieces.c.start < bindparam("stop"),
+        output_pieces.c.background <= bindparam("latest"),
+    )
+    .order_by(output_pieces.c.start)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +71,13 @@ def read_page(
     background: bool,
 ) -> OutputPage:
     """A page of the newest attempt's sequence; see `SqlLedger.output`."""
-    entry = connection.execute(
-        select(entries.c.id, entries.c.attempt, entries.c.finished_at)
-        .join(machines, machines.c.id == entries.c.machine_id)
-        .where(machines.c.name == machine, entries.c.seq == seq)
-    ).first()
+    entry = _ENTRY.first(connection, machine=machine, of_seq=seq)
     if entry is None:
         raise InstructionNotFound
-    newest = max(1, entry.attempt)
-    attempts = {
-        row.attempt: row
-        for row in connection.execute(select(output_attempts).where(output_attempts.c.entry_id == entry.id))
-    }
-    inherited_bytes = {number: row.inherited_bytes for number, row in attempts.items()}
+    entry_id, newest, finished_at = entry
+    newest = max(1, newest)
+    attempts = {row[0]: row[1:] for row in _ATTEMPTS.run(connection, entry=entry_id).fetchall()}
+    inherited_bytes = {number: inherited for number, (inherited, _, _) in attempts.items()}
     restarted_from = None
     if attempt is not None and attempt < newest:
         shared = min(inherited_bytes[later] for later in range(max(1, attempt) + 1, newest + 1))
@@ -56,16 +86,16 @@ def read_page(
     page = _Page(after, limit_bytes)
     for part in ranges(inherited_bytes, newest):
         if not page.more:
-            _read_range(connection, segments, page, machine, entry.id, part, background=background)
-    known = attempts.get(newest)
+            _read_range(connection, segments, page, machine, entry_id, part, background=background)
+    _, truncated_bytes, background_truncated_bytes = attempts.get(newest, (0, 0, 0))
     return OutputPage(
         records=page.records,
         attempt=newest,
         end=page.end,
         more=page.more,
-        finished=entry.finished_at is not None,
-        truncated_bytes=0 if known is None else known.dropped_bytes,
-        background_truncated_bytes=0 if known is None else known.dropped_background_bytes,
+        finished=finished_at is not None,
+        truncated_bytes=truncated_bytes,
+        background_truncated_bytes=background_truncated_bytes,
         restarted_from=restarted_from,
         background_from=page.background_from,
     )
@@ -125,24 +155,17 @@ def _read_range(
     *,
     background: bool,
 ) -> None:
-    query = _pieces(entry_id, part, page.end)
-    if not background:
-        query = query.where(output_pieces.c.background == 0)
-    with closing(connection.execute(query)) as pieces:
-        for piece in pieces:
-            stored = piece.inline
-            if stored is None:
-                place = Place(piece.segment, piece.segment_start, piece.segment_bytes)
-                stored = segments.read(machine, place)
-            page.take(piece.start, stored, part.stop, background=bool(piece.background))
+    pieces = _PIECES.run(
+        connection,
+        entry=entry_id,
+        of_attempt=part.attempt,
+        after=page.end,
+        stop=NO_STOP if part.stop is None else part.stop,
+        latest=int(background),
+    )
+    with closing(pieces):
+        for start, is_background, stored, *place in pieces:
+            piece = segments.read(machine, Place(*place)) if stored is None else stored
+            page.take(start, piece, part.stop, background=bool(is_background))
             if page.more:
                 return
-
-
-def _pieces(entry_id: int, part: Range, after: int) -> Select[tuple[object, ...]]:
-    mine = and_(output_pieces.c.entry_id == entry_id, output_pieces.c.attempt == part.attempt)
-    first = select(func.max(output_pieces.c.start)).where(mine, output_pieces.c.start <= after).scalar_subquery()
-    query = select(output_pieces).where(mine, output_pieces.c.start >= func.coalesce(first, 0))
-    if part.stop is not None:
-        query = query.where(output_pieces.c.start < part.stop)
-    return query.order_by(output_pieces.c.start)

@@ -14,7 +14,7 @@ from torpor_api.ledger.database import driver
 
 T = TypeVar("T")
 READERS = 3
-CACHE_KIBIBYTES = 256
+CACHE_KIBIBYTES = 128
 
 
 class Readers:

@@ -115,6 +115,16 @@ class OutputPage:
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """An instruction, the beginning of its output, and the machine's unread notices, as of one moment."""
+
+    instruction: InstructionRow
+    output: OutputPage
+    notices: list[Notice]
+    """Those that no answer has carried yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One line of a machine's history, for operators."""
 

@@ -57,7 +57,7 @@ class Writer:
     """
 
     def __init__(self, engine: Engine, companion: Companion, changes: Changes) -> None:
-        self._engine = engine
+        self._connection = engine.connect()
         self._companion = companion
         self._changes = changes
         self._loop = asyncio.get_running_loop()
@@ -85,7 +85,7 @@ class Writer:
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        with self._engine.connect() as connection:
+        with self._connection as connection:
             more = True
             while more:
                 batch, more = self._next_batch()

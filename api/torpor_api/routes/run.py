@@ -71,12 +71,13 @@ class Run:
             stream = event_stream(_events(services, account, machine, accepted.seq), kind, answer_headers)
             await stream(scope, receive, send)
             return
+        fresh = accepted.entry.position is not None and not accepted.repeated
         with Presence(receive) as presence:
-            row, result = await finished(services, account, machine, accepted.seq, presence)
-        answer, carried = await run_answer(services, machine, row, result)
-        await JsonResponse(answer, headers=answer_headers)(scope, receive, send)
-        if carried is not None:
-            await services.ledger.deliver_notices(machine, carried)
+            outcome, result = await finished(services, account, machine, accepted.seq, presence, fresh=fresh)
+        body = await run_answer(services, machine, outcome, result)
+        await JsonResponse(body, headers=answer_headers)(scope, receive, send)
+        if outcome.notices:
+            await services.ledger.deliver_notices(machine, outcome.notices[-1].id)
 
 
 def _when_busy(asked: RunRequest) -> WhenBusy:

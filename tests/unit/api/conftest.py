@@ -1,101 +1,30 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
 import pytest
-from starlette.types import ASGIApp
-from tests.support.tiny_machines import TinyMachines
-
-from torpor_api.app import create_app
-from torpor_api.config import Config
-from torpor_api.ledger import SqlLedger
-from torpor_api.server import Server, bind, make_server, url_of
-from torpor_api.services import Services
-from torpor_api.websocket_protocol import QuietWebSocketProtocol
-
-KEY = "alice.0123456789abcdef"
-OTHER_KEY = "bob.0123456789abcdef"
-OUTPUT_LIMIT_BYTES = 100_000
+from tests.support.api import Api, application, behind_a_server, new_database
 
 
-@dataclass(frozen=True)
-class Api:
-    """An application over a real ledger, and a client of Alice's."""
-
-    app: ASGIApp
-    services: Services
-    client: httpx2.AsyncClient
-    machines: TinyMachines
-    server: Server | None = None
-
-    def websocket_protocols(self) -> list[QuietWebSocketProtocol]:
-        """The WebSocket connections of the server."""
-        assert self.server is not None
-        connections = self.server.server_state.connections
-        return [connection for connection in connections if isinstance(connection, QuietWebSocketProtocol)]
-
-    async def leave_notice(self, machine: str, code: str, message: str) -> None:
-        """Wake the machine, and leave a notice as a recovery would."""
-        await self.machines.wake(machine)
-        await self.services.ledger.notice(self.machines.hold(machine), code, message, [])
-
-    async def new_machine(self) -> str:
-        answer = await self.client.post("/v1/machine/new", json={})
-        name: str = answer.json()["machine_name"]
-        return name
-
-    async def execute(self, machine: str, code: str) -> int:
-        answer = await self.client.post(f"/v1/machine/{machine}/exec", json={"instruction": {"code": code}})
-        seq: int = answer.json()["instruction_seq"]
-        return seq
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database, to copy."""
+    path = tmp_path_factory.mktemp("database") / "torpor.db"
+    asyncio.run(new_database(path))
+    return path
 
 
 @pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
+async def api(tmp_path: Path, database: Path) -> AsyncIterator[Api]:
     """The application, called without a network."""
-    ledger = await SqlLedger.open(
-        f"sqlite:///{tmp_path / 'torpor.db'}", tmp_path, output_limit_bytes=OUTPUT_LIMIT_BYTES
-    )
-    for key in (KEY, OTHER_KEY):
-        account, _, secret = key.partition(".")
-        await ledger.create_account(account)
-        await ledger.add_key(account, secret)
-    machines = TinyMachines(ledger)
-    await machines.start()
-    services = Services(ledger=ledger, machines=machines, config=Config(data_dir=tmp_path))
-    app = create_app(services)
-    transport = httpx2.ASGITransport(app)
-    headers = {"Authorization": f"Bearer {KEY}"}
-    async with httpx2.AsyncClient(transport=transport, base_url="http://torpor", headers=headers) as client:
-        yield Api(app, services, client, machines)
-    services.end_waits()
-    await machines.close()
-    await ledger.close()
+    async with application(tmp_path, database) as api:
+        yield api
 
 
 @pytest.fixture
 async def live(api: Api) -> AsyncIterator[Api]:
-    """The same application behind a real server on the loopback, for what needs a connection."""
-    with bind("127.0.0.1", 0) as listener:
-        url = url_of(listener)
-        server = make_server(api.app)
-        serving = asyncio.create_task(server.serve([listener]))
-        headers = {"Authorization": f"Bearer {KEY}"}
-        async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
-            await _until_it_listens(listener, client)
-            yield Api(api.app, api.services, client, api.machines, server)
-        api.services.end_waits()
-        server.should_exit = True
-        await serving
-
-
-async def _until_it_listens(listener: socket.socket, client: httpx2.AsyncClient) -> None:
-    async with asyncio.timeout(60):
-        while not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            await asyncio.sleep(0.01)
-        await client.get("/healthz")
+    """The same application behind a real server on the loopback."""
+    async with behind_a_server(api) as live:
+        yield live

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.support.api import Api
 
 from torpor_api import errors
 from torpor_api.bodies import BODY_LIMIT_BYTES
-
-from .conftest import Api
 
 INSTRUCTION = "instruction"
 
@@ -148,3 +147,16 @@ def test_every_error_has_a_code_of_its_own() -> None:
     codes = [kind.code for kind in kinds if kind is not errors.TorporError]
 
     assert len(codes) == len(set(codes))
+
+
+async def test_what_nobody_foresaw_is_500_with_an_id_and_no_details(api: Api) -> None:
+    machine = await api.new_machine()
+    await api.services.ledger.close()
+
+    for method, path, body in (
+        ("GET", f"/v1/machine/{machine}", None),
+        ("POST", f"/v1/machine/{machine}/run", {"code": "1"}),
+    ):
+        answer = await api.client.request(method, path, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+        assert set(answer.json()) == {"code", "id", "message"}

@@ -7,8 +7,7 @@ import re
 
 import httpx2
 import pytest
-
-from .conftest import KEY, OTHER_KEY, Api
+from tests.support.api import KEY, OTHER_KEY, Api
 
 
 async def test_whoami_names_the_account(api: Api) -> None:
@@ -85,9 +84,20 @@ async def test_a_statement_has_a_null_value_and_an_error_has_no_value(api: Api) 
     assert error == {"error": "ZeroDivisionError: division by zero", "runtime_ms": 1}
 
 
+async def test_a_picture_that_was_shown_is_the_results_png(api: Api) -> None:
+    machine = await api.new_machine()
+    await api.execute(machine, """write('display', b'{"data": {"image/png": "aGk="}}')""")
+
+    result = (await api.client.get(f"/v1/machine/{machine}/exec/0/result")).json()
+    stream = (await api.client.get(f"/v1/machine/{machine}/exec/0/stream-result")).json()
+
+    assert result["result"] == {"value": None, "data": {"png": "aGk="}, "runtime_ms": 1}
+    assert stream["result"] == result["result"]
+
+
 async def test_a_busy_machine_answers_exec_without_a_seq(api: Api) -> None:
     machine = await api.new_machine()
-    await api.execute(machine, "wait()")
+    await api.execute(machine, "hang()")
 
     answer = await api.client.post(f"/v1/machine/{machine}/exec", json={"instruction": {"code": "1"}})
 
@@ -97,7 +107,7 @@ async def test_a_busy_machine_answers_exec_without_a_seq(api: Api) -> None:
 
 async def test_exec_with_interrupt_ends_what_runs_in_an_error(live: Api) -> None:
     machine = await live.new_machine()
-    await live.execute(machine, "wait()")
+    await live.execute(machine, "hang()")
     await _until_running(live, machine)
 
     answer = await live.client.post(
@@ -113,7 +123,7 @@ async def test_exec_with_interrupt_ends_what_runs_in_an_error(live: Api) -> None
 
 async def test_stream_result_gives_whole_ascii_lines_numbered_over_both_streams(live: Api) -> None:
     machine = await live.new_machine()
-    code = "out('stdout', 'é1\\n2'.encode()); out('stderr', b'oops\\n\\n'); out('stdout', b'3\\n4')"
+    code = "write('stdout', 'é1\\n2'.encode()); write('stderr', b'oops\\n\\n'); write('stdout', b'3\\n4')"
     await live.execute(machine, code)
 
     answer = await live.client.get(f"/v1/machine/{machine}/exec/0/stream-result")
@@ -133,7 +143,7 @@ async def test_stream_result_gives_whole_ascii_lines_numbered_over_both_streams(
 
 async def test_stream_result_says_how_much_output_was_over_the_limit(live: Api) -> None:
     machine = await live.new_machine()
-    await live.execute(machine, "out('stdout', b'x' * 100_050)")
+    await live.execute(machine, "write('stdout', b'x' * 100_050)")
 
     answer = await live.client.get(f"/v1/machine/{machine}/exec/0/stream-result")
     lines = [json.loads(line) for line in answer.content.splitlines()]
@@ -144,7 +154,7 @@ async def test_stream_result_says_how_much_output_was_over_the_limit(live: Api) 
 
 async def test_a_stream_that_has_begun_goes_on_until_the_result(live: Api) -> None:
     machine = await live.new_machine()
-    await live.execute(machine, "print('before'); wait()")
+    await live.execute(machine, "print('before'); hang()")
 
     async with live.client.stream("GET", f"/v1/machine/{machine}/exec/0/stream-result") as stream:
         lines = stream.aiter_lines()

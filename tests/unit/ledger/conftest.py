@@ -1,21 +1,26 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.ledger import awake, memory_folder, new_machine, open_ledger
 
-from tests.support.ledger import ACCOUNT, awake, new_machine
 from torpor_api.ledger import SqlLedger
 from torpor_worker.ledger import Hold
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder in memory, if there is that."""
+    with memory_folder() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
 async def ledger(tmp_path: Path) -> AsyncIterator[SqlLedger]:
     """A ledger with one account and an open session."""
-    ledger = await SqlLedger.open("sqlite:", tmp_path)
-    await ledger.create_account(ACCOUNT)
-    await ledger.open_session("worker")
+    ledger = await open_ledger(tmp_path)
     yield ledger
     await ledger.close()
 

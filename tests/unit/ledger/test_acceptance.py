@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.support.ledger import ACCOUNT, accepted, key, new_machine, ran, result, started
+
 from torpor_api.errors import IdempotencyKeyReused, MachineNotFound, MachineParked, TooManyUnfinished
 from torpor_api.ledger import Accepted, Busy, SqlLedger
 from torpor_api.ledger.entries import UNFINISHED_LIMIT

@@ -19,7 +19,9 @@ async def test_a_key_opens_its_own_account_only(ledger: SqlLedger) -> None:
         await ledger.authenticate("me.a.secret-with.dots")
 
 
-@pytest.mark.parametrize("token", ["", "me", "me.", ".", ".secret", "me.wrong", "nobody.secret", "me.secret\udc80", "m\0."])
+@pytest.mark.parametrize(
+    "token", ["", "me", "me.", ".", ".secret", "me.wrong", "nobody.secret", "me.secret\udc80", "m\0."]
+)
 async def test_what_is_not_a_key_is_refused(ledger: SqlLedger, token: str) -> None:
     await ledger.add_key("me", "secret")
 

@@ -8,8 +8,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
-
 from tests.support.ledger import ACCOUNT, accepted, started
+
 from torpor_api.ledger import SqlLedger
 from torpor_api.ledger.database import open_engine
 from torpor_api.ledger.schema import entries, machines, metadata

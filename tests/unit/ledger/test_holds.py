@@ -3,8 +3,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
-
 from tests.support.ledger import ACCOUNT, accepted, awake, new_machine, ran, result, saved, started, stdout
+
 from torpor_api.ledger import SqlLedger
 from torpor_worker.ledger import Fenced, Hold, Snapshot
 

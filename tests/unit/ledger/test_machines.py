@@ -3,8 +3,8 @@ from __future__ import annotations
 import re
 
 import pytest
-
 from tests.support.ledger import ACCOUNT, new_machine, ran
+
 from torpor_api.errors import InvalidRequest, MachineNotFound
 from torpor_api.ledger import SqlLedger
 from torpor_worker.ledger import Hold
@@ -29,9 +29,10 @@ async def test_use_of_a_machine_shows(ledger: SqlLedger, hold: Hold) -> None:
 
 
 async def test_machines_are_listed_newest_first_by_all_of_the_tags(ledger: SqlLedger) -> None:
-    names = []
-    for tags in ({"a": "1"}, {"a": "1", "b": "2"}, {"a": "2", "b": "2"}):
-        names.append((await ledger.create_machine(ACCOUNT, tags=tags, memory_mb=512, idle_seconds=None))[0])
+    names = [
+        (await ledger.create_machine(ACCOUNT, tags=tags, memory_mb=512, idle_seconds=None))[0]
+        for tags in ({"a": "1"}, {"a": "1", "b": "2"}, {"a": "2", "b": "2"})
+    ]
 
     async def listed(**tags: str) -> list[str]:
         return [machine.name for machine in (await ledger.machines(ACCOUNT, tags=tags))[0]]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from tests.support.ledger import ACCOUNT, saved
+
 from torpor_api.ledger import SqlLedger
 from torpor_api.ledger.notices import NOTICES_KEPT
 from torpor_worker.ledger import Hold

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
+from tests.support.ledger import ACCOUNT, awake, memory_folder, new_machine, open_ledger, result, started, stdout
 
-from tests.support.ledger import ACCOUNT, awake, new_machine, result, started, stdout
 from torpor_api.ledger import OutputPage, SqlLedger
 from torpor_api.ledger.output import INLINE_LIMIT_BYTES
 from torpor_api.ledger.schema import output_pieces
@@ -48,9 +48,7 @@ async def test_output_comes_in_order_over_streams_and_displays(ledger: SqlLedger
     assert (after.records, after.finished, after.end) == ([(6, records[2])], True, 18)
 
 
-async def test_small_output_of_a_result_costs_no_flush_of_a_file(
-    ledger: SqlLedger, hold: Hold, tmp_path: Path
-) -> None:
+async def test_small_output_of_a_result_costs_no_flush_of_a_file(ledger: SqlLedger, hold: Hold, tmp_path: Path) -> None:
     await started(ledger, hold)
     await ledger.finish(hold, 0, 1, result(), output=[stdout("x" * INLINE_LIMIT_BYTES)])
     assert list((tmp_path / "output").iterdir()) == []
@@ -62,9 +60,7 @@ async def test_small_output_of_a_result_costs_no_flush_of_a_file(
 
 
 async def test_output_over_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
-    ledger = await SqlLedger.open("sqlite:", tmp_path, output_limit_bytes=10)
-    await ledger.create_account(ACCOUNT)
-    await ledger.open_session("worker")
+    ledger = await open_ledger(tmp_path, output_limit_bytes=10)
     hold = await awake(ledger, await new_machine(ledger))
     await started(ledger, hold)
     await ledger.append_output(hold, 0, 1, [stdout("12345678"), stdout("90ab"), stdout("c")], background=False)
@@ -78,9 +74,7 @@ async def test_output_over_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
 
 
 async def test_a_display_over_the_limit_is_left_out_whole(tmp_path: Path) -> None:
-    ledger = await SqlLedger.open("sqlite:", tmp_path, output_limit_bytes=10)
-    await ledger.create_account(ACCOUNT)
-    await ledger.open_session("worker")
+    ledger = await open_ledger(tmp_path, output_limit_bytes=10)
     hold = await awake(ledger, await new_machine(ledger))
     await started(ledger, hold)
     await ledger.append_output(hold, 0, 1, [OutputRecord("display", b"12345678901"), stdout("x")], background=False)
@@ -141,7 +135,7 @@ async def test_files_of_a_machine_whose_deletion_was_cut_short_are_removed_at_th
     (tmp_path / "output" / "orphan").mkdir()
     await ledger.close()
 
-    again = await SqlLedger.open("sqlite:", tmp_path)
+    again = await open_ledger(tmp_path)
     assert [path.name for path in (tmp_path / "output").iterdir()] == [hold.machine]
     await again.close()
 
@@ -154,8 +148,7 @@ async def test_a_torn_tail_is_written_over(ledger: SqlLedger, hold: Hold, tmp_pa
     with segment.open("ab") as file:
         file.write(b"torn")
 
-    again = await SqlLedger.open("sqlite:", tmp_path)
-    await again.open_session("the next life")
+    again = await open_ledger(tmp_path)
     hold_again = await awake(again, hold.machine)
     await again.append_output(hold_again, 0, 1, [stdout(BIG)], background=False)
     assert await everything(again, hold.machine, 0) == BIG + BIG
@@ -196,15 +189,17 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(steps=STEPS, page_bytes=st.sampled_from([1, 7, 4096, 1 << 20]), after=st.integers(0, 12_000))
 async def test_any_reader_sees_the_newest_attempts_sequence(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, object]], page_bytes: int, after: int
+    steps: list[tuple[str, object]], page_bytes: int, after: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("ledger")
-    ledger = await SqlLedger.open("sqlite:", folder)
-    await ledger.create_account(ACCOUNT)
-    await ledger.open_session("worker")
+    with memory_folder() as folder:
+        await check_every_reader(Path(folder), steps, page_bytes, after)
+
+
+async def check_every_reader(folder: Path, steps: list[tuple[str, object]], page_bytes: int, after: int) -> None:
+    ledger = await open_ledger(folder)
     machine = await new_machine(ledger)
     hold = await awake(ledger, machine)
     await started(ledger, hold)
@@ -222,8 +217,7 @@ async def test_any_reader_sees_the_newest_attempts_sequence(
             expected = expected[:argument]
         else:
             await ledger.close()
-            ledger = await SqlLedger.open("sqlite:", folder)
-            await ledger.open_session("the next life")
+            ledger = await open_ledger(folder)
             hold = await awake(ledger, machine)
         histories[attempt] = expected
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any, TypeVar
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.support.ledger import ACCOUNT, accepted, memory_folder, new_machine, open_ledger, result, saved
 
-from tests.support.ledger import ACCOUNT, accepted, new_machine, result, saved
 from torpor_api.ledger import SqlLedger
 from torpor_worker.ledger import Entry, Fenced, Hold, InstructionResult, Snapshot
 
@@ -45,17 +44,14 @@ class Promises(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = memory_folder()
         self.model = Model()
 
     def do(self, call: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(call)
 
     async def open(self) -> SqlLedger:
-        ledger = await SqlLedger.open("sqlite:", Path(self.folder.name))
-        await ledger.create_account(ACCOUNT)
-        await ledger.open_session("worker")
-        return ledger
+        return await open_ledger(Path(self.folder.name))
 
     @initialize()
     def begin(self) -> None:
@@ -123,6 +119,13 @@ class Promises(RuleBasedStateMachine):
         model.results[seq] = result(str(value))
         model.running = None
 
+    @precondition(lambda self: self.model.hold is not None and self.model.running is None)
+    @rule()
+    def run(self) -> None:
+        self.accept()
+        self.start_next()
+        self.finish(value=0)
+
     @precondition(lambda self: self.model.hold is not None and self.model.results)
     @rule(data=st.data())
     def finish_again(self, data: st.DataObject) -> None:
@@ -155,7 +158,7 @@ class Promises(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model.hold is not None and self.model.head is not None)
     @rule(draining=st.booleans())
-    def release(self, draining: bool) -> None:  # noqa: FBT001
+    def release(self, draining: bool) -> None:
         model = self.model
         assert model.hold is not None
         assert model.head is not None
@@ -251,4 +254,4 @@ class Promises(RuleBasedStateMachine):
 
 
 TestPromises = Promises.TestCase
-TestPromises.settings = settings(max_examples=25, stateful_step_count=40, deadline=None, derandomize=True)
+TestPromises.settings = settings(max_examples=12, stateful_step_count=30, deadline=None, derandomize=True)

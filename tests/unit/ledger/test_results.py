@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.support.ledger import ACCOUNT, ran, result, started
+
 from torpor_api.errors import InstructionNotFound
 from torpor_api.ledger import SqlLedger
 from torpor_worker.ledger import EndedBy, Hold, InstructionResult

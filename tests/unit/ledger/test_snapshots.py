@@ -3,8 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
 from tests.support.ledger import ACCOUNT, ran, saved, started
+
 from torpor_api.ledger import SqlLedger
 from torpor_worker.ledger import Fenced, HeadMoved, Hold, Snapshot
 

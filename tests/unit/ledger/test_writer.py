@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Connection, insert, select
-
 from tests.support.ledger import ACCOUNT, accepted
-from torpor_api.ledger import SqlLedger
+
+from torpor_api.ledger import Accepted, SqlLedger
+from torpor_api.ledger.database import driver
 from torpor_api.ledger.schema import accounts
 from torpor_worker.ledger import Hold
 
 
-def add(name: str):  # noqa: ANN201
+def add(name: str) -> Callable[[Connection], str]:
     def work(connection: Connection) -> str:
         connection.execute(insert(accounts).values(name=name, created_at=0))
         return name
@@ -69,6 +71,25 @@ async def test_a_caller_that_goes_away_does_not_stop_the_others(ledger: SqlLedge
     gate.set()
 
     assert await other == "a"
+
+
+async def test_a_full_disk_fails_what_it_must_and_leaves_the_ledger_alive(ledger: SqlLedger, hold: Hold) -> None:
+    def pages(statement: str) -> Callable[[Connection], int]:
+        return lambda connection: driver(connection).execute(f"PRAGMA {statement}").fetchone()[0]
+
+    full = await ledger._writer.run(pages("page_count"))
+    unlimited = await ledger._writer.run(pages("max_page_count"))
+    await ledger._writer.run(pages(f"max_page_count = {full}"))
+    answers = await asyncio.gather(
+        *(ledger.accept(ACCOUNT, hold.machine, "x" * 10_000, 1.0, when_busy="queue") for _ in range(5)),
+        return_exceptions=True,
+    )
+    await ledger._writer.run(pages(f"max_page_count = {unlimited}"))
+
+    assert any(isinstance(answer, Exception) for answer in answers)
+    kept, _ = await ledger.instructions(ACCOUNT, hold.machine)
+    assert [row.seq for row in kept] == [answer.seq for answer in answers if isinstance(answer, Accepted)][::-1]
+    assert (await accepted(ledger, hold.machine)).seq == len(kept)
 
 
 async def test_a_watch_wakes_after_the_commit_and_misses_nothing(ledger: SqlLedger, hold: Hold) -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from tests.support.house import House, until
+
 from torpor_worker.errors import MachineGone, SaveRefused
 
 

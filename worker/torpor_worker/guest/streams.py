@@ -25,7 +25,7 @@ BURST_SECONDS = 0.02
 BURST_LINES = 8
 
 
-def system(command: str | bytes) -> int:
+def system(command: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
     """`os.system`, but an interrupt ends it: the C library's ignores SIGINT while the command runs."""
     process = subprocess.Popen(command, shell=True)  # noqa: S602  # it is the user's
     try:

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.ledger import ACCOUNT, awake, new_machine, open_ledger, saved
+
+from torpor_api.collector import Collector
+from torpor_api.ledger import SqlLedger
+from torpor_worker.snapshots import SnapshotterError, Stored
+
+
+class KeysOnly:
+    """A snapshotter that knows keys and no images; `failing` makes it refuse."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self.failing = False
+        self.emptied = asyncio.Event()
+
+    async def store(self, image: Path, key: str, fields: dict[str, Any]) -> Stored:
+        raise NotImplementedError
+
+    async def fetch(self, key: str, sha256: str, into: Path) -> None:
+        raise NotImplementedError
+
+    async def delete(self, key: str) -> None:
+        if self.failing:
+            raise SnapshotterError("the disk is full")
+        self.keys.discard(key)
+        if not self.keys:
+            self.emptied.set()
+
+    async def list(self) -> list[str]:
+        return sorted(self.keys)
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[SqlLedger]:
+    ledger = await open_ledger(tmp_path)
+    yield ledger
+    await ledger.close()
+
+
+async def test_condemned_objects_are_deleted_once_nothing_uses_them(ledger: SqlLedger) -> None:
+    snapshotter, in_use = KeysOnly(), set[str]()
+    collector = Collector(ledger, snapshotter, lambda: in_use)
+    hold = await awake(ledger, await new_machine(ledger))
+    keys = [(await saved(ledger, hold, head, 0)).manifest_key for head in (None, 0, 1)]
+    snapshotter.keys = set(keys)
+    in_use.add(keys[0])
+
+    assert await collector.collect() == 0
+    in_use.clear()
+    assert await collector.collect() == 1
+    assert snapshotter.keys == set(keys[1:])
+    assert await ledger.condemned() == []
+
+
+async def test_at_the_start_objects_that_no_row_names_are_deleted(ledger: SqlLedger) -> None:
+    snapshotter = KeysOnly()
+    collector = Collector(ledger, snapshotter, set)
+    hold = await awake(ledger, await new_machine(ledger))
+    committed = (await saved(ledger, hold, None, 0)).manifest_key
+    _, under_way = await ledger.allot_save(hold)
+    snapshotter.keys = {committed, under_way, "orphan"}
+
+    assert await collector.collect_unknown() == 1
+    assert snapshotter.keys == {committed, under_way}
+
+
+async def test_a_store_that_fails_loses_no_condemned_key_and_is_tried_again(ledger: SqlLedger) -> None:
+    snapshotter = KeysOnly()
+    collector = Collector(ledger, snapshotter, set)
+    hold = await awake(ledger, await new_machine(ledger))
+    key = (await saved(ledger, hold, None, 0)).manifest_key
+    await ledger.delete_machine(ACCOUNT, hold.machine)
+    snapshotter.keys = {key}
+    snapshotter.failing = True
+
+    with pytest.raises(SnapshotterError):
+        await collector.collect()
+    assert await ledger.condemned() == [key]
+    snapshotter.failing = False
+    running = asyncio.create_task(collector.run())
+    await asyncio.wait_for(snapshotter.emptied.wait(), 60)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

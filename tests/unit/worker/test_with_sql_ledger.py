@@ -1,0 +1,165 @@
+"""The worker on the ledger that it really has: what the in-memory twin promises is what SQL does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.support.house import PATIENCE_SECONDS, House, until
+from tests.support.ledger import ACCOUNT, new_machine
+
+from torpor_api.ledger import Accepted, InstructionRow, SqlLedger
+from torpor_worker.fake_sandbox import FakeSandboxHost
+
+
+class SqlHouse:
+    """A worker on an SQLite ledger, and the API's side of it."""
+
+    def __init__(self, house: House, ledger: SqlLedger, machine: str) -> None:
+        self.house = house
+        self.ledger = ledger
+        self.machine = machine
+
+    @property
+    def host(self) -> FakeSandboxHost:
+        return self.house.host
+
+    async def start(self) -> None:
+        await self.house.start(self.ledger)
+
+    async def send(self, code: str, timeout_seconds: float = PATIENCE_SECONDS) -> int:
+        accepted = await self.ledger.accept(ACCOUNT, self.machine, code, timeout_seconds, when_busy="queue")
+        assert isinstance(accepted, Accepted)
+        self.house.worker.deliver(self.machine, accepted.entry)
+        return accepted.seq
+
+    async def row(self, seq: int) -> InstructionRow:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with self.ledger.changes.watch(self.machine) as watch:
+                while (row := await self.ledger.instruction(ACCOUNT, self.machine, seq)).result is None:
+                    await watch.wait(1)
+        return row
+
+    async def run(self, code: str, timeout_seconds: float = PATIENCE_SECONDS) -> InstructionRow:
+        return await self.row(await self.send(code, timeout_seconds))
+
+    async def value(self, code: str) -> str | None:
+        row = await self.run(code)
+        assert row.result is not None
+        assert row.result.error is None, row.result.error
+        return row.result.value
+
+    async def output(self, seq: int, *, background: bool = False) -> str:
+        page = await self.ledger.output(self.machine, seq, background=background)
+        return b"".join(record.data for _, record in page.records).decode()
+
+    async def printed(self, seq: int, size: int, *, background: bool = False) -> None:
+        async def enough() -> bool:
+            return len(await self.output(seq, background=background)) >= size
+
+        await until(enough)
+
+    async def notices(self) -> list[str]:
+        return [notice.code for notice in await self.ledger.read_notices(self.machine)]
+
+
+@pytest.fixture
+async def sql(tmp_path: Path) -> AsyncIterator[SqlHouse]:
+    """A started worker on an SQLite ledger with one machine."""
+    ledger = await SqlLedger.open("sqlite:", tmp_path)
+    await ledger.create_account(ACCOUNT)
+    house = House(tmp_path)
+    sql = SqlHouse(house, ledger, await new_machine(ledger))
+    await sql.start()
+    yield sql
+    await house.close()
+    await ledger.close()
+
+
+async def test_a_machine_runs_sleeps_and_wakes(sql: SqlHouse) -> None:
+    await sql.run("a = 3; print('hello')")
+    assert await sql.output(0) == "hello\n"
+    assert await sql.house.worker.sleep(sql.machine)
+    assert await sql.value("a + 5") == "8"
+    assert await sql.notices() == []
+
+
+async def test_a_death_is_answered_and_replayed(sql: SqlHouse) -> None:
+    await sql.run("a = 3")
+    died = await sql.run("print('last words'); die('exit status 3')")
+    assert died.undone
+    assert await sql.output(died.seq) == "last words\n"
+    assert await sql.value("a + 5") == "8"
+    assert await sql.notices() == ["replayed"]
+    assert (await sql.ledger.instruction(ACCOUNT, sql.machine, 0)).replayed
+
+
+async def test_output_goes_on_across_stops_and_crashes(sql: SqlHouse) -> None:
+    seq = await sql.send("count(150, 0.002)")
+    for crash in (False, True, False):
+        reached = len(await sql.output(seq))
+        await sql.printed(seq, reached + 20)
+        if crash:
+            await sql.house.crash()
+        else:
+            await sql.house.worker.drain(PATIENCE_SECONDS)
+        await sql.start()
+    row = await sql.row(seq)
+    assert row.result is not None
+    assert row.result.value == "150"
+    assert await sql.output(seq) == "".join(f"{number}\n" for number in range(150))
+
+
+async def test_background_output_is_kept_under_the_instruction_that_ran_last_even_after_a_sleep(sql: SqlHouse) -> None:
+    await sql.run("say_later('from behind')")
+    await sql.printed(0, len("from behind\n"), background=True)
+    await sql.house.worker.sleep(sql.machine)
+    await sql.house.worker.wake(sql.machine)
+    [sandbox] = sql.host.sandboxes.values()
+    sandbox.print("after the sleep")
+    await sql.printed(0, len("from behind\nafter the sleep\n"), background=True)
+    assert await sql.output(0) == ""
+
+
+async def test_a_time_out_is_captured_and_never_runs_again(sql: SqlHouse) -> None:
+    await sql.run("a = 3")
+    row = await sql.run("hang()", timeout_seconds=0.01)
+    assert row.result is not None
+    assert "Timed out" in str(row.result.error)
+    assert await sql.value("a") == "3"
+    await sql.house.worker.sync(sql.machine)
+    await sql.house.crash()
+    await sql.start()
+    assert await sql.value("a") == "3"
+    assert sql.host.frames == [(0, False), (1, False), (2, False), (3, False)]
+
+
+async def test_an_unusable_generation_gives_way_to_the_whole_log(sql: SqlHouse) -> None:
+    await sql.run("a = 3")
+    await sql.house.worker.sleep(sql.machine)
+    sql.house.snapshotter.objects.clear()
+    sql.house.forget_local_images()
+    await sql.house.worker.drain(PATIENCE_SECONDS)
+    await sql.start()
+    assert await sql.value("a + 5") == "8"
+    assert sorted(await sql.notices()) == ["replayed", "set_aside"]
+
+
+async def test_a_machine_that_cannot_live_is_parked(sql: SqlHouse) -> None:
+    sql.house.set(undo_limit=0)
+    await sql.house.worker.drain(PATIENCE_SECONDS)
+    await sql.start()
+    await sql.run("die_later(0)")
+
+    async def parked() -> bool:
+        return (await sql.ledger.machine(ACCOUNT, sql.machine)).state == "parked"
+
+    await until(parked)
+    await until(lambda: not sql.host.sandboxes)
+
+
+async def test_a_deleted_machine_is_let_go(sql: SqlHouse) -> None:
+    await sql.run("a = 3")
+    await sql.ledger.delete_machine(ACCOUNT, sql.machine)
+    await sql.house.worker.discard(sql.machine)
+    assert not sql.host.sandboxes

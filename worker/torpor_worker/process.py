@@ -1,0 +1,264 @@
+"""One process of a machine, from the moment it was brought back to its end: what it runs, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from torpor_worker import results
+from torpor_worker.attached import Attached
+from torpor_worker.bell import Bell
+from torpor_worker.errors import ProcessDied
+from torpor_worker.instruction import Running
+from torpor_worker.ledger import Entry, Fenced
+from torpor_worker.output import OutputBatch
+from torpor_worker.sandbox import Event, GuestNotice, GuestState, Output, Result, SandboxDied, SandboxError
+from torpor_worker.saving import Point, Saver
+from torpor_worker.services import Services
+from torpor_worker.suspicion import Suspicion
+from torpor_worker.waking import Awake
+
+
+class Process:
+    """Sends frames, hears events, and makes all of it durable before anybody else hears of it.
+
+    Used by one task. Any method may raise `ProcessDied` or `SandboxError` (it is gone) and `Fenced` (so is the hold).
+    """
+
+    def __init__(self, awake: Awake, services: Services, bell: Bell, suspicion: Suspicion) -> None:
+        self.hold = awake.hold
+        self.attached: Attached = awake.attached
+        self.saver = Saver(awake.hold, services, bell, clean=awake.clean)
+        self.position = awake.position
+        """The highest position that was sent, or left out for good."""
+        self.running: Running | None = None
+        self.capture_first = False
+        """What ran last must not run again: it is captured before the next frame."""
+        self._services = services
+        self._ledger = services.ledger
+        self._config = services.config
+        self._bell = bell
+        self._suspicion = suspicion
+        self._loop = asyncio.get_running_loop()
+        self._batch = OutputBatch()
+        self._unacknowledged = False
+        self._last_run: tuple[int, int] | None = None
+
+    # Instructions.
+
+    async def begin(self, entry: Entry, attempt: int) -> None:
+        """Send an instruction's frame; its clock runs from here."""
+        if entry.position is None or entry.position <= self.position:
+            raise RuntimeError(f"entry {entry.id} was sent before, or never started")
+        running = Running(entry, attempt, self._config)
+        self.running = running
+        self.position = entry.position
+        running.start(self._loop.time())
+        await self.attached.sandbox.execute(entry.position, running.seq, entry.code, replaying=False)
+
+    async def go_on_with(self, entry: Entry, *, recovering: bool) -> None:
+        """Take up the instruction that runs in the snapshot, with the time that it used.
+
+        If output came after the snapshot, or the process died in between, this is a new attempt at it.
+        """
+        head = self.hold.head
+        if head is None:
+            raise RuntimeError("nothing runs in an empty interpreter")
+        running = Running(entry, entry.attempt, self._config, used_seconds=head.running_used_seconds)
+        self.running = running
+        stored = await self._ledger.output_offset(self.hold, running.seq, entry.attempt)
+        if recovering or stored != head.output_offset:
+            running.attempt = await self._ledger.count_attempt(self.hold, running.seq, head.output_offset)
+        running.start(self._loop.time())
+
+    async def reseed(self, entry: Entry) -> None:
+        """Give the guest fresh randomness."""
+        if entry.position is None or entry.position <= self.position:
+            raise RuntimeError(f"entry {entry.id} was sent before, or never started")
+        self.position = entry.position
+        await self.attached.sandbox.reseed(entry.position, entry.seed)
+
+    async def attend(self, stop: Callable[[], bool], until: float | None = None) -> None:
+        """Follow the running instruction to its end, until somebody rings and `stop` is true, or to `until`."""
+        while (running := self.running) is not None:
+            await self.listen()
+            if self.running is None or stop():
+                return
+            now = self._loop.time()
+            if until is not None and now >= until:
+                return
+            await self.attached.escalate(running, now)
+            next_at = running.due_at(now)
+            if (flush_at := self.flush_at) is not None:
+                next_at = min(next_at, flush_at)
+            await self._bell.wait(next_at if until is None else min(next_at, until))
+
+    async def _finish(self, event: Result, running: Running) -> None:
+        """Commit a result, with what output is left, and only then let the guest forget it."""
+        now = self._loop.time()
+        running.pause(now)
+        if self._batch and (self._batch.seq != running.seq or self._batch.background):
+            await self.flush()
+        output = self._batch.records() if self._batch else None
+        result = results.answered(event, running)
+        await self._services.durably(
+            lambda: self._ledger.finish(
+                self.hold, running.seq, running.attempt, result, ended_by=running.ended_by, output=output
+            )
+        )
+        self._batch.clear()
+        self.running = None
+        self._last_run = (running.seq, running.attempt)
+        self.saver.ran(running.used_seconds(now))
+        self._suspicion.prove()
+        if running.ended_by is not None:
+            self.capture_first = True
+        self._unacknowledged = not await self.attached.acknowledge()
+
+    # What it says.
+
+    @property
+    def flush_at(self) -> float | None:
+        """When output that waits is to be made durable at the latest; None if none waits."""
+        return self._batch.since + self._config.output_batch_seconds if self._batch else None
+
+    async def listen(self) -> None:
+        """Hear all that waits, and make it durable when it is time."""
+        while (event := self.attached.next()) is not None:
+            await self._hear(event)
+        if (flush_at := self.flush_at) is not None and (
+            self._loop.time() >= flush_at or self._batch.size_bytes >= self._config.output_batch_bytes
+        ):
+            await self.flush()
+        if self._unacknowledged and not self._batch:
+            self._unacknowledged = not await self.attached.acknowledge()
+        if self.saver.fenced:
+            raise Fenced
+
+    async def hear_out(self) -> int:
+        """Make durable and acknowledge all that was said; how many bytes the running instruction has said by then.
+
+        Ends because the guest says no more than its window holds until it is acknowledged.
+        """
+        while True:
+            while (event := self.attached.next()) is not None:
+                await self._hear(event)
+            await self.flush()
+            running = self.running
+            offset = 0
+            if running is not None:
+                offset = await self._ledger.output_offset(self.hold, running.seq, running.attempt)
+            if await self.attached.acknowledge():
+                self._unacknowledged = False
+                return offset
+
+    async def flush(self) -> None:
+        """Make output durable that waits."""
+        batch = self._batch
+        if not batch or batch.seq is None:
+            return
+        seq, records, background = batch.seq, batch.records(), batch.background
+        attempt = await self._attempt_of(seq)
+        await self._services.durably(
+            lambda: self._ledger.append_output(self.hold, seq, attempt, records, background=background)
+        )
+        batch.clear()
+
+    async def _hear(self, event: Event) -> None:
+        self._unacknowledged = True
+        running = self.running
+        if isinstance(event, Result):
+            if running is not None and event.seq == running.seq:
+                await self._finish(event, running)
+        elif isinstance(event, Output):
+            # Foreground output of what does not run was said before the process was saved, and is in the log.
+            current = running is not None and event.seq == running.seq
+            if event.seq is not None and (event.background or current):
+                if not self._batch.accepts(event):
+                    await self.flush()
+                self._batch.add(event, self._loop.time())
+        elif isinstance(event, GuestNotice):
+            seqs = [] if running is None else [running.seq]
+            await self._ledger.notice(self.hold, event.code, event.message, seqs)
+
+    async def _attempt_of(self, seq: int) -> int:
+        """The attempt whose output this is: of what runs, or ran last, maybe before the machine slept."""
+        if self.running is not None and self.running.seq == seq:
+            return self.running.attempt
+        if self._last_run is None or self._last_run[0] != seq:
+            entries = await self._ledger.behind(self.hold, self.position - 1)
+            if not any(entry.seq == seq for entry in entries):
+                entries = await self._ledger.behind(self.hold, -1)
+            self._last_run = (seq, next((entry.attempt for entry in entries if entry.seq == seq), 1))
+        return self._last_run[1]
+
+    # Saves and ends.
+
+    async def ping(self) -> GuestState:
+        """Ask the guest for its state, before a capture. Raises `SaveRefused` if it does not answer."""
+        try:
+            state = await self.attached.sandbox.ping()
+        except SandboxDied:
+            raise
+        except SandboxError as error:
+            raise await self.saver.refuse(self.hold, error) from error
+        self.saver.facts.background = state.background
+        return state
+
+    async def save(self, *, needed: bool) -> bool:
+        """Capture it between two instructions, if anything happened since the last save; whether it was captured.
+
+        `needed`: whether or not anything did. Raises `SaveRefused`.
+        """
+        self.capture_first = False
+        await self.flush()
+        state = await self.ping()
+        if not needed and self.saver.clean and not state.background:
+            return False
+        await self.saver.capture(self.hold, self.attached, Point(self.position))
+        return True
+
+    async def bury(self, reason: str) -> int | None:
+        """It is gone: answer what ran, which is undone, and remove what is left. The seq of that instruction."""
+        await self._hear_last_words()
+        running = self.running
+        if running is None or self._batch.seq != running.seq or self._batch.background:
+            await self.flush()
+        if running is not None:
+            now = self._loop.time()
+            running.pause(now)
+            result = results.died(running, reason, now)
+            output = self._batch.records()
+            await self._services.durably(
+                lambda: self._ledger.finish(
+                    self.hold,
+                    running.seq,
+                    running.attempt,
+                    result,
+                    undone=True,
+                    ended_by=running.ended_by,
+                    output=output,
+                )
+            )
+        await self.attached.close(self._config.destroy_seconds)
+        # A capture on its way may be the newest that does not contain what killed the process.
+        await self.saver.settle()
+        return None if running is None else running.seq
+
+    async def _hear_last_words(self) -> None:
+        """Take what it had said before it ended; the result of what ran may be among it."""
+        while True:
+            try:
+                event = self.attached.next()
+                if event is None:
+                    return
+                await self._hear(event)
+            except ProcessDied:
+                return
+            except SandboxError:
+                continue  # what was heard is durable; only the acknowledgement reached nobody
+
+    async def remove(self) -> None:
+        """Remove it, whatever state it is in."""
+        await self.saver.close()
+        await self.attached.close(self._config.destroy_seconds)

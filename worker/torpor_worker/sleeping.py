@@ -1,0 +1,138 @@
+"""How a process is let go without losing anything: pause, capture, commit, release, and only then kill."""
+
+from __future__ import annotations
+
+import asyncio
+
+from torpor_worker.bell import Bell
+from torpor_worker.config import WorkerConfig
+from torpor_worker.errors import SaveRefused
+from torpor_worker.inbox import Inbox
+from torpor_worker.instruction import Running
+from torpor_worker.ledger import Entry, EntryKind, Fenced, Ledger
+from torpor_worker.process import Process
+from torpor_worker.sandbox import SandboxDied, SandboxError
+from torpor_worker.saving import Point
+
+
+class Sleeping:
+    """Puts one process to sleep. Until the ledger has released the machine, whatever happens, it goes on as before."""
+
+    def __init__(self, process: Process, ledger: Ledger, config: WorkerConfig, inbox: Inbox, bell: Bell) -> None:
+        self._process = process
+        self._ledger = ledger
+        self._config = config
+        self._inbox = inbox
+        self._bell = bell
+        self._loop = asyncio.get_running_loop()
+
+    async def fall_asleep(self, *, draining: bool = False) -> bool:
+        """Whether the machine was released, so that the process is to be removed; a call in between prevents it.
+
+        While draining it works in the middle of an instruction too. Raises `SaveRefused`.
+        """
+        process, saver = self._process, self._process.saver
+        while saver.busy and not self._called(draining):
+            if process.running is not None:
+                await process.attend(lambda: not saver.busy)
+            else:
+                await process.listen()
+                if saver.busy:
+                    await self._bell.wait(process.flush_at)
+        offset = await process.hear_out()
+        if self._called(draining):
+            return False
+        state = await process.ping()
+        running, head = process.running, saver.head
+        as_saved = running is None and saver.clean and head is not None and head.position == process.position
+        if as_saved and not state.background:
+            return await self._release(draining)
+        # From the ping on nothing is acknowledged: what the guest says now is in the image, and said again on waking.
+        try:
+            await self._pause(running)
+            await self._capture(running, offset)
+            while saver.busy and not self._called(draining):
+                await self._bell.wait()
+            if saver.fenced:
+                raise Fenced
+            if not saver.busy and saver.failure is not None:
+                raise SaveRefused(saver.failure)
+        except SaveRefused:
+            await self._resume(running)
+            raise
+        # If the answer to a release is lost, the process must go: the head has everything, and may be another's by now.
+        if not saver.busy and not self._called(draining) and await self._release(draining):
+            return True
+        await self._resume(running)
+        return False
+
+    async def drain(self) -> bool:
+        """Save what is there, also in the middle of an instruction, until it is released.
+
+        Every instruction that was started must be in the capture: one that was not sent yet is sent first. One that is
+        being ended is ended first.
+        """
+        process = self._process
+        failures = 0
+        while True:
+            await process.listen()
+            if process.running is None:
+                entry = await self._started()
+                if entry is not None:
+                    await process.begin(entry, max(entry.attempt, 1))
+            elif process.running.ended_by is not None:
+                await process.attend(lambda: False)
+                continue
+            try:
+                if await self.fall_asleep(draining=True):
+                    return True
+                pause_seconds = 0.01
+            except SaveRefused:
+                failures += 1
+                pause_seconds = self._config.backoff_seconds(failures)
+            await process.attend(lambda: False, self._loop.time() + pause_seconds)
+            if process.running is None:
+                await asyncio.sleep(pause_seconds)
+
+    async def _started(self) -> Entry | None:
+        """An instruction that was started and not sent, if there is one."""
+        self._inbox.clear()
+        behind = await self._ledger.behind(self._process.hold, self._process.position)
+        return next((entry for entry in behind if entry.result is None and entry.kind is EntryKind.EXECUTE), None)
+
+    def _called(self, draining: bool) -> bool:
+        return self._inbox.called and not draining
+
+    async def _pause(self, running: Running | None) -> None:
+        try:
+            await self._process.attached.sandbox.pause()
+        except SandboxDied:
+            raise
+        except SandboxError as error:
+            raise await self._process.saver.refuse(self._process.hold, error) from error
+        if running is not None:
+            running.pause(self._loop.time())
+
+    async def _capture(self, running: Running | None, offset: int) -> None:
+        process = self._process
+        point = Point(process.position)
+        if running is not None:
+            point = Point(process.position, running.seq, running.used_seconds(self._loop.time()), offset)
+        await process.saver.capture(process.hold, process.attached, point)
+
+    async def _resume(self, running: Running | None) -> None:
+        await self._process.attached.sandbox.resume()
+        if running is not None:
+            running.start(self._loop.time())
+
+    async def _release(self, draining: bool) -> bool:
+        hold, head = self._process.hold, self._process.saver.head
+        if head is None:
+            raise RuntimeError("a machine without a head cannot be released")
+        if await self._ledger.release(hold, head.generation, draining=draining):
+            action = "drained" if draining else "slept"
+            await self._ledger.event(hold.machine, action, generation=head.generation)
+            return True
+        # Something lies behind the head that nobody told us of.
+        self._inbox.look = True
+        return False
