@@ -227,6 +227,7 @@ class InstructionAnswer(Answer):
     result: ExecResult | None
     attempt: int
     undone: bool
+    rolled_back: bool
     replayed: bool
     ended_by: str | None
     accepted_at: str

@@ -103,6 +103,7 @@ def instruction_json(row: InstructionRow) -> dict[str, Any]:
         "result": None if row.result is None else rich_result(row.result),
         "attempt": row.attempt,
         "undone": row.undone,
+        "rolled_back": row.rolled_back,
         "replayed": row.replayed,
         "ended_by": None if row.ended_by is None else row.ended_by.value,
         "accepted_at": moment(row.accepted_at),

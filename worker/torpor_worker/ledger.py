@@ -89,6 +89,10 @@ class Snapshot:
     image_bytes: int
     series: str
     created_at: datetime | None = None
+    pinned: bool = False
+    """It is kept for ever."""
+    base: bool = False
+    """A fork's beginning: no log lies before it, so that recovery cannot go further back."""
 
     @property
     def quiescent(self) -> bool:

@@ -139,7 +139,7 @@ class Waking:
     async def _go_back(self, hold: Hold, reason: str) -> Hold:
         """Set the head aside for an older quiescent generation, at last for the empty interpreter; or park."""
         ledger, head = self._services.ledger, hold.head
-        if head is None:
+        if head is None or head.base:
             await ledger.park(hold, f"It could not be recovered: {reason}.")
             await ledger.event(self._machine, "parked", reason=reason)
             raise MachineGone(f"The machine could not be recovered and is parked: {reason}.")

@@ -47,6 +47,7 @@ _FOR_ACCEPT = Statement(
         machines.c.ready,
         machines.c.next_seq,
         machines.c.next_position,
+        machines.c.line,
         machines.c.parked_reason,
         select(func.count())
         .where(entries.c.machine_id == machines.c.id, entries.c.finished_at.is_(None))
@@ -68,6 +69,7 @@ _INSERT = Statement(
     "kind",
     "seq",
     "position",
+    "line",
     "attempt",
     "timeout_seconds",
     "code",
@@ -82,12 +84,14 @@ _NEXT = Statement(
     .order_by(entries.c.started_at.is_(None), entries.c.id)
     .limit(1)
 )
-_START = Statement(update(entries).where(entries.c.id == bindparam("entry")), "position", "started_at", "attempt")
+_START = Statement(
+    update(entries).where(entries.c.id == bindparam("entry")), "position", "line", "started_at", "attempt"
+)
 _ALLOT_POSITION = Statement(
     update(machines)
     .where(machines.c.id == bindparam("of_machine"))
     .values(next_position=machines.c.next_position + 1)
-    .returning(machines.c.next_position - 1)
+    .returning(machines.c.next_position - 1, machines.c.line)
 )
 _FINISH = Statement(
     update(entries)
@@ -131,7 +135,7 @@ def accept(
     row = _FOR_ACCEPT.first(connection, machine=machine, account=account)
     if row is None:
         raise MachineNotFound
-    machine_id, account_id, ready, seq, position, parked_reason, unfinished = row
+    machine_id, account_id, ready, seq, position, line, parked_reason, unfinished = row
     if idempotency is not None:
         earlier = repeats.earlier_work(connection, account_id, idempotency)
         if earlier is not None and earlier.entry_id is not None:
@@ -159,6 +163,7 @@ def accept(
             timeout_seconds=timeout_seconds,
             code=storable(code) or "",
         ),
+        line=line,
     )
     _COUNT_UP.run(connection, of_machine=machine_id, next_seq=seq + 1, next_position=position + started)
     if idempotency is not None:
@@ -175,6 +180,7 @@ def accept_reseed(connection: Connection, machine_id: int, seed: bytes) -> None:
         connection,
         machine_id,
         Entry(id=0, kind=EntryKind.RESEED, seq=None, position=0, attempt=1, timeout_seconds=0, seed=seed),
+        line=0,
         finished=True,
     )
     _COUNT_UP.run(connection, of_machine=machine_id, next_seq=0, next_position=1)
@@ -191,13 +197,14 @@ def start_next(connection: Connection, machine_id: int) -> Entry | None:
     allotted = _ALLOT_POSITION.first(connection, of_machine=machine_id)
     if allotted is None:
         raise AssertionError("the machine of a hold exists")
-    _START.run(connection, entry=entry.id, position=allotted[0], started_at=now(), attempt=1)
-    return replace(entry, position=allotted[0], attempt=1)
+    position, line = allotted
+    _START.run(connection, entry=entry.id, position=position, line=line, started_at=now(), attempt=1)
+    return replace(entry, position=position, attempt=1)
 
 
 def behind(connection: Connection, machine_id: int, position: int) -> list[Entry]:
-    """Started entries above a position, in order."""
-    query = _ENTRY.where(entries.c.machine_id == machine_id, entries.c.position > position)
+    """Started entries above a position, in order; those that a rollback has left behind are not among them."""
+    query = _ENTRY.where(entries.c.machine_id == machine_id, entries.c.position > position, entries.c.rolled_back == 0)
     return [_entry(tuple(row)) for row in connection.execute(query.order_by(entries.c.position))]
 
 
@@ -286,7 +293,7 @@ def _change_finished(connection: Connection, machine_id: int, seq: int, **values
         raise ValueError(f"instruction {seq} is not finished")
 
 
-def _insert(connection: Connection, machine_id: int, entry: Entry, *, finished: bool = False) -> Entry:
+def _insert(connection: Connection, machine_id: int, entry: Entry, *, line: int, finished: bool = False) -> Entry:
     moment = now()
     cursor = _INSERT.run(
         connection,
@@ -294,6 +301,7 @@ def _insert(connection: Connection, machine_id: int, entry: Entry, *, finished: 
         kind=entry.kind,
         seq=entry.seq,
         position=entry.position,
+        line=None if entry.position is None else line,
         attempt=entry.attempt,
         timeout_seconds=entry.timeout_seconds,
         code=entry.code,

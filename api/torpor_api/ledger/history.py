@@ -24,6 +24,7 @@ _COLUMNS = (
     entries.c.started_at,
     entries.c.finished_at,
     entries.c.undone,
+    entries.c.rolled_back,
     entries.c.replays,
     entries.c.ended_by,
     entries.c.value,
@@ -71,9 +72,8 @@ def newest_first(
 
 
 def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
-    seq, code, timeout_seconds, attempt, accepted_at, started_at, finished_at, undone, replays, ended_by, *result = (
-        columns
-    )
+    seq, code, timeout_seconds, attempt, accepted_at, started_at, finished_at, *marks_and_result = columns
+    undone, rolled_back, replays, ended_by, *result = marks_and_result
     finished = finished_at is not None
     return InstructionRow(
         seq=seq,
@@ -83,6 +83,7 @@ def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
         attempt=attempt,
         result=from_columns(*result) if finished else None,
         undone=bool(undone),
+        rolled_back=bool(rolled_back),
         replayed=replays > 0,
         ended_by=None if ended_by is None else EndedBy(ended_by),
         accepted_at=moment(accepted_at),

@@ -6,8 +6,9 @@ import secrets
 
 from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, insert, or_, select, update
 
-from torpor_api.ledger import saves
+from torpor_api.ledger import lines, saves
 from torpor_api.ledger.database import Statement
+from torpor_api.ledger.lines import NO_LIMIT, Reach
 from torpor_api.ledger.moments import now
 from torpor_api.ledger.results import failure
 from torpor_api.ledger.schema import accounts, entries, machine_tags, machines, notices, sessions
@@ -99,18 +100,8 @@ def go_back(connection: Connection, session: Session | None, hold: Hold, to: int
     machine_id = held(connection, session, hold)
     if to is not None and saves.snapshot(connection, machine_id, to) is None:
         raise ValueError(f"{hold.machine} has no generation {to}")
-    connection.execute(
-        update(machines)
-        .where(machines.c.id == machine_id)
-        .values(
-            head_generation=to,
-            line=machines.c.next_line,
-            next_line=machines.c.next_line + 1,
-            epoch=machines.c.epoch + 1,
-            ready=0,
-            recovering=1,
-        )
-    )
+    lines.begin(connection, machine_id, Reach(hold.line, -1 if to is None else to, NO_LIMIT))
+    connection.execute(update(machines).where(machines.c.id == machine_id).values(recovering=1))
     saves.condemn_abandoned(connection, machine_id)
     return _hold(connection, machine_id)
 
@@ -128,7 +119,7 @@ def release(connection: Connection, session: Session | None, hold: Hold, head: i
         in_the_way = and_(of_machine, (entries.c.seq == snapshot.running_seq) != entries.c.finished_at.is_(None))
     if draining:
         in_the_way = and_(in_the_way, entries.c.started_at.is_not(None))
-    behind = and_(of_machine, entries.c.position > snapshot.position)
+    behind = and_(of_machine, entries.c.position > snapshot.position, entries.c.rolled_back == 0)
     released = connection.execute(
         update(machines)
         .where(

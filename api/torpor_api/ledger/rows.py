@@ -84,6 +84,8 @@ class InstructionRow:
     attempt: int
     result: InstructionResult | None
     undone: bool
+    rolled_back: bool
+    """A rollback left it behind: its effects are not in the machine's state."""
     replayed: bool
     ended_by: EndedBy | None
     accepted_at: datetime

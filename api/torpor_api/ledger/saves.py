@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, delete, insert, select, update
 
+from torpor_api.ledger.lines import Reach, descent
 from torpor_api.ledger.moments import moment, now
 from torpor_api.ledger.schema import condemned, machines, saves, snapshots
 from torpor_snapshotter.retention import Generation, superseded
@@ -78,13 +79,32 @@ def snapshot(connection: Connection, machine_id: int, generation: int) -> Snapsh
 
 def line_of_descent(connection: Connection, machine_id: int) -> list[Snapshot]:
     """The head and the snapshots it came from, newest first; those that a rollback set aside are not among them."""
-    head = connection.scalar(select(machines.c.head_generation).where(machines.c.id == machine_id))
-    kept = {row.generation: _snapshot(row) for row in connection.execute(_query(machine_id))}
-    line: list[Snapshot] = []
-    while head is not None and head in kept:
-        line.append(kept[head])
-        head = kept[head].parent
-    return line
+    row = connection.execute(
+        select(machines.c.line, machines.c.head_generation).where(machines.c.id == machine_id)
+    ).one()
+    return (
+        []
+        if row.head_generation is None
+        else of_reach(connection, machine_id, descent(connection, machine_id, row.line, generation=row.head_generation))
+    )
+
+
+def of_reach(connection: Connection, machine_id: int, reaches: list[Reach]) -> list[Snapshot]:
+    """The snapshots that a state has behind it, newest first."""
+    limits = {reach.line: reach.generation for reach in reaches}
+    return [one for one in all_kept(connection, machine_id) if one.generation <= limits.get(one.line, -1)]
+
+
+def all_kept(connection: Connection, machine_id: int) -> list[Snapshot]:
+    """Every committed snapshot that is not condemned, newest first."""
+    rows = connection.execute(_query(machine_id).order_by(snapshots.c.generation.desc()))
+    return [_snapshot(row) for row in rows]
+
+
+def pin(connection: Connection, machine_id: int, generation: int, *, pinned: bool) -> bool:
+    """Keep a generation for ever, or as long as any other; False if there is no such snapshot."""
+    mine = and_(snapshots.c.machine_id == machine_id, snapshots.c.generation == generation)
+    return connection.execute(update(snapshots).where(mine).values(pinned=int(pinned))).rowcount > 0
 
 
 def condemn_abandoned(connection: Connection, machine_id: int | None = None) -> None:
@@ -128,7 +148,14 @@ def known_keys(connection: Connection) -> set[str]:
 def _condemn_superseded(connection: Connection, machine_id: int, head: int) -> None:
     rows = connection.execute(
         select(
-            saves.c.generation, saves.c.manifest_key, snapshots.c.parent, snapshots.c.running_seq, snapshots.c.position
+            saves.c.generation,
+            saves.c.manifest_key,
+            snapshots.c.parent,
+            snapshots.c.running_seq,
+            snapshots.c.position,
+            snapshots.c.line,
+            snapshots.c.pinned,
+            snapshots.c.base,
         )
         .outerjoin(
             snapshots, and_(snapshots.c.machine_id == saves.c.machine_id, snapshots.c.generation == saves.c.generation)
@@ -136,7 +163,9 @@ def _condemn_superseded(connection: Connection, machine_id: int, head: int) -> N
         .where(saves.c.machine_id == machine_id)
     ).all()
     committed = [
-        Generation(row.generation, row.parent, row.running_seq is None) for row in rows if row.position is not None
+        Generation(row.generation, row.parent, row.running_seq is None, row.line, bool(row.pinned or row.base))
+        for row in rows
+        if row.position is not None
     ]
     garbage = superseded(committed, head)
     for row in rows:
@@ -173,4 +202,6 @@ def _snapshot(row: Row[Any]) -> Snapshot:
         image_bytes=row.image_bytes,
         series=row.series,
         created_at=moment(row.created_at),
+        pinned=bool(row.pinned),
+        base=bool(row.base),
     )

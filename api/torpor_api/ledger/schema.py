@@ -118,6 +118,20 @@ machines = Table(
     sqlite_autoincrement=True,
 )
 
+lines = Table(
+    "lines",
+    metadata,
+    _machine_id(),
+    Column("line", NUMBER, nullable=False),
+    Column("parent", NUMBER, nullable=False),
+    Column("generation", NUMBER),  # of the parent's, the last one that this line comes from
+    Column("position", NUMBER, nullable=False),  # of the parent's, the last one that this line has
+    PrimaryKeyConstraint("machine_id", "line"),
+    CheckConstraint("parent < line", name="parent_is_older"),
+    CheckConstraint("position >= -1", name="position_makes_sense"),
+    sqlite_strict=True,
+)
+
 machine_tags = Table(
     "machine_tags",
     metadata,
@@ -137,6 +151,7 @@ entries = Table(
     Column("kind", Text, nullable=False),
     Column("seq", NUMBER),
     Column("position", NUMBER),
+    Column("line", NUMBER),
     Column("attempt", NUMBER, nullable=False, server_default=text("0")),
     Column("timeout_seconds", SECONDS, nullable=False),
     Column("code", Text, nullable=False),
@@ -150,6 +165,7 @@ entries = Table(
     Column("error_detail", Text),
     Column("runtime_ms", NUMBER),
     _flag("undone"),
+    _flag("rolled_back"),
     Column("ended_by", Text),
     Column("replays", NUMBER, nullable=False, server_default=text("0")),
     UniqueConstraint("machine_id", "seq"),
@@ -161,6 +177,7 @@ entries = Table(
     CheckConstraint("seq >= 0 AND position >= 0", name="numbers_are_not_negative"),
     CheckConstraint("timeout_seconds >= 0", name="timeout_is_not_negative"),
     CheckConstraint("(position IS NULL) = (started_at IS NULL)", name="started_has_a_position"),
+    CheckConstraint("(position IS NULL) = (line IS NULL)", name="started_has_a_line"),
     CheckConstraint("(position IS NULL) = (attempt = 0)", name="started_has_an_attempt"),
     CheckConstraint("attempt >= 0 AND replays >= 0", name="counts_are_not_negative"),
     CheckConstraint("value IS NULL OR error IS NULL", name="value_or_error"),
@@ -172,7 +189,9 @@ entries = Table(
     CheckConstraint("kind <> 'execute' OR finished_at IS NULL OR runtime_ms IS NOT NULL", name="finished_has_a_result"),
     CheckConstraint("runtime_ms >= 0", name="runtime_is_not_negative"),
     CheckConstraint("ended_by IN ('timeout', 'interrupt')", name="ended_by_is_known"),
+    CheckConstraint("rolled_back = 0 OR finished_at IS NOT NULL", name="only_finished_is_rolled_back"),
     _is_flag("undone"),
+    _is_flag("rolled_back"),
     Index("ix_entries_unfinished", "machine_id", "id", sqlite_where=text("finished_at IS NULL")),
     Index(
         "ix_entries_running",
@@ -254,10 +273,15 @@ snapshots = Table(
     Column("image_bytes", NUMBER, nullable=False),
     Column("series", Text, nullable=False),
     Column("created_at", NUMBER, nullable=False),
+    _flag("pinned"),
+    _flag("base"),
     PrimaryKeyConstraint("machine_id", "generation"),
     ForeignKeyConstraint(["machine_id", "generation"], ["saves.machine_id", "saves.generation"], ondelete="CASCADE"),
     CheckConstraint("position >= -1", name="position_makes_sense"),
     CheckConstraint("parent < generation", name="parent_is_older"),
+    CheckConstraint("base = 0 OR (parent IS NULL AND running_seq IS NULL)", name="base_comes_first"),
+    _is_flag("pinned"),
+    _is_flag("base"),
     CheckConstraint("stored_bytes >= 0 AND image_bytes >= 0 AND output_offset >= 0", name="sizes_are_not_negative"),
     sqlite_strict=True,
 )

@@ -106,6 +106,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("seq", NUMBER, nullable=True),
         sa.Column("position", NUMBER, nullable=True),
+        sa.Column("line", NUMBER, nullable=True),
         sa.Column("attempt", NUMBER, server_default=sa.text("0"), nullable=False),
         sa.Column("timeout_seconds", SECONDS, nullable=False),
         sa.Column("code", sa.Text(), nullable=False),
@@ -119,6 +120,7 @@ def upgrade() -> None:
         sa.Column("error_detail", sa.Text(), nullable=True),
         sa.Column("runtime_ms", NUMBER, nullable=True),
         sa.Column("undone", NUMBER, server_default=sa.text("0"), nullable=False),
+        sa.Column("rolled_back", NUMBER, server_default=sa.text("0"), nullable=False),
         sa.Column("ended_by", sa.Text(), nullable=True),
         sa.Column("replays", NUMBER, server_default=sa.text("0"), nullable=False),
         sa.CheckConstraint(
@@ -143,6 +145,11 @@ def upgrade() -> None:
         sa.CheckConstraint("runtime_ms >= 0", name=op.f("ck_entries_runtime_is_not_negative")),
         sa.CheckConstraint("seq >= 0 AND position >= 0", name=op.f("ck_entries_numbers_are_not_negative")),
         sa.CheckConstraint("timeout_seconds >= 0", name=op.f("ck_entries_timeout_is_not_negative")),
+        sa.CheckConstraint("(position IS NULL) = (line IS NULL)", name=op.f("ck_entries_started_has_a_line")),
+        sa.CheckConstraint(
+            "rolled_back = 0 OR finished_at IS NOT NULL", name=op.f("ck_entries_only_finished_is_rolled_back")
+        ),
+        sa.CheckConstraint("rolled_back IN (0, 1)", name=op.f("ck_entries_rolled_back_is_a_flag")),
         sa.CheckConstraint("undone IN (0, 1)", name=op.f("ck_entries_undone_is_a_flag")),
         sa.CheckConstraint("value IS NULL OR error IS NULL", name=op.f("ck_entries_value_or_error")),
         sa.ForeignKeyConstraint(
@@ -181,6 +188,19 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_index("ix_events_machine_id_id", "events", ["machine_id", "id"], unique=False)
+    op.create_table(
+        "lines",
+        sa.Column("machine_id", NUMBER, nullable=False),
+        sa.Column("line", NUMBER, nullable=False),
+        sa.Column("parent", NUMBER, nullable=False),
+        sa.Column("generation", NUMBER, nullable=True),
+        sa.Column("position", NUMBER, nullable=False),
+        sa.CheckConstraint("parent < line", name=op.f("ck_lines_parent_is_older")),
+        sa.CheckConstraint("position >= -1", name=op.f("ck_lines_position_makes_sense")),
+        sa.ForeignKeyConstraint(["machine_id"], ["machines.id"], name=op.f("fk_lines_machine_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("machine_id", "line", name=op.f("pk_lines")),
+        sqlite_strict=True,
+    )
     op.create_table(
         "machine_tags",
         sa.Column("machine_id", NUMBER, nullable=False),
@@ -318,6 +338,13 @@ def upgrade() -> None:
         sa.Column("image_bytes", NUMBER, nullable=False),
         sa.Column("series", sa.Text(), nullable=False),
         sa.Column("created_at", NUMBER, nullable=False),
+        sa.Column("pinned", NUMBER, server_default=sa.text("0"), nullable=False),
+        sa.Column("base", NUMBER, server_default=sa.text("0"), nullable=False),
+        sa.CheckConstraint(
+            "base = 0 OR (parent IS NULL AND running_seq IS NULL)", name=op.f("ck_snapshots_base_comes_first")
+        ),
+        sa.CheckConstraint("pinned IN (0, 1)", name=op.f("ck_snapshots_pinned_is_a_flag")),
+        sa.CheckConstraint("base IN (0, 1)", name=op.f("ck_snapshots_base_is_a_flag")),
         sa.CheckConstraint("parent < generation", name=op.f("ck_snapshots_parent_is_older")),
         sa.CheckConstraint("position >= -1", name=op.f("ck_snapshots_position_makes_sense")),
         sa.CheckConstraint(
