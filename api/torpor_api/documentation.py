@@ -19,6 +19,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (
     models.RunRequest,
     models.InterruptRequest,
     models.EmptyRequest,
+    models.RollbackRequest,
 )
 ANSWERS: tuple[type[BaseModel], ...] = (models.RunAnswer, models.Error)
 REFERENCE = "#/components/schemas/{model}"

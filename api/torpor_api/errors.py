@@ -49,6 +49,14 @@ class InstructionNotFound(TorporError):
     code = "instruction_not_found"
 
 
+class SnapshotNotFound(TorporError):
+    """The machine has no snapshot of this generation, or it is not kept any more."""
+
+    status = 404
+    code = "snapshot_not_found"
+    hint = "`GET /v1/machine/{name}/snapshots` lists those that are kept."
+
+
 class MethodNotAllowed(TorporError):
     """This address does not take that method."""
 
@@ -76,6 +84,13 @@ class NotIdle(TorporError):
 
     status = 409
     code = "machine_not_idle"
+
+
+class PointUnreachable(TorporError):
+    """The machine cannot be brought to this point of its history; the hint names the nearest that it can."""
+
+    status = 409
+    code = "point_unreachable"
 
 
 class BodyTooLarge(TorporError):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 CODE_LIMIT_BYTES = 1024 * 1024
 TAGS_LIMIT = 64
@@ -95,6 +95,31 @@ class InterruptRequest(StrictRequest):
     seq: Annotated[int, Field(ge=0, le=2**62)] | None = Field(default=None, description="Only if this one runs.")
 
 
+Generation = Annotated[int, Field(ge=0, le=2**62)]
+
+
+class Point(StrictRequest):
+    """A moment of a machine's history: one of the two."""
+
+    generation: Generation | None = Field(default=None, description="A snapshot, as it was saved.")
+    seq: Annotated[int, Field(ge=0, le=2**62)] | None = Field(
+        default=None, description="When this instruction had just finished; reached by replay if need be."
+    )
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.generation is None) == (self.seq is None):
+            raise ValueError("name a `generation` or a `seq`, one of the two")
+        return self
+
+
+class RollbackRequest(StrictRequest):
+    """Where a machine is to go on from."""
+
+    to: Point
+    interrupt: bool | None = Field(default=False, description="End what runs and waits, instead of 409 `machine_busy`.")
+
+
 class EmptyRequest(StrictRequest):
     """Nothing needs to be said."""
 
@@ -152,8 +177,9 @@ class Machine(Answer):
 
 
 class MachineDetail(Machine):
-    """A machine with its notices."""
+    """A machine with its notices, and where its last rollback can be taken back to."""
 
+    undo: Point | None
     notices: list[NoticeAnswer]
 
 
@@ -162,6 +188,39 @@ class MachineList(Answer):
 
     machines: list[Machine]
     next_cursor: str | None = None
+
+
+class SnapshotAnswer(Answer):
+    """A snapshot that is kept. `seq` is the last instruction that is finished in it."""
+
+    generation: int
+    line: int
+    parent: int | None
+    created_at: str
+    seq: int | None
+    position: int
+    quiescent: bool
+    image_bytes: int
+    stored_bytes: int
+    pinned: bool
+    current: bool
+
+
+class SnapshotList(Answer):
+    """A machine's snapshots, newest first."""
+
+    snapshots: list[SnapshotAnswer]
+
+
+class RollbackAnswer(Answer):
+    """What a rollback did. Rolling back to `undo` takes it back."""
+
+    machine_name: str
+    generation: int | None
+    line: int
+    undo: Point | None
+    left_behind: list[int]
+    replayed: list[int]
 
 
 class ExecAnswer(Answer):

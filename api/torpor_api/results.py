@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from torpor_api.events import notice_json
-from torpor_api.ledger import InstructionRow, MachineRow
+from torpor_api.ledger import InstructionRow, MachineRow, RolledBack, SnapshotRow
 from torpor_worker.ledger import InstructionResult
 
 SHORT_NAMES = {
@@ -89,8 +89,39 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
 
 
 def machine_detail(row: MachineRow) -> dict[str, Any]:
-    """A machine with its notices."""
-    return {**machine_json(row), "notices": [notice_json(notice) for notice in row.notices]}
+    """A machine with its notices, and where its last rollback can be taken back to."""
+    undo = None if row.undo is None else {"generation": row.undo}
+    return {**machine_json(row), "undo": undo, "notices": [notice_json(notice) for notice in row.notices]}
+
+
+def snapshot_json(row: SnapshotRow) -> dict[str, Any]:
+    """A snapshot in a list."""
+    snapshot = row.snapshot
+    return {
+        "generation": snapshot.generation,
+        "line": snapshot.line,
+        "parent": snapshot.parent,
+        "created_at": moment(snapshot.created_at),
+        "seq": row.seq,
+        "position": snapshot.position,
+        "quiescent": snapshot.quiescent,
+        "image_bytes": snapshot.image_bytes,
+        "stored_bytes": snapshot.stored_bytes,
+        "pinned": snapshot.pinned,
+        "current": row.current,
+    }
+
+
+def rollback_json(machine: str, done: RolledBack) -> dict[str, Any]:
+    """What a rollback did."""
+    return {
+        "machine_name": machine,
+        "generation": done.generation,
+        "line": done.line,
+        "undo": None if done.undo is None else {"generation": done.undo},
+        "left_behind": done.left_behind,
+        "replayed": done.replayed,
+    }
 
 
 def instruction_json(row: InstructionRow) -> dict[str, Any]:

@@ -30,10 +30,12 @@ from ._errors import (
     MachineParked,
     MethodNotAllowed,
     NotFound,
+    PointUnreachable,
     ProtocolError,
     SaveFailed,
     ServerUnreachable,
     ShuttingDown,
+    SnapshotNotFound,
     TooManyUnfinished,
     TorporError,
     Unauthorized,
@@ -42,7 +44,7 @@ from ._errors import (
 )
 from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout
 from ._machine import Machine, RunStream
-from ._models import Instruction, MachineInfo
+from ._models import Instruction, MachineInfo, Point, Rollback, Snapshot
 from ._result import ErrorInfo, Result
 from ._retry import RetryPolicy
 
@@ -76,13 +78,18 @@ __all__ = [
     "MethodNotAllowed",
     "NotFound",
     "Notice",
+    "Point",
+    "PointUnreachable",
     "ProtocolError",
     "Result",
     "RetryPolicy",
+    "Rollback",
     "RunStream",
     "SaveFailed",
     "ServerUnreachable",
     "ShuttingDown",
+    "Snapshot",
+    "SnapshotNotFound",
     "Stderr",
     "Stdout",
     "TooManyUnfinished",

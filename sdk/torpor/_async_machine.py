@@ -8,7 +8,7 @@ from types import TracebackType
 from . import _calls, _http
 from ._async_connection import AsyncConnection
 from ._events import Display, Event, Stderr, Stdout
-from ._models import History, Instruction, Interrupted, MachineInfo, RunAnswer
+from ._models import History, Instruction, Interrupted, MachineInfo, Rollback, RunAnswer, Snapshot, SnapshotList
 from ._result import Result, result_of_answer
 from ._stream import StreamState
 
@@ -173,6 +173,40 @@ class AsyncMachine:
     async def sync(self) -> None:
         """Make all of its state durable now, like `fsync`; it stays awake."""
         await self._connection.send(_calls.transition(self.name, "sync"))
+
+    async def snapshots(self) -> list[Snapshot]:
+        """Its saved states that are kept, newest first.
+
+        >>> [snapshot.generation for snapshot in await machine.snapshots()]
+        [4, 3, 1]
+        """
+        return list(_http.parsed(await self._connection.send(_calls.snapshots(self.name)), SnapshotList).snapshots)
+
+    async def pin(self, generation: int) -> Snapshot:
+        """Keep a snapshot until it is unpinned. Raises `SnapshotNotFound`."""
+        return _http.parsed(await self._connection.send(_calls.pin(self.name, generation, pinned=True)), Snapshot)
+
+    async def unpin(self, generation: int) -> Snapshot:
+        """Keep a snapshot only as long as any other. Raises `SnapshotNotFound`."""
+        return _http.parsed(await self._connection.send(_calls.pin(self.name, generation, pinned=False)), Snapshot)
+
+    async def rollback(
+        self, *, generation: int | None = None, seq: int | None = None, interrupt: bool = False
+    ) -> Rollback:
+        """Let it go on from an earlier point; what it did since stays in its history. It is saved first.
+
+        Args:
+            generation: The snapshot to go back to.
+            seq: Or go back to when this instruction had just finished.
+            interrupt: If it runs something, end that. Else `MachineBusy` is raised.
+
+        >>> done = await machine.rollback(seq=3)
+        >>> await machine.rollback(generation=done.undo.generation)  # take it back
+
+        Raises `SnapshotNotFound`, `InstructionNotFound`, `PointUnreachable` (its hint names the nearest points).
+        """
+        call = _calls.rollback(self.name, generation, seq, interrupt=interrupt)
+        return _http.parsed(await self._connection.send(call), Rollback)
 
     async def delete(self) -> None:
         """Delete it and all that is stored of it, for good."""

@@ -150,6 +150,29 @@ def transition(machine: str, verb: str) -> Call:
     return _post(_machine(machine, f"/{verb}"), {}, answer_seconds=TRANSITION_SECONDS, patient=True)
 
 
+def snapshots(machine: str) -> Call:
+    """A machine's snapshots, newest first."""
+    return _get(_machine(machine, "/snapshots"))
+
+
+def pin(machine: str, generation: int, *, pinned: bool) -> Call:
+    """Keep a snapshot for ever, or no longer."""
+    return Call("PUT" if pinned else "DELETE", _machine(machine, f"/snapshots/{generation}/pin"))
+
+
+def rollback(machine: str, generation: int | None, seq: int | None, *, interrupt: bool) -> Call:
+    """Go on from an earlier point."""
+    body: dict[str, Any] = {"to": _point(generation, seq)}
+    if interrupt:
+        body["interrupt"] = True
+    return _post(_machine(machine, "/rollback"), body, answer_seconds=TRANSITION_SECONDS, patient=True)
+
+
+def _point(generation: int | None, seq: int | None) -> dict[str, int]:
+    names = {"generation": generation, "seq": seq}
+    return {name: value for name, value in names.items() if value is not None}
+
+
 def delete(machine: str) -> Call:
     """Delete a machine for good."""
     return Call("DELETE", _machine(machine))

@@ -19,7 +19,27 @@ GROUP = "torpor.commands"
 TROUBLE = 3
 """Exit status when Torpor could not do it; 1 is for an error of the code that ran, 2 for a wrong command line."""
 
-_ORDER = ("new", "run", "repl", "ls", "show", "log", "interrupt", "sleep", "rm", "whoami", "serve", "doctor", "runtime")
+_ORDER = (
+    "new",
+    "run",
+    "repl",
+    "ls",
+    "show",
+    "log",
+    "snapshots",
+    "fork",
+    "rollback",
+    "undo",
+    "pin",
+    "unpin",
+    "interrupt",
+    "sleep",
+    "rm",
+    "whoami",
+    "serve",
+    "doctor",
+    "runtime",
+)
 
 
 def installed() -> dict[str, EntryPoint]:

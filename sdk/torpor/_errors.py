@@ -119,6 +119,12 @@ class InstructionNotFound(NotFound):
     code = "instruction_not_found"
 
 
+class SnapshotNotFound(NotFound):
+    """The machine has no snapshot of this generation, or it is not kept any more."""
+
+    code = "snapshot_not_found"
+
+
 class MethodNotAllowed(ApiError):
     """The address does not take that method; probably the server is older than this package."""
 
@@ -148,6 +154,12 @@ class MachineNotIdle(Conflict):
     """The machine cannot fall asleep while an instruction is unfinished."""
 
     code = "machine_not_idle"
+
+
+class PointUnreachable(Conflict):
+    """The machine cannot be brought to this point of its history; the hint names the nearest that it can."""
+
+    code = "point_unreachable"
 
 
 class BodyTooLarge(ApiError):

@@ -8,7 +8,7 @@ from types import TracebackType
 from . import _calls, _http
 from ._connection import Connection
 from ._events import Display, Event, Stderr, Stdout
-from ._models import History, Instruction, Interrupted, MachineInfo, RunAnswer
+from ._models import History, Instruction, Interrupted, MachineInfo, Rollback, RunAnswer, Snapshot, SnapshotList
 from ._result import Result, result_of_answer
 from ._stream import StreamState
 
@@ -172,6 +172,38 @@ class Machine:
     def sync(self) -> None:
         """Make all of its state durable now, like `fsync`; it stays awake."""
         self._connection.send(_calls.transition(self.name, "sync"))
+
+    def snapshots(self) -> list[Snapshot]:
+        """Its saved states that are kept, newest first.
+
+        >>> [snapshot.generation for snapshot in machine.snapshots()]
+        [4, 3, 1]
+        """
+        return list(_http.parsed(self._connection.send(_calls.snapshots(self.name)), SnapshotList).snapshots)
+
+    def pin(self, generation: int) -> Snapshot:
+        """Keep a snapshot until it is unpinned. Raises `SnapshotNotFound`."""
+        return _http.parsed(self._connection.send(_calls.pin(self.name, generation, pinned=True)), Snapshot)
+
+    def unpin(self, generation: int) -> Snapshot:
+        """Keep a snapshot only as long as any other. Raises `SnapshotNotFound`."""
+        return _http.parsed(self._connection.send(_calls.pin(self.name, generation, pinned=False)), Snapshot)
+
+    def rollback(self, *, generation: int | None = None, seq: int | None = None, interrupt: bool = False) -> Rollback:
+        """Let it go on from an earlier point; what it did since stays in its history. It is saved first.
+
+        Args:
+            generation: The snapshot to go back to.
+            seq: Or go back to when this instruction had just finished.
+            interrupt: If it runs something, end that. Else `MachineBusy` is raised.
+
+        >>> done = machine.rollback(seq=3)
+        >>> machine.rollback(generation=done.undo.generation)  # take it back
+
+        Raises `SnapshotNotFound`, `InstructionNotFound`, `PointUnreachable` (its hint names the nearest points).
+        """
+        call = _calls.rollback(self.name, generation, seq, interrupt=interrupt)
+        return _http.parsed(self._connection.send(call), Rollback)
 
     def delete(self) -> None:
         """Delete it and all that is stored of it, for good."""

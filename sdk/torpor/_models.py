@@ -16,6 +16,13 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
 
+class Point(Record):
+    """A moment of a machine's history."""
+
+    generation: int | None = None
+    seq: int | None = None
+
+
 class MachineInfo(Record):
     """A machine as the server sees it. Lists fill the first fields, `Machine.detail` all that the server has."""
 
@@ -35,6 +42,8 @@ class MachineInfo(Record):
     """Of its newest snapshot."""
     last_used_at: datetime | None = None
     stored_bytes: int | None = None
+    undo: Point | None = None
+    """Rolling back to this takes its last rollback back; None if there was none."""
     notices: tuple[Notice, ...] = ()
 
 
@@ -51,6 +60,8 @@ class Instruction(Record):
     """`timeout` or `interrupt`, if one of them ended it."""
     replayed: bool = False
     """Whether it was executed again in a recovery."""
+    rolled_back: bool = False
+    """Whether a rollback left it behind: its effects are not in the machine's state."""
     undone: bool = False
     """Whether it killed its process, and is never replayed."""
     accepted_at: datetime | None = None
@@ -60,6 +71,47 @@ class Instruction(Record):
     """`waited_ms`, `runtime_ms`, `total_ms`."""
     events: tuple[Event, ...] | None = None
     """Its output, where one instruction was asked for; lists leave it out."""
+
+
+class Snapshot(Record):
+    """A saved state of a machine that is kept."""
+
+    generation: int
+    line: int = 0
+    """A rollback, and a recovery from an older snapshot, begin a new line."""
+    parent: int | None = None
+    created_at: datetime | None = None
+    seq: int | None = None
+    """The last instruction that is finished in it."""
+    position: int | None = None
+    quiescent: bool = True
+    """Whether no instruction was running: only such a state can be rolled back to, or forked."""
+    image_bytes: int | None = None
+    stored_bytes: int | None = None
+    pinned: bool = False
+    """Whether it is kept for ever."""
+    current: bool = False
+    """Whether it is what the machine would wake from."""
+
+
+class SnapshotList(Record):
+    """The answer to a list of snapshots."""
+
+    snapshots: tuple[Snapshot, ...]
+
+
+class Rollback(Record):
+    """What a rollback did."""
+
+    generation: int | None = None
+    """What the machine goes on from; None is an empty interpreter."""
+    line: int = 0
+    undo: Point | None = None
+    """What it was: rolling back to this takes the rollback back."""
+    left_behind: tuple[int, ...] = ()
+    """Instructions whose effects are undone."""
+    replayed: tuple[int, ...] = ()
+    """Instructions that run again to reach the point."""
 
 
 class MachineList(Record):

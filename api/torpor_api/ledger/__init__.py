@@ -11,6 +11,9 @@ from torpor_api.ledger.rows import (
     Notice,
     Outcome,
     OutputPage,
+    Point,
+    RolledBack,
+    SnapshotRow,
 )
 from torpor_api.ledger.sql_ledger import SqlLedger
 
@@ -25,6 +28,9 @@ __all__ = [
     "Notice",
     "Outcome",
     "OutputPage",
+    "Point",
+    "RolledBack",
+    "SnapshotRow",
     "SqlLedger",
     "Watch",
 ]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from sqlalchemy import Connection, select
 
-from torpor_api.errors import Unauthorized
-from torpor_api.ledger import accounts, entries, history, idempotency, machines, notices, saves, schema
+from torpor_api.errors import SnapshotNotFound, Unauthorized
+from torpor_api.ledger import (
+    accounts,
+    entries,
+    history,
+    idempotency,
+    machines,
+    notices,
+    points,
+    rollbacks,
+    saves,
+    schema,
+)
 from torpor_api.ledger.authenticated import Authenticated
 from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output_page import read_page
@@ -22,6 +34,9 @@ from torpor_api.ledger.rows import (
     Notice,
     Outcome,
     OutputPage,
+    Point,
+    RolledBack,
+    SnapshotRow,
 )
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
@@ -220,6 +235,55 @@ class ApiSide:
         """Delete a machine's rows and output, and condemn its objects. Raises `MachineNotFound`."""
         await self._writer.run(lambda connection: machines.remove(connection, account, name), touches=name)
         await self._writer.run(lambda _: self._segments.remove(name))
+
+    async def snapshots(self, account: str, machine: str) -> list[SnapshotRow]:
+        """The machine's snapshots that are kept, newest first. Raises `MachineNotFound`."""
+
+        def work(connection: Connection) -> list[SnapshotRow]:
+            return points.snapshots_of(connection, machines.identify(connection, account, machine))
+
+        return await self._readers.run(work)
+
+    async def pin(self, account: str, machine: str, generation: int, *, pinned: bool) -> None:
+        """Keep a snapshot for ever, or no longer. Raises `MachineNotFound`, `SnapshotNotFound`."""
+
+        def work(connection: Connection) -> None:
+            if not saves.pin(connection, machines.identify(connection, account, machine), generation, pinned=pinned):
+                raise SnapshotNotFound
+
+        await self._writer.run(work, touches=machine)
+
+    async def check_point(self, account: str, machine: str, point: Point) -> None:
+        """Whether the machine can be brought to this point now.
+
+        Raises `MachineNotFound`, `SnapshotNotFound`, `InstructionNotFound`, `PointUnreachable`.
+        """
+
+        def work(connection: Connection) -> None:
+            points.place(connection, machines.identify(connection, account, machine), point)
+
+        await self._readers.run(work)
+
+    async def roll_back(
+        self,
+        account: str,
+        machine: str,
+        to: Point,
+        *,
+        answer: Callable[[RolledBack], dict[str, Any]],
+        idempotency: Idempotency | None = None,
+    ) -> RolledBack:
+        """Put a machine that is asleep, with all that it did in its head, on a new line that begins at this point.
+
+        What is on its way for it is fenced. Raises as `check_point` does, `MachineBusy`, and `Unsettled` if it is not
+        asleep or its head lacks something. The answer is kept for a repeat of the request.
+        """
+        return await self._writer.run(
+            lambda connection: rollbacks.roll_back(
+                connection, account, machine, to, remember=answer, idempotency=idempotency
+            ),
+            touches=machine,
+        )
 
     async def condemned(self) -> list[str]:
         """Keys of objects that nothing needs any more, oldest first."""

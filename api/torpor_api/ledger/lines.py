@@ -38,8 +38,11 @@ def descent(
     return reaches
 
 
-def begin(connection: Connection, machine_id: int, reach: Reach) -> int:
-    """Put the machine on a new line that has this much of its parent; the line. Raises the epoch: holds have passed."""
+def begin(connection: Connection, machine_id: int, reach: Reach, *, undo: int | None = None) -> int:
+    """Put the machine on a new line that has this much of its parent; the line. Raises the epoch: holds have passed.
+
+    `undo` is the generation that a rollback begins the line from, so that it can be taken back.
+    """
     generation = reach.generation if reach.generation >= 0 else None
     line = connection.scalar(
         update(machines)
@@ -57,7 +60,12 @@ def begin(connection: Connection, machine_id: int, reach: Reach) -> int:
         raise AssertionError("the machine exists")
     connection.execute(
         insert(lines).values(
-            machine_id=machine_id, line=line, parent=reach.line, generation=generation, position=reach.position
+            machine_id=machine_id,
+            line=line,
+            parent=reach.line,
+            generation=generation,
+            position=reach.position,
+            undo=undo,
         )
     )
     return int(line)

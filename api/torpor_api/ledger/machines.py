@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, select
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select
 
 from torpor_api.errors import InvalidRequest, MachineNotFound
 from torpor_api.ledger import idempotency as repeats
@@ -17,7 +17,7 @@ from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
 from torpor_api.ledger.moments import moment, now
 from torpor_api.ledger.notices import COLUMNS, notice
 from torpor_api.ledger.rows import Idempotency, MachineRow, MachineState, Notice
-from torpor_api.ledger.schema import accounts, entries, machine_tags, machines, notices, snapshots
+from torpor_api.ledger.schema import accounts, entries, lines, machine_tags, machines, notices, snapshots
 
 NAME_ALPHABET = string.ascii_lowercase + string.digits
 NAME_LENGTH = 16
@@ -126,6 +126,7 @@ def number_of(cursor: str) -> int:
 
 def _query(account: str) -> Select[Any]:
     mine = entries.c.machine_id == machines.c.id
+    newer = lines.alias()
     used_at = func.coalesce(entries.c.finished_at, entries.c.started_at, entries.c.accepted_at)
     return (
         select(
@@ -140,6 +141,17 @@ def _query(account: str) -> Select[Any]:
             .where(snapshots.c.machine_id == machines.c.id)
             .scalar_subquery()
             .label("stored_bytes"),
+            select(snapshots.c.generation)
+            .join(lines, and_(lines.c.machine_id == snapshots.c.machine_id, lines.c.undo == snapshots.c.generation))
+            .where(
+                snapshots.c.machine_id == machines.c.id,
+                lines.c.line
+                == select(func.max(newer.c.line))
+                .where(newer.c.machine_id == machines.c.id, newer.c.undo.is_not(None))
+                .scalar_subquery(),
+            )
+            .scalar_subquery()
+            .label("undo"),
         )
         .join(accounts, accounts.c.id == machines.c.account_id)
         .where(accounts.c.name == account)
@@ -171,6 +183,7 @@ def _machine_rows(connection: Connection, rows: Iterable[Row[Any]]) -> list[Mach
             generation=row.head_generation,
             last_used_at=moment(row.created_at if row.last_used_at is None else row.last_used_at),
             stored_bytes=row.stored_bytes,
+            undo=row.undo,
             notices=told[row.id],
         )
         for row in rows

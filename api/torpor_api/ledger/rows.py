@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from torpor_worker.ledger import EndedBy, Entry, InstructionResult, OutputRecord
+from torpor_worker.ledger import EndedBy, Entry, InstructionResult, OutputRecord, Snapshot
 
 MachineState = Literal["awake", "asleep", "waking", "recovering", "parked"]
 InstructionStatus = Literal["accepted", "started", "finished"]
@@ -70,7 +70,45 @@ class MachineRow:
     """The head's; None before the first save."""
     last_used_at: datetime
     stored_bytes: int
+    undo: int | None
+    """The generation that takes its last rollback back; None if there was none, or it is not kept any more."""
     notices: list[Notice]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A moment of a machine's history: a generation, or when an instruction had just finished. One of the two."""
+
+    generation: int | None = None
+    seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRow:
+    """A snapshot as its account sees it."""
+
+    snapshot: Snapshot
+    seq: int | None
+    """The last instruction that is finished in it; None if none is."""
+    current: bool
+    """It is the machine's head."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """What a rollback did."""
+
+    generation: int | None
+    """The head now; None is the empty interpreter."""
+    line: int
+    undo: int | None
+    """The generation to roll back to if this was a mistake; None for a machine that was parked."""
+    left_behind: list[int]
+    """Seqs of instructions whose effects are undone."""
+    replayed: list[int]
+    """Seqs of instructions that run again behind the head, to reach the point."""
+    stays_awake: bool
+    """The machine is one that never falls asleep by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ lines = Table(
     Column("parent", NUMBER, nullable=False),
     Column("generation", NUMBER),  # of the parent's, the last one that this line comes from
     Column("position", NUMBER, nullable=False),  # of the parent's, the last one that this line has
+    Column("undo", NUMBER),  # the generation that the machine was before the rollback which began this line
     PrimaryKeyConstraint("machine_id", "line"),
     CheckConstraint("parent < line", name="parent_is_older"),
     CheckConstraint("position >= -1", name="position_makes_sense"),

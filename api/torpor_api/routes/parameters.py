@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from torpor_api.bodies import fingerprint
-from torpor_api.errors import InstructionNotFound, InvalidRequest, MachineNotFound
+from torpor_api.errors import InstructionNotFound, InvalidRequest, MachineNotFound, SnapshotNotFound
 from torpor_api.ledger import Idempotency
 from torpor_api.once import idempotency_of
 
@@ -35,6 +35,12 @@ def _seq(seq: Annotated[int, Path(description="Counted from 0 per machine.")]) -
     return seq
 
 
+def _generation(generation: Annotated[int, Path(description="Of a snapshot, counted from 0 per machine.")]) -> int:
+    if not 0 <= generation <= LARGEST_SEQ:
+        raise SnapshotNotFound
+    return generation
+
+
 def _cursor(
     cursor: Annotated[str | None, Query(max_length=200, description="`next_cursor` of the page before.")] = None,
 ) -> str | None:
@@ -44,6 +50,7 @@ def _cursor(
 
 
 Name = Annotated[str, Depends(_name)]
+Generation = Annotated[int, Depends(_generation)]
 Seq = Annotated[int, Depends(_seq)]
 Limit = Annotated[int | None, Query(ge=1, le=1000, description="Page with this many; all by default.")]
 Cursor = Annotated[str | None, Depends(_cursor)]

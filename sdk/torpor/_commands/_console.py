@@ -16,6 +16,14 @@ from .._errors import TorporError
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="The machine's name.")]
 
+GenerationArgument = Annotated[int, typer.Argument(metavar="GENERATION", min=0, help="See `torpor snapshots`.")]
+GenerationOption = Annotated[
+    int | None, typer.Option("--generation", "-g", metavar="N", min=0, help="The state of this snapshot.")
+]
+SeqOption = Annotated[
+    int | None, typer.Option("--seq", "-s", metavar="N", min=0, help="The state right after this instruction.")
+]
+
 
 def single_command() -> typer.Typer:
     """The Typer app of a module with one command."""

@@ -53,7 +53,8 @@ def _outcome(instruction: Instruction) -> str:
     result = instruction.result
     if result is None:
         return instruction.state or ""
-    return _short(str(result["error"]) if result.get("error") is not None else str(result.get("value") or ""))
+    outcome = _short(str(result["error"]) if result.get("error") is not None else str(result.get("value") or ""))
+    return f"{outcome} (rolled back)".lstrip() if instruction.rolled_back else outcome
 
 
 def _short(text: str) -> str:

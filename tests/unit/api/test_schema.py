@@ -98,6 +98,10 @@ async def test_every_route_of_the_api_is_in_the_document(api: Api) -> None:
         ("POST", "/v1/machine/{name}/wake"),
         ("POST", "/v1/machine/{name}/sync"),
         ("POST", "/v1/run"),
+        ("GET", "/v1/machine/{name}/snapshots"),
+        ("PUT", "/v1/machine/{name}/snapshots/{generation}/pin"),
+        ("DELETE", "/v1/machine/{name}/snapshots/{generation}/pin"),
+        ("POST", "/v1/machine/{name}/rollback"),
     }
 
 

@@ -46,6 +46,27 @@ async def test_a_machine_is_made_used_looked_at_and_deleted(client: torpor.Async
         await machine.detail()
 
 
+async def test_a_machine_goes_back_and_forward_again(client: torpor.AsyncClient) -> None:
+    machine = await client.new_machine()
+    for number in range(3):
+        await machine.run(f"a = {number}")
+    done = await machine.rollback(seq=1)
+    assert (done.left_behind, done.replayed, (await machine.run("a")).value) == ((2,), (0, 1), "1")
+    undo = (await machine.detail()).undo
+    assert undo is not None
+    assert undo == done.undo
+    await machine.rollback(generation=undo.generation)
+    assert (await machine.run("a")).value == "2"
+    kept = await machine.snapshots()
+    assert (await machine.pin(kept[0].generation)).pinned
+    assert not (await machine.unpin(kept[0].generation)).pinned
+    assert [row.seq async for row in machine.history() if row.rolled_back] == [3]
+    with pytest.raises(torpor.SnapshotNotFound):
+        await machine.pin(99)
+    with pytest.raises(torpor.InstructionNotFound):
+        await machine.rollback(seq=99)
+
+
 async def test_code_on_a_new_machine(client: torpor.AsyncClient) -> None:
     result = await client.run("a = 3")
     assert (await client.machine(result.machine_name).run("a + 5")).value == "8"

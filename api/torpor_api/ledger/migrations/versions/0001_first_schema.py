@@ -195,6 +195,7 @@ def upgrade() -> None:
         sa.Column("parent", NUMBER, nullable=False),
         sa.Column("generation", NUMBER, nullable=True),
         sa.Column("position", NUMBER, nullable=False),
+        sa.Column("undo", NUMBER, nullable=True),
         sa.CheckConstraint("parent < line", name=op.f("ck_lines_parent_is_older")),
         sa.CheckConstraint("position >= -1", name=op.f("ck_lines_position_makes_sense")),
         sa.ForeignKeyConstraint(["machine_id"], ["machines.id"], name=op.f("fk_lines_machine_id"), ondelete="CASCADE"),

@@ -1,0 +1,156 @@
+"""Points of a machine's history: the generations that are kept, and the states that a replay can reach from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, exists, select
+
+from torpor_api.errors import InstructionNotFound, PointUnreachable, SnapshotNotFound
+from torpor_api.ledger import saves
+from torpor_api.ledger.lines import Reach, descent
+from torpor_api.ledger.rows import Point, SnapshotRow
+from torpor_api.ledger.schema import entries, machines
+from torpor_worker.ledger import EndedBy, Snapshot
+
+ENDINGS = {EndedBy.TIMEOUT: "a time-out", EndedBy.INTERRUPT: "an interrupt"}
+
+
+@dataclass(frozen=True, slots=True)
+class TailEntry:
+    """An entry that a replay would apply."""
+
+    id: int
+    seq: int | None
+    undone: bool
+    ended_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a point lies: a quiescent snapshot, and the entries behind it that are to be replayed."""
+
+    snapshot: Snapshot | None
+    """None: the empty interpreter."""
+    line: int
+    position: int
+    """The last one that the point has."""
+    tail: list[TailEntry]
+    """The entries behind the snapshot that a replay to the position applies, in order."""
+
+    @property
+    def reach(self) -> Reach:
+        """What a new line has of this one."""
+        return Reach(self.line, -1 if self.snapshot is None else self.snapshot.generation, self.position)
+
+
+def snapshots_of(connection: Connection, machine_id: int) -> list[SnapshotRow]:
+    """Every snapshot of the machine that is kept, newest first."""
+    head = connection.scalar(select(machines.c.head_generation).where(machines.c.id == machine_id))
+    finished = connection.execute(
+        select(entries.c.seq, entries.c.position, entries.c.line)
+        .where(entries.c.machine_id == machine_id, entries.c.seq.is_not(None), entries.c.finished_at.is_not(None))
+        .where(entries.c.position.is_not(None))
+        .order_by(entries.c.position.desc())
+    ).all()
+    rows = []
+    for snapshot in saves.all_kept(connection, machine_id):
+        reaches = descent(connection, machine_id, snapshot.line, position=snapshot.position)
+        limits = {reach.line: reach.position for reach in reaches}
+        seqs = (row.seq for row in finished if row.position <= limits.get(row.line, -1))
+        seq = next((seq for seq in seqs if seq != snapshot.running_seq), None)
+        rows.append(SnapshotRow(snapshot, seq, current=snapshot.generation == head))
+    return rows
+
+
+def complete_head(connection: Connection, machine_id: int) -> Snapshot | None:
+    """The machine's head, if it is quiescent and has all that the machine did since; else None."""
+    head = connection.scalar(select(machines.c.head_generation).where(machines.c.id == machine_id))
+    snapshot = None if head is None else saves.snapshot(connection, machine_id, head)
+    if snapshot is None or not snapshot.quiescent:
+        return None
+    behind = exists().where(
+        entries.c.machine_id == machine_id, entries.c.position > snapshot.position, entries.c.rolled_back == 0
+    )
+    return None if connection.scalar(select(behind)) else snapshot
+
+
+def place(connection: Connection, machine_id: int, point: Point) -> Place:
+    """Find a point. Raises `SnapshotNotFound`, `InstructionNotFound`, `PointUnreachable`."""
+    if point.generation is not None:
+        return _place_of_generation(connection, machine_id, point.generation)
+    if point.seq is None:
+        raise ValueError("a point names a generation or a seq")
+    return _place_of_seq(connection, machine_id, point.seq)
+
+
+def _place_of_generation(connection: Connection, machine_id: int, generation: int) -> Place:
+    snapshot = saves.snapshot(connection, machine_id, generation)
+    if snapshot is None:
+        raise SnapshotNotFound
+    if not snapshot.quiescent:
+        numbers = [one.generation for one in saves.all_kept(connection, machine_id) if one.quiescent]
+        earlier = max((number for number in numbers if number < generation), default=None)
+        later = min((number for number in numbers if number > generation), default=None)
+        raise PointUnreachable(
+            f"Instruction {snapshot.running_seq} was running when generation {generation} was saved.",
+            hint=_hint([Point(generation=number) for number in (earlier, later) if number is not None]),
+        )
+    return Place(snapshot, snapshot.line, snapshot.position, [])
+
+
+def _place_of_seq(connection: Connection, machine_id: int, seq: int) -> Place:
+    entry = connection.execute(
+        select(entries.c.line, entries.c.position, entries.c.finished_at, entries.c.rolled_back).where(
+            entries.c.machine_id == machine_id, entries.c.seq == seq
+        )
+    ).first()
+    if entry is None:
+        raise InstructionNotFound
+    if entry.finished_at is None:
+        raise PointUnreachable(f"Instruction {seq} is not finished.", hint="Wait for it, or choose an earlier point.")
+    if entry.position is None:
+        raise PointUnreachable(f"Instruction {seq} never ran.", hint="Choose an earlier point.")
+    current = connection.scalar(select(machines.c.line).where(machines.c.id == machine_id))
+    line = int(entry.line) if entry.rolled_back or current is None else int(current)
+    kept = saves.of_reach(connection, machine_id, descent(connection, machine_id, line))
+    usable = [one for one in kept if one.quiescent and one.position <= entry.position]
+    snapshot = max(usable, key=lambda one: (one.position, one.generation), default=None)
+    tail = _tail(connection, machine_id, line, -1 if snapshot is None else snapshot.position, entry.position)
+    for number, row in enumerate(tail):
+        if row.ended_by is not None and not row.undone:
+            earlier = next((one.seq for one in reversed(tail[:number]) if one.seq is not None), None)
+            later = [one for one in kept if one.quiescent and one.position >= entry.position]
+            nearest = [] if earlier is None else [Point(seq=earlier)]
+            if earlier is None and snapshot is not None:
+                nearest.append(Point(generation=snapshot.generation))
+            if later:
+                nearest.append(Point(generation=min(later, key=lambda one: one.position).generation))
+            ending = ENDINGS[EndedBy(row.ended_by)]
+            raise PointUnreachable(
+                f"Instruction {row.seq} was ended by {ending}, so it cannot be run again to reach instruction {seq}.",
+                hint=_hint(nearest),
+            )
+    return Place(snapshot, line, entry.position, [row for row in tail if not row.undone])
+
+
+def _tail(connection: Connection, machine_id: int, line: int, above: int, up_to: int) -> list[TailEntry]:
+    limits = {reach.line: reach.position for reach in descent(connection, machine_id, line, position=up_to)}
+    rows = connection.execute(
+        select(entries.c.id, entries.c.seq, entries.c.position, entries.c.line, entries.c.undone, entries.c.ended_by)
+        .where(entries.c.machine_id == machine_id, entries.c.position > above, entries.c.position <= up_to)
+        .order_by(entries.c.position)
+    )
+    return [
+        TailEntry(row.id, row.seq, bool(row.undone), row.ended_by)
+        for row in rows
+        if row.position <= limits.get(row.line, -1)
+    ]
+
+
+def _hint(nearest: list[Point]) -> str:
+    named = [
+        f'{{"seq": {point.seq}}}' if point.seq is not None else f'{{"generation": {point.generation}}}'
+        for point in nearest
+    ]
+    return f"The nearest points: {' and '.join(named)}." if named else "There is no other point near it."

@@ -1,0 +1,58 @@
+"""Rollbacks: a machine goes on from an earlier point, on a new line; what it did since stays in its history."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, exists, select, update
+
+from torpor_api.errors import MachineBusy
+from torpor_api.ledger import idempotency as repeats
+from torpor_api.ledger import lines, notices, points, saves
+from torpor_api.ledger import machines as machine_rows
+from torpor_api.ledger.rows import Idempotency, Point, RolledBack
+from torpor_api.ledger.schema import entries, machines
+
+
+class Unsettled(Exception):
+    """The machine is not asleep, or its head lacks something that it did: wake it, let it sleep, and try again."""
+
+
+def refuse_busy(connection: Connection, machine_id: int) -> None:
+    """Raise `MachineBusy` if the machine has an unfinished entry."""
+    unfinished = exists().where(entries.c.machine_id == machine_id, entries.c.finished_at.is_(None))
+    if connection.scalar(select(unfinished)):
+        raise MachineBusy("The machine has unfinished instructions.", hint="Wait for them, or interrupt them.")
+
+
+def roll_back(
+    connection: Connection,
+    account: str,
+    machine: str,
+    to: Point,
+    *,
+    remember: Callable[[RolledBack], dict[str, Any]],
+    idempotency: Idempotency | None,
+) -> RolledBack:
+    """See `SqlLedger.roll_back`."""
+    machine_id = machine_rows.identify(connection, account, machine)
+    refuse_busy(connection, machine_id)
+    row = connection.execute(select(machines).where(machines.c.id == machine_id)).one()
+    head = points.complete_head(connection, machine_id)
+    # A parked machine has no process to save: what it was is not a state that it could be brought back to.
+    if row.session_id is not None or (head is None and row.parked_reason is None):
+        raise Unsettled
+    place = points.place(connection, machine_id, to)
+    undo = None if head is None or row.parked_reason is not None else head.generation
+    line = lines.begin(connection, machine_id, place.reach, undo=undo)
+    lost = lines.mark_rolled_back(connection, machine_id, row.line, line)
+    connection.execute(update(machines).where(machines.c.id == machine_id).values(parked_reason=None))
+    saves.condemn_abandoned(connection, machine_id)
+    generation = None if place.snapshot is None else place.snapshot.generation
+    notices.record(connection, machine, "rolled_back", {"generation": generation, "line": line, "undo": undo})
+    replayed = [entry.seq for entry in place.tail if entry.seq is not None]
+    done = RolledBack(generation, line, undo, lost, replayed, stays_awake=row.idle_seconds is None)
+    if idempotency is not None:
+        repeats.bind(connection, row.account_id, idempotency, answer=remember(done))
+    return done

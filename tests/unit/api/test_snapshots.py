@@ -1,0 +1,120 @@
+"""Snapshots over HTTP: list, pin, go back, and take that back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.api import Api
+
+
+async def run(api: Api, machine: str, code: str) -> str | None:
+    answer = await api.client.post(f"/v1/machine/{machine}/run", json={"code": code})
+    assert answer.status_code == 200, answer.text
+    assert "value" in answer.json()["result"], answer.text
+    value: str | None = answer.json()["result"]["value"]
+    return value
+
+
+async def save(api: Api, machine: str) -> int:
+    answer = await api.client.post(f"/v1/machine/{machine}/sync")
+    assert answer.status_code == 200, answer.text
+    generation: int = answer.json()["generation"]
+    return generation
+
+
+async def roll_back(api: Api, machine: str, to: dict[str, int] | None, **more: Any) -> dict[str, Any]:
+    answer = await api.client.post(f"/v1/machine/{machine}/rollback", json={"to": to, **more})
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def test_a_machine_goes_back_to_a_generation_and_forward_again(api: Api) -> None:
+    machine = await api.new_machine()
+    await run(api, machine, "a = 1")
+    generation = await save(api, machine)
+    await run(api, machine, "a = 2")
+    done = await roll_back(api, machine, {"generation": generation})
+
+    assert (done["generation"], done["left_behind"], done["replayed"]) == (generation, [1], [])
+    assert await run(api, machine, "a") == "1"
+    history = (await api.client.get(f"/v1/machine/{machine}/exec")).json()["instructions"]
+    assert [row["instruction_seq"] for row in history if row["rolled_back"]] == [1]
+    await roll_back(api, machine, done["undo"])
+    assert await run(api, machine, "a") == "2"
+
+
+async def test_a_seq_is_reached_by_replay(api: Api) -> None:
+    machine = await api.new_machine()
+    for number in range(4):
+        await run(api, machine, f"a = {number}")
+    done = await roll_back(api, machine, {"seq": 2})
+
+    assert done["replayed"] == [0, 1, 2]
+    assert await run(api, machine, "a") == "2"
+    back = await roll_back(api, machine, done["undo"])
+    assert await run(api, machine, "a") == "3"
+    again = await roll_back(api, machine, back["undo"])
+    assert (again["replayed"], await run(api, machine, "a")) == ([], "2")
+
+
+async def test_a_busy_machine_is_left_alone_unless_it_is_to_be_interrupted(api: Api) -> None:
+    machine = await api.new_machine()
+    await run(api, machine, "a = 1")
+    generation = await save(api, machine)
+    await run(api, machine, "a = 2")
+    await api.execute(machine, "hang()")
+    body = {"to": {"generation": generation}}
+    refused = await api.client.post(f"/v1/machine/{machine}/rollback", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (409, "machine_busy")
+
+    await roll_back(api, machine, {"generation": generation}, interrupt=True)
+    assert await run(api, machine, "a") == "1"
+
+
+async def test_a_repeat_with_the_same_key_gets_the_same_answer(api: Api) -> None:
+    machine = await api.new_machine()
+    await run(api, machine, "a = 1")
+    generation = await save(api, machine)
+    await run(api, machine, "a = 2")
+    body, headers = {"to": {"generation": generation}}, {"Idempotency-Key": "once"}
+    first = await api.client.post(f"/v1/machine/{machine}/rollback", json=body, headers=headers)
+    second = await api.client.post(f"/v1/machine/{machine}/rollback", json=body, headers=headers)
+
+    assert first.json() == second.json()
+    assert await run(api, machine, "a") == "1"
+
+
+@pytest.mark.parametrize(
+    ("to", "status", "code"),
+    [
+        ({"generation": 7}, 404, "snapshot_not_found"),
+        ({"seq": 7}, 404, "instruction_not_found"),
+        ({}, 422, "invalid_request"),
+        ({"seq": 0, "generation": 0}, 422, "invalid_request"),
+        ({"seq": -1}, 422, "invalid_request"),
+        (None, 422, "invalid_request"),
+    ],
+)
+async def test_a_point_that_is_none_is_refused(api: Api, to: object, status: int, code: str) -> None:
+    machine = await api.new_machine()
+    answer = await api.client.post(f"/v1/machine/{machine}/rollback", json={"to": to})
+
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+async def test_snapshots_are_listed_pinned_and_unpinned(api: Api) -> None:
+    machine = await api.new_machine()
+    assert (await api.client.get(f"/v1/machine/{machine}/snapshots")).json() == {"snapshots": []}
+    await run(api, machine, "a = 1")
+    generation = await save(api, machine)
+    pinned = await api.client.put(f"/v1/machine/{machine}/snapshots/{generation}/pin")
+    assert pinned.json()["pinned"] is True
+    [listed] = (await api.client.get(f"/v1/machine/{machine}/snapshots")).json()["snapshots"]
+    assert listed == pinned.json()
+    assert (listed["seq"], listed["quiescent"], listed["current"], listed["parent"]) == (0, True, True, None)
+    unpinned = await api.client.delete(f"/v1/machine/{machine}/snapshots/{generation}/pin")
+    assert unpinned.json()["pinned"] is False
+    missing = await api.client.put(f"/v1/machine/{machine}/snapshots/9/pin")
+    assert (missing.status_code, missing.json()["code"]) == (404, "snapshot_not_found")
