@@ -184,3 +184,22 @@ async def test_a_guest_that_never_answers_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="did not answer"):
         await link.attach(0.2)
     await link.close()
+
+
+async def test_a_sandbox_that_is_lost_in_the_middle_of_a_frame_ends_the_writing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stdin")
+    os.mkfifo(tmp_path / "stdout")
+    link = GuestLink(tmp_path / "stdin", tmp_path / "stdout")
+    await link.open()
+    async with asyncio.TaskGroup() as tasks:
+        writers = [tasks.create_task(_refused(link, code)) for code in ("x" * 200_000, "y" * 200_000)]
+        await asyncio.sleep(0)  # nobody reads: the first waits for room, the second for the first
+        link.lose("its process ended")
+        assert await asyncio.wait_for(asyncio.gather(*writers), 30) == ["its process ended"] * 2
+    await link.close()
+
+
+async def _refused(link: GuestLink, code: str) -> str:
+    with pytest.raises(SandboxDied) as refusal:
+        await link.execute(0, 0, code, replaying=False)
+    return str(refusal.value)
