@@ -82,6 +82,18 @@ async def test_a_position_that_was_seen_is_not_executed_again(link: GuestLink) -
     assert (await talk.run("n")).value == "2"
 
 
+async def test_a_value_nested_too_deep_for_the_host_comes_as_its_repr_alone(link: GuestLink) -> None:
+    code = (
+        "class Deep:\n    def _repr_mimebundle_(self, **_):\n"
+        "        nested = []\n        for _ in range(400):\n            nested = [nested]\n"
+        "        return {'application/json': nested, 'text/html': '<b>'}\n"
+        "    def __repr__(self):\n        return 'deep'\nDeep()"
+    )
+    ending = (await Conversation(link).run(code)).ending
+    assert isinstance(ending, Result)
+    assert (ending.value, ending.data) == ("deep", {"text/html": "<b>"})
+
+
 async def test_a_second_link_hears_again_what_was_not_acknowledged(fifos: tuple[Path, Path]) -> None:
     first = await attached(fifos, new=True)
     await first.execute(0, 0, "print('kept')\n7", replaying=False)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from torpor_worker.guest import frames
 from torpor_worker.guest.frames import FrameType
+from torpor_worker.nesting import too_deep
 from torpor_worker.sandbox import (
     Event,
     GuestNotice,
@@ -368,7 +369,7 @@ def _result(seq: int, fields: dict[str, Any]) -> Result:
     return Result(
         seq=seq,
         value=None if value is None else str(value),
-        data=dict(fields.get("data") or {}),
+        data={kind: each for kind, each in dict(fields.get("data") or {}).items() if not too_deep(each)},
         error=error,
         runtime_ms=int(fields["runtime_ms"]),
     )
