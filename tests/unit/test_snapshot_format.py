@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torpor_snapshotter.frame import CHUNK_BYTES, PAGE_BYTES
 
 from torpor_snapshotter.archive import Archive
 from torpor_snapshotter.decoder import decode
 from torpor_snapshotter.encoder import encode
 from torpor_snapshotter.faulty_store import Fault, FaultyStore
 from torpor_snapshotter.folder_store import FolderStore
-from torpor_snapshotter.frame import CHUNK_BYTES, PAGE_BYTES
 from torpor_snapshotter.image import BadImage, files_of_image
 from torpor_snapshotter.manifest import Manifest
 from torpor_snapshotter.store import DamagedObject, NotStored, StoreError
