@@ -20,6 +20,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (
     models.InterruptRequest,
     models.EmptyRequest,
     models.RollbackRequest,
+    models.ForkRequest,
 )
 ANSWERS: tuple[type[BaseModel], ...] = (models.RunAnswer, models.Error)
 REFERENCE = "#/components/schemas/{model}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from torpor_worker.ledger import Entry
+from torpor_worker.ledger import Entry, Snapshot
+from torpor_worker.snapshots import Stored
 
 
 class Machines(Protocol):
@@ -31,6 +32,10 @@ class Machines(Protocol):
 
     async def sync(self, machine: str) -> None:
         """Save it, and wait until the snapshot is committed; nothing happens if it is asleep."""
+        ...
+
+    async def derive(self, source: Snapshot, machine: str, key: str) -> Stored:
+        """Store a snapshot once more, under `key`, as generation 0 of a new machine; no copy of what it holds."""
         ...
 
     async def discard(self, machine: str) -> None:

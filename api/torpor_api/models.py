@@ -11,6 +11,7 @@ TAGS_LIMIT = 64
 TAG_KEY_LIMIT = 128
 TAG_VALUE_LIMIT = 512
 MEMORY_MINIMUM_MB = 256
+FORKS_LIMIT = 16
 LONGEST_IDLE_SECONDS = 366 * 24 * 3600
 
 
@@ -120,6 +121,14 @@ class RollbackRequest(StrictRequest):
     interrupt: bool | None = Field(default=False, description="End what runs and waits, instead of 409 `machine_busy`.")
 
 
+class ForkRequest(StrictRequest):
+    """Which state is to be forked, and how often."""
+
+    at: Point | None = Field(default=None, description="Absent: as it is now, saved first.")
+    count: Annotated[int, Field(ge=1, le=FORKS_LIMIT)] | None = Field(default=1, description="How many machines.")
+    tags: Tags | None = Field(default=None, description="Absent: those of the machine that is forked.")
+
+
 class EmptyRequest(StrictRequest):
     """Nothing needs to be said."""
 
@@ -221,6 +230,12 @@ class RollbackAnswer(Answer):
     undo: Point | None
     left_behind: list[int]
     replayed: list[int]
+
+
+class ForkAnswer(Answer):
+    """Names of the new machines."""
+
+    machines: list[str]
 
 
 class ExecAnswer(Answer):

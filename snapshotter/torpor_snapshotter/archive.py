@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,6 +97,22 @@ class Archive:
                 raise
             packs = tuple(pack.key for pack in manifest.packs)
             return StoredImage(key, sha256, packs, pack_bytes + manifest_bytes, manifest.image_bytes)
+
+    async def derive(self, source: str, sha256: str, key: str, fields: dict[str, Any]) -> StoredImage:
+        """Put a manifest of another machine's under `key` that needs the same packs as the one under `source`.
+
+        It is readable with the key of the machine that `fields` name, whatever becomes of the source's. Raises as
+        `read_manifest` and `store` do.
+        """
+        manifest = await self.read_manifest(source, sha256)
+        header = Header(fields["machine"], fields["generation"])
+        keys = MachineKeys.of(await asyncio.to_thread(self._keys.make, header.machine))
+        derived = replace(manifest, fields={**manifest.fields, **fields})
+        content = await asyncio.to_thread(derived.to_bytes, keys.wrapping)
+        async with aclosing(_once(close_envelope(header, content, keys))) as body:
+            manifest_sha256, manifest_bytes = await self._put(key, body)
+        packs = tuple(pack.key for pack in derived.packs)
+        return StoredImage(key, manifest_sha256, packs, manifest_bytes, derived.image_bytes)
 
     async def fetch(self, key: str, sha256: str, into: Path) -> Manifest:
         """Bring an image back into the new folder `into`; see `decode` for what is checked and raised."""

@@ -6,7 +6,8 @@
     {"id": 2, "error": {"message": "...", "retryable": false}}
 
 The parent of an image to be stored is `{"key": "...", "sha256": "...", "image": "/path"}`, the path null if there is no
-local image. `delete` has `key`, `destroy_key` has `machine`; `list` and `check` have nothing more; `cancel` has the
+local image. `derive` has `source` and `sha256` (of the manifest that it copies), `key` and `fields`, and is answered as
+`store` is. `delete` has `key`, `destroy_key` has `machine`; `list` and `check` have nothing more; `cancel` has the
 `id` of the request that is to end, which is then answered with an error. A list comes in parts: `{"id": 3, "part":
 [...]}` until the answer.
 """
@@ -87,6 +88,9 @@ class SnapshotterServer:
             case "store":
                 image, parent = Path(request["image"]), _parent(request["parent"])
                 return asdict(await self._archive.store(image, request["key"], request["fields"], parent))
+            case "derive":
+                source, sha256 = request["source"], request["sha256"]
+                return asdict(await self._archive.derive(source, sha256, request["key"], request["fields"]))
             case "fetch":
                 await self._archive.fetch(request["key"], request["sha256"], Path(request["into"]))
             case "delete":

@@ -16,6 +16,7 @@ class MemorySnapshotter:
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, bytes]] = {}
         self.fields: dict[str, dict[str, Any]] = {}
+        self.packs: dict[str, tuple[str, ...]] = {}
         self.failures = 0
 
     async def store(self, image: Path, key: str, fields: dict[str, Any], parent: Parent | None = None) -> Stored:
@@ -26,7 +27,17 @@ class MemorySnapshotter:
         files = self._read(image)
         self.objects[key], self.fields[key] = files, fields
         size_bytes = sum(map(len, files.values()))
-        return Stored(key, self._digest(files), size_bytes, size_bytes, (pack_key(key),))
+        self.packs[key] = (pack_key(key),)
+        return Stored(key, self._digest(files), size_bytes, size_bytes, self.packs[key])
+
+    async def derive(self, source: str, sha256: str, key: str, fields: dict[str, Any]) -> Stored:
+        """See `Snapshotter`."""
+        files = self.objects.get(source)
+        if files is None or self._digest(files) != sha256:
+            raise SnapshotterError(f"{source} is damaged or missing", retryable=False)
+        self.objects[key], self.fields[key] = files, {**self.fields[source], **fields}
+        self.packs[key] = self.packs[source]
+        return Stored(key, sha256, 0, sum(map(len, files.values())), self.packs[key])
 
     async def fetch(self, key: str, sha256: str, into: Path) -> None:
         """See `Snapshotter`."""

@@ -49,6 +49,13 @@ class Snapshotter(Protocol):
         """
         ...
 
+    async def derive(self, source: str, sha256: str, key: str, fields: dict[str, Any]) -> Stored:
+        """Put a manifest under `key` that needs the same packs as `source`, for the machine that `fields` name.
+
+        It stays readable when the key of the source's machine is destroyed.
+        """
+        ...
+
     async def fetch(self, key: str, sha256: str, into: Path) -> None:
         """Bring the image back into the new folder `into`, every checksum verified."""
         ...

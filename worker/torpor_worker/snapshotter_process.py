@@ -101,13 +101,12 @@ class SnapshotterProcess:
             answer = await self._ask(request, seconds)
         finally:
             del self._stores_in_hand[ticket]
-        return Stored(
-            manifest_key=answer["key"],
-            manifest_sha256=answer["sha256"],
-            stored_bytes=answer["stored_bytes"],
-            image_bytes=answer["image_bytes"],
-            packs=tuple(answer["packs"]),
-        )
+        return _stored(answer)
+
+    async def derive(self, source: str, sha256: str, key: str, fields: dict[str, Any]) -> Stored:
+        """Put a manifest under `key` that needs the same packs as `source`, for the machine that `fields` name."""
+        request = {"do": "derive", "source": source, "sha256": sha256, "key": key, "fields": fields}
+        return _stored(await self._ask(request, _SHORT_SECONDS))
 
     async def fetch(self, key: str, sha256: str, into: Path) -> None:
         """Bring the image back into the new folder `into`, every checksum verified."""
@@ -242,6 +241,16 @@ def _command(store_url: str, key_folder: Path, socket_fd: int) -> list[str]:
         "--key-folder": key_folder,
     }
     return [sys.executable, "-P", "-m", "torpor_snapshotter", *(f"{flag}={value}" for flag, value in flags.items())]
+
+
+def _stored(answer: dict[str, Any]) -> Stored:
+    return Stored(
+        manifest_key=answer["key"],
+        manifest_sha256=answer["sha256"],
+        stored_bytes=answer["stored_bytes"],
+        image_bytes=answer["image_bytes"],
+        packs=tuple(answer["packs"]),
+    )
 
 
 def _described(parent: Parent | None) -> dict[str, Any] | None:

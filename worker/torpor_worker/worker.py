@@ -11,11 +11,11 @@ from torpor_worker.admission import Admission
 from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import Draining, FellAsleep, SaveRefused, WorkerError
 from torpor_worker.images import Images
-from torpor_worker.ledger import Entry, Ledger
+from torpor_worker.ledger import Entry, Ledger, Snapshot
 from torpor_worker.machine import Machine, Phase
 from torpor_worker.sandbox import SandboxHost
 from torpor_worker.services import Services
-from torpor_worker.snapshots import Snapshotter, SnapshotterError
+from torpor_worker.snapshots import Snapshotter, SnapshotterError, Stored
 
 log = structlog.get_logger(__name__)
 
@@ -134,6 +134,17 @@ class Worker:
             # The ledger remembers that it is to be destroyed, before anything else of the machine's is deleted.
             log.warning("A key could not be destroyed yet", action="destroy_key", machine=machine, error=str(error))
         await self._images.drop(machine)
+
+    async def derive(self, source: Snapshot, machine: str, key: str) -> Stored:
+        """Store a snapshot once more as generation 0 of a new machine, without a copy of what it holds.
+
+        Raises `SaveRefused`; nothing of it is left then.
+        """
+        fields = {"machine": machine, "generation": 0, "line": 0, "parent": None, "epoch": 0}
+        try:
+            return await self._services.snapshotter.derive(source.manifest_key, source.manifest_sha256, key, fields)
+        except SnapshotterError as error:
+            raise SaveRefused(f"The snapshot could not be copied: {error}") from error
 
     def phase(self, machine: str) -> Phase | None:
         """Whether it is awake or waking here; None if it is not held."""

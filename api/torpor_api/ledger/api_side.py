@@ -11,6 +11,7 @@ from torpor_api.errors import SnapshotNotFound, Unauthorized
 from torpor_api.ledger import (
     accounts,
     entries,
+    forks,
     history,
     idempotency,
     machines,
@@ -34,12 +35,14 @@ from torpor_api.ledger.rows import (
     Notice,
     Outcome,
     OutputPage,
+    Place,
     Point,
     RolledBack,
     SnapshotRow,
 )
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
+from torpor_worker.snapshots import Stored
 
 
 class ApiSide:
@@ -283,6 +286,35 @@ class ApiSide:
                 connection, account, machine, to, remember=answer, idempotency=idempotency
             ),
             touches=machine,
+        )
+
+    async def place_to_fork(self, account: str, machine: str, at: Point | None) -> Place:
+        """Where forks of the machine are to begin; without a point at its head, which has all that it did.
+
+        Raises as `check_point` does; without a point also `MachineParked`, `MachineBusy`, and `Unsettled` if the head
+        lacks something.
+        """
+        return await self._readers.run(lambda connection: forks.place_to_fork(connection, account, machine, at))
+
+    async def fork(
+        self,
+        account: str,
+        machine: str,
+        place: Place,
+        copies: dict[str, Stored | None],
+        *,
+        tags: dict[str, str] | None,
+        answer: dict[str, Any],
+        idempotency: Idempotency | None = None,
+    ) -> None:
+        """Make the machines that `copies` name, each with what is stored of the place under a key of its own.
+
+        Raises `MachineNotFound`, and `Unsettled` if the place is not there any more. The answer is kept for a repeat.
+        """
+        await self._writer.run(
+            lambda connection: forks.fork(
+                connection, account, machine, place, copies, tags=tags, answer=answer, idempotency=idempotency
+            )
         )
 
     async def condemned_machines(self) -> list[str]:

@@ -170,19 +170,21 @@ def accept(
     return Accepted(seq, entry, repeated=False)
 
 
-def accept_reseed(connection: Connection, machine_id: int, seed: bytes) -> None:
-    """Write a new machine's first entry: its reseed takes position 0 and waits for nobody.
+def accept_reseed(
+    connection: Connection, machine_id: int, seed: bytes, *, position: int = 0, next_seq: int = 0
+) -> None:
+    """Write a new machine's reseed: it takes the first position that its image has not seen, and waits for nobody.
 
     It counts as finished from the start: nothing answers it, and a machine nobody has used needs no waking.
     """
     _insert(
         connection,
         machine_id,
-        Entry(id=0, kind=EntryKind.RESEED, seq=None, position=0, attempt=1, timeout_seconds=0, seed=seed),
+        Entry(id=0, kind=EntryKind.RESEED, seq=None, position=position, attempt=1, timeout_seconds=0, seed=seed),
         line=0,
         finished=True,
     )
-    _COUNT_UP.run(connection, of_machine=machine_id, next_seq=0, next_position=1)
+    _COUNT_UP.run(connection, of_machine=machine_id, next_seq=next_seq, next_position=position + 1)
 
 
 def start_next(connection: Connection, machine_id: int) -> Entry | None:

@@ -53,7 +53,7 @@ def create(
         if earlier is not None and earlier.machine_id is not None:
             name = connection.scalar(select(machines.c.name).where(machines.c.id == earlier.machine_id))
             return str(name), True
-    name = "".join(secrets.choice(NAME_ALPHABET) for _ in range(NAME_LENGTH))
+    name = new_name()
     machine_id = connection.scalar(
         insert(machines)
         .values(
@@ -74,6 +74,11 @@ def create(
     if idempotency is not None:
         repeats.bind(connection, account_id, idempotency, machine_id=machine_id)
     return name, False
+
+
+def new_name() -> str:
+    """A name for a machine."""
+    return "".join(secrets.choice(NAME_ALPHABET) for _ in range(NAME_LENGTH))
 
 
 def one(connection: Connection, account: str, name: str) -> MachineRow:

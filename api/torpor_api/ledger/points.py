@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from sqlalchemy import Connection, exists, select
 
 from torpor_api.errors import InstructionNotFound, PointUnreachable, SnapshotNotFound
 from torpor_api.ledger import saves
-from torpor_api.ledger.lines import Reach, descent
-from torpor_api.ledger.rows import Point, SnapshotRow
+from torpor_api.ledger.lines import descent
+from torpor_api.ledger.rows import Place, Point, SnapshotRow, TailEntry
 from torpor_api.ledger.schema import entries, machines
 from torpor_worker.ledger import EndedBy, Snapshot
 
 ENDINGS = {EndedBy.TIMEOUT: "a time-out", EndedBy.INTERRUPT: "an interrupt"}
-
-
-@dataclass(frozen=True, slots=True)
-class TailEntry:
-    """An entry that a replay would apply."""
-
-    id: int
-    seq: int | None
-    undone: bool
-    ended_by: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a point lies: a quiescent snapshot, and the entries behind it that are to be replayed."""
-
-    snapshot: Snapshot | None
-    """None: the empty interpreter."""
-    line: int
-    position: int
-    """The last one that the point has."""
-    tail: list[TailEntry]
-    """The entries behind the snapshot that a replay to the position applies, in order."""
-
-    @property
-    def reach(self) -> Reach:
-        """What a new line has of this one."""
-        return Reach(self.line, -1 if self.snapshot is None else self.snapshot.generation, self.position)
 
 
 def snapshots_of(connection: Connection, machine_id: int) -> list[SnapshotRow]:

@@ -11,6 +11,7 @@ from torpor_api.errors import MachineBusy
 from torpor_api.ledger import idempotency as repeats
 from torpor_api.ledger import lines, notices, points, saves
 from torpor_api.ledger import machines as machine_rows
+from torpor_api.ledger.lines import Reach
 from torpor_api.ledger.rows import Idempotency, Point, RolledBack
 from torpor_api.ledger.schema import entries, machines
 
@@ -44,12 +45,14 @@ def roll_back(
     if row.session_id is not None or (head is None and row.parked_reason is None):
         raise Unsettled
     place = points.place(connection, machine_id, to)
+    generation = None if place.snapshot is None else place.snapshot.generation
     undo = None if head is None or row.parked_reason is not None else head.generation
-    line = lines.begin(connection, machine_id, place.reach, undo=undo)
+    line = lines.begin(
+        connection, machine_id, Reach(place.line, -1 if generation is None else generation, place.position), undo=undo
+    )
     lost = lines.mark_rolled_back(connection, machine_id, row.line, line)
     connection.execute(update(machines).where(machines.c.id == machine_id).values(parked_reason=None))
     saves.condemn_abandoned(connection, machine_id)
-    generation = None if place.snapshot is None else place.snapshot.generation
     notices.record(connection, machine, "rolled_back", {"generation": generation, "line": line, "undo": undo})
     replayed = [entry.seq for entry in place.tail if entry.seq is not None]
     done = RolledBack(generation, line, undo, lost, replayed, stays_awake=row.idle_seconds is None)

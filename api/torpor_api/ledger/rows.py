@@ -84,6 +84,29 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a point lies: a quiescent snapshot, and the entries behind it that are to be replayed."""
+
+    snapshot: Snapshot | None
+    """None: the empty interpreter."""
+    line: int
+    position: int
+    """The last one that the point has."""
+    tail: list[TailEntry]
+    """The entries behind the snapshot that a replay to the position applies, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class TailEntry:
+    """An entry that a replay would apply."""
+
+    id: int
+    seq: int | None
+    undone: bool
+    ended_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotRow:
     """A snapshot as its account sees it."""
 

@@ -22,6 +22,7 @@ from torpor_api.ledger.schema import (
 from torpor_snapshotter.key import pack_key
 from torpor_snapshotter.retention import Generation, superseded
 from torpor_worker.ledger import HeadMoved, Snapshot
+from torpor_worker.snapshots import Stored
 
 
 def allot(connection: Connection, machine_id: int, machine: str) -> tuple[int, str]:
@@ -89,6 +90,36 @@ def commit(connection: Connection, machine_id: int, expected_head: int | None, s
     connection.execute(update(packs).where(packs.c.object_key == own).values(size_bytes=snapshot.stored_bytes))
     connection.execute(update(machines).where(machines.c.id == machine_id).values(head_generation=snapshot.generation))
     _condemn_superseded(connection, machine_id, snapshot.generation)
+
+
+def begin_with(connection: Connection, machine_id: int, source: Snapshot, stored: Stored) -> None:
+    """Give a new machine generation 0, which is a state of another's. Raises `HeadMoved` if that is gone."""
+    known_packs = set(connection.scalars(select(packs.c.object_key).where(packs.c.object_key.in_(stored.packs))))
+    if set(stored.packs) - known_packs:
+        raise HeadMoved("what it builds on is gone")
+    connection.execute(
+        insert(saves).values(machine_id=machine_id, generation=0, epoch=0, manifest_key=stored.manifest_key)
+    )
+    connection.execute(
+        insert(snapshots).values(
+            machine_id=machine_id,
+            generation=0,
+            line=0,
+            parent=None,
+            position=source.position,
+            running_used_seconds=0.0,
+            output_offset=0,
+            manifest_sha256=stored.manifest_sha256,
+            stored_bytes=stored.stored_bytes,
+            image_bytes=stored.image_bytes,
+            series=source.series,
+            created_at=now(),
+            base=1,
+        )
+    )
+    for key in stored.packs:
+        connection.execute(insert(pack_references).values(machine_id=machine_id, generation=0, object_key=key))
+    connection.execute(update(machines).where(machines.c.id == machine_id).values(head_generation=0, next_generation=1))
 
 
 def snapshot(connection: Connection, machine_id: int, generation: int) -> Snapshot | None:

@@ -1,4 +1,4 @@
-"""A machine's snapshots: list and pin them, and go back to one."""
+"""A machine's snapshots: list and pin them, go back to one, and fork new machines from one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from torpor_api.errors import (
     InvalidRequest,
     MachineBusy,
     MachineNotFound,
+    MachineParked,
     PointUnreachable,
     SaveFailed,
     ShuttingDown,
     SnapshotNotFound,
     Unauthorized,
 )
+from torpor_api.forks import fork
 from torpor_api.ledger import Point, RolledBack
-from torpor_api.models import RollbackRequest
+from torpor_api.models import ForkRequest, RollbackRequest
 from torpor_api.rest import end_instructions, when_asleep
 from torpor_api.results import rollback_json, snapshot_json
 from torpor_api.routes.parameters import Generation, Name, idempotency
@@ -120,5 +122,26 @@ async def roll_back(request: Request, account: AccountOf, name: Name) -> JsonRes
         if done.replayed or done.stays_awake:
             services.machines.deliver(name, None)
         return rollback_json(name, done)
+
+    return JsonResponse(await services.once.do(services.ledger, account, key, work))
+
+
+@router.post(
+    "/v1/machine/{name}/fork",
+    response_model=models.ForkAnswer,
+    responses=refusals(*POINT_REFUSALS, MachineParked),
+    openapi_extra=post(ForkRequest),
+)
+async def fork_machine(request: Request, account: AccountOf, name: Name) -> JsonResponse:
+    """Make new machines that go on from a state of this one, each its own way. It costs no copy of what is stored."""
+    asked = parse_body(ForkRequest, await request.body())
+    services = services_of(request)
+    key = idempotency(request, asked)
+    at = None if asked.at is None else Point(asked.at.generation, asked.at.seq)
+    tags = None if asked.tags is None else dict(asked.tags)
+
+    async def work() -> dict[str, Any]:
+        services.stopping.refuse_work()
+        return {"machines": await fork(services, account, name, at, asked.count or 1, tags, key)}
 
     return JsonResponse(await services.once.do(services.ledger, account, key, work))

@@ -102,6 +102,7 @@ async def test_every_route_of_the_api_is_in_the_document(api: Api) -> None:
         ("PUT", "/v1/machine/{name}/snapshots/{generation}/pin"),
         ("DELETE", "/v1/machine/{name}/snapshots/{generation}/pin"),
         ("POST", "/v1/machine/{name}/rollback"),
+        ("POST", "/v1/machine/{name}/fork"),
     }
 
 

@@ -86,6 +86,84 @@ async def test_a_repeat_with_the_same_key_gets_the_same_answer(api: Api) -> None
     assert await run(api, machine, "a") == "1"
 
 
+async def fork(api: Api, machine: str, **asked: Any) -> list[str]:
+    answer = await api.client.post(f"/v1/machine/{machine}/fork", json=asked)
+    assert answer.status_code == 200, answer.text
+    names: list[str] = answer.json()["machines"]
+    return names
+
+
+async def test_forks_go_on_from_the_state_of_now_each_its_own_way(api: Api) -> None:
+    body = {"tags": {"user": "42"}, "memory_mb": 512, "idle_seconds": 7}
+    machine = (await api.client.post("/v1/machine/new", json=body)).json()["machine_name"]
+    await run(api, machine, "a = [1]")
+    first, second = await fork(api, machine, count=2)
+    [third] = await fork(api, first, tags={"user": "43"})
+    for name, value in ((machine, 2), (first, 3), (second, 4), (third, 5)):
+        await run(api, name, f"a.append({value})")
+
+    for name, value in ((machine, 2), (first, 3), (second, 4), (third, 5)):
+        assert await run(api, name, "a") == f"[1, {value}]"
+    seeds = {await run(api, name, "seed.hex()") for name in (machine, first, second, third)}
+    assert len(seeds) == 4
+    history = (await api.client.get(f"/v1/machine/{first}/exec")).json()["instructions"]
+    assert [row["instruction_seq"] for row in history] == [2, 1, 0]
+    detail = (await api.client.get(f"/v1/machine/{second}")).json()
+    assert (detail["tags"], detail["memory_mb"], detail["idle_seconds"]) == ({"user": "42"}, 512, 7.0)
+    assert (await api.client.get(f"/v1/machine/{third}")).json()["tags"] == {"user": "43"}
+
+
+async def test_a_fork_at_a_seq_has_the_instructions_that_led_there(api: Api) -> None:
+    machine = await api.new_machine()
+    for number in range(3):
+        await run(api, machine, f"a = {number}")
+    [name] = await fork(api, machine, at={"seq": 1})
+
+    assert await run(api, name, "a") == "1"
+    history = (await api.client.get(f"/v1/machine/{name}/exec")).json()["instructions"]
+    assert [(row["instruction_seq"], row["code"]) for row in history] == [(2, "a"), (1, "a = 1"), (0, "a = 0")]
+
+
+async def test_a_fork_outlives_the_machine_that_it_came_from(api: Api) -> None:
+    machine = await api.new_machine()
+    await run(api, machine, "a = 1")
+    generation = await save(api, machine)
+    await run(api, machine, "a = 2")
+    [name] = await fork(api, machine, at={"generation": generation})
+    await api.client.delete(f"/v1/machine/{machine}")
+
+    assert await run(api, name, "a") == "1"
+    done = await roll_back(api, name, {"generation": 0})
+    assert done["left_behind"] == [0]
+    assert await run(api, name, "a") == "1"
+
+
+async def test_a_busy_machine_is_forked_only_at_a_point(api: Api) -> None:
+    machine = await api.new_machine()
+    await run(api, machine, "a = 1")
+    generation = await save(api, machine)
+    await api.execute(machine, "hang()")
+    refused = await api.client.post(f"/v1/machine/{machine}/fork")
+    assert (refused.status_code, refused.json()["code"]) == (409, "machine_busy")
+
+    [name] = await fork(api, machine, at={"generation": generation})
+    assert await run(api, name, "a") == "1"
+
+
+async def test_a_repeated_fork_makes_no_more_machines(api: Api) -> None:
+    machine = await api.new_machine()
+    await run(api, machine, "a = 1")
+    answers = [
+        await api.client.post(f"/v1/machine/{machine}/fork", json={"count": 2}, headers={"Idempotency-Key": "once"})
+        for _ in range(2)
+    ]
+    assert answers[0].json() == answers[1].json()
+    listed = (await api.client.get("/v1/machine/list")).json()["machines"]
+    assert {row["name"] for row in listed} == {machine, *answers[0].json()["machines"]}
+    refused = await api.client.post(f"/v1/machine/{machine}/fork", json={"count": 17})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+
+
 @pytest.mark.parametrize(
     ("to", "status", "code"),
     [

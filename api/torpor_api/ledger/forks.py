@@ -1,0 +1,108 @@
+"""Forks: new machines that begin with a state of another one's, and have a log of their own from there."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from sqlalchemy import Connection, insert, literal, null, select
+
+from torpor_api.errors import MachineParked
+from torpor_api.ledger import idempotency as repeats
+from torpor_api.ledger import machines as machine_rows
+from torpor_api.ledger import points, saves
+from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
+from torpor_api.ledger.moments import now
+from torpor_api.ledger.rollbacks import Unsettled, refuse_busy
+from torpor_api.ledger.rows import Idempotency, Place, Point
+from torpor_api.ledger.schema import entries, machine_tags, machines
+from torpor_worker.snapshots import Stored
+
+_AS_IT_WAS = (
+    "kind",
+    "position",
+    "timeout_seconds",
+    "code",
+    "seed",
+    "accepted_at",
+    "started_at",
+    "finished_at",
+    "value",
+    "data",
+    "error",
+    "error_detail",
+    "runtime_ms",
+)
+"""What a fork's copy of an entry has from the original; attempts, output and marks begin anew."""
+
+
+def place_to_fork(connection: Connection, account: str, machine: str, at: Point | None) -> Place:
+    """See `SqlLedger.place_to_fork`."""
+    machine_id = machine_rows.identify(connection, account, machine)
+    if at is not None:
+        return points.place(connection, machine_id, at)
+    row = connection.execute(select(machines).where(machines.c.id == machine_id)).one()
+    if row.parked_reason is not None:
+        raise MachineParked(
+            f"The machine is parked: {row.parked_reason}", hint="Say `at` which generation it is to be forked."
+        )
+    refuse_busy(connection, machine_id)
+    head = points.complete_head(connection, machine_id)
+    if head is None:
+        raise Unsettled
+    return Place(head, row.line, head.position, [])
+
+
+def fork(
+    connection: Connection,
+    account: str,
+    machine: str,
+    place: Place,
+    copies: dict[str, Stored | None],
+    *,
+    tags: dict[str, str] | None,
+    answer: dict[str, Any],
+    idempotency: Idempotency | None,
+) -> None:
+    """See `SqlLedger.fork`."""
+    parent_id = machine_rows.identify(connection, account, machine)
+    parent = connection.execute(select(machines).where(machines.c.id == parent_id)).one()
+    snapshot = place.snapshot
+    if snapshot is not None and saves.snapshot(connection, parent_id, snapshot.generation) is None:
+        raise Unsettled
+    if tags is None:
+        kept = select(machine_tags.c.name, machine_tags.c.value).where(machine_tags.c.machine_id == parent_id)
+        tags = {row.name: row.value for row in connection.execute(kept)}
+    seqs = {entry.id: seq for seq, entry in enumerate(entry for entry in place.tail if entry.seq is not None)}
+    for name, stored in copies.items():
+        machine_id = connection.scalar(
+            insert(machines)
+            .values(
+                name=name,
+                account_id=parent.account_id,
+                created_at=now(),
+                memory_bytes=parent.memory_bytes,
+                idle_seconds=parent.idle_seconds,
+            )
+            .returning(machines.c.id)
+        )
+        if machine_id is None:
+            raise AssertionError("an insert returns its row")
+        if tags:
+            rows = [{"machine_id": machine_id, "name": tag, "value": value} for tag, value in tags.items()]
+            connection.execute(insert(machine_tags), rows)
+        if snapshot is not None and stored is not None:
+            saves.begin_with(connection, machine_id, snapshot, stored)
+        for entry in place.tail:
+            _copy(connection, entry.id, machine_id, seqs.get(entry.id))
+        seed = secrets.token_bytes(SEED_BYTES)
+        accept_reseed(connection, machine_id, seed, position=place.position + 1, next_seq=len(seqs))
+    if idempotency is not None:
+        repeats.bind(connection, parent.account_id, idempotency, answer=answer)
+
+
+def _copy(connection: Connection, entry_id: int, machine_id: int, seq: int | None) -> None:
+    new = {"machine_id": machine_id, "seq": null() if seq is None else seq, "line": 0, "attempt": 1}
+    columns = [literal(value) if isinstance(value, int) else value for value in new.values()]
+    query = select(*columns, *(entries.c[name] for name in _AS_IT_WAS)).where(entries.c.id == entry_id)
+    connection.execute(insert(entries).from_select([*new, *_AS_IT_WAS], query))
