@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 
 from . import _calls, _http
 from ._async_connection import AsyncConnection
 from ._events import Display, Event, Stderr, Stdout
-from ._models import History, Instruction, Interrupted, MachineInfo, Rollback, RunAnswer, Snapshot, SnapshotList
+from ._models import Forks, History, Instruction, Interrupted, MachineInfo, Rollback, RunAnswer, Snapshot, SnapshotList
 from ._result import Result, result_of_answer
 from ._stream import StreamState
 
@@ -207,6 +207,30 @@ class AsyncMachine:
         """
         call = _calls.rollback(self.name, generation, seq, interrupt=interrupt)
         return _http.parsed(await self._connection.send(call), Rollback)
+
+    async def fork(
+        self,
+        *,
+        generation: int | None = None,
+        seq: int | None = None,
+        count: int = 1,
+        tags: Mapping[str, str] | None = None,
+    ) -> list[AsyncMachine]:
+        """New machines that go on from a state of this one, each its own way; without a point from the state of now.
+
+        Args:
+            generation: The snapshot to begin with.
+            seq: Or begin as it was when this instruction had just finished.
+            count: How many, up to 16. It costs no copy of what is stored.
+            tags: Those of the new machines; by default they have this one's.
+
+        >>> left, right = await machine.fork(count=2)
+
+        Raises `MachineBusy` if it runs something and no point is named, and what `rollback` raises.
+        """
+        call = _calls.fork(self.name, generation, seq, count, tags)
+        names = _http.parsed(await self._connection.send(call), Forks).machines
+        return [AsyncMachine(self._connection, name) for name in names]
 
     async def delete(self) -> None:
         """Delete it and all that is stored of it, for good."""

@@ -168,6 +168,16 @@ def rollback(machine: str, generation: int | None, seq: int | None, *, interrupt
     return _post(_machine(machine, "/rollback"), body, answer_seconds=TRANSITION_SECONDS, patient=True)
 
 
+def fork(machine: str, generation: int | None, seq: int | None, count: int, tags: Mapping[str, str] | None) -> Call:
+    """New machines from a state of this one."""
+    body = {
+        "at": _point(generation, seq) or None,
+        "count": count,
+        "tags": None if tags is None else dict(tags),
+    }
+    return _post(_machine(machine, "/fork"), body, answer_seconds=TRANSITION_SECONDS, patient=True)
+
+
 def _point(generation: int | None, seq: int | None) -> dict[str, int]:
     names = {"generation": generation, "seq": seq}
     return {name: value for name, value in names.items() if value is not None}

@@ -134,6 +134,12 @@ class NewMachine(Record):
     machine_name: str
 
 
+class Forks(Record):
+    """The answer to a fork."""
+
+    machines: tuple[str, ...]
+
+
 class Account(Record):
     """The answer to `whoami`."""
 

@@ -47,7 +47,7 @@ def place_to_fork(connection: Connection, account: str, machine: str, at: Point 
             f"The machine is parked: {row.parked_reason}", hint="Say `at` which generation it is to be forked."
         )
     refuse_busy(connection, machine_id)
-    head = points.complete_head(connection, machine_id)
+    head = points.complete_head(connection, machine_id, but_reseeds=True)  # forks have their own
     if head is None:
         raise Unsettled
     return Place(head, row.line, head.position, [])

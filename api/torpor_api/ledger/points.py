@@ -9,7 +9,7 @@ from torpor_api.ledger import saves
 from torpor_api.ledger.lines import descent
 from torpor_api.ledger.rows import Place, Point, SnapshotRow, TailEntry
 from torpor_api.ledger.schema import entries, machines
-from torpor_worker.ledger import EndedBy, Snapshot
+from torpor_worker.ledger import EndedBy, EntryKind, Snapshot
 
 ENDINGS = {EndedBy.TIMEOUT: "a time-out", EndedBy.INTERRUPT: "an interrupt"}
 
@@ -33,8 +33,8 @@ def snapshots_of(connection: Connection, machine_id: int) -> list[SnapshotRow]:
     return rows
 
 
-def complete_head(connection: Connection, machine_id: int) -> Snapshot | None:
-    """The machine's head, if it is quiescent and has all that the machine did since; else None."""
+def complete_head(connection: Connection, machine_id: int, *, but_reseeds: bool = False) -> Snapshot | None:
+    """The machine's head, if it is quiescent and has all that the machine did since, or all but a reseed; else None."""
     head = connection.scalar(select(machines.c.head_generation).where(machines.c.id == machine_id))
     snapshot = None if head is None else saves.snapshot(connection, machine_id, head)
     if snapshot is None or not snapshot.quiescent:
@@ -42,6 +42,8 @@ def complete_head(connection: Connection, machine_id: int) -> Snapshot | None:
     behind = exists().where(
         entries.c.machine_id == machine_id, entries.c.position > snapshot.position, entries.c.rolled_back == 0
     )
+    if but_reseeds:
+        behind = behind.where(entries.c.kind != EntryKind.RESEED)
     return None if connection.scalar(select(behind)) else snapshot
 
 
@@ -66,6 +68,10 @@ def _place_of_generation(connection: Connection, machine_id: int, generation: in
             f"Instruction {snapshot.running_seq} was running when generation {generation} was saved.",
             hint=_hint([Point(generation=number) for number in (earlier, later) if number is not None]),
         )
+    if snapshot.base:  # without its reseed it would have the randomness of the machine that it was forked from
+        after = _tail(connection, machine_id, snapshot.line, snapshot.position, snapshot.position + 1)
+        if after and after[0].seq is None:
+            return Place(snapshot, snapshot.line, snapshot.position + 1, after)
     return Place(snapshot, snapshot.line, snapshot.position, [])
 
 

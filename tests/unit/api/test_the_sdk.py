@@ -67,6 +67,17 @@ async def test_a_machine_goes_back_and_forward_again(client: torpor.AsyncClient)
         await machine.rollback(seq=99)
 
 
+async def test_forks_begin_with_a_state_of_their_machine(client: torpor.AsyncClient) -> None:
+    machine = await client.new_machine()
+    for number in range(3):
+        await machine.run(f"a = {number}")
+    left, right = await machine.fork(seq=1, count=2, tags={"user": "42"})
+    [now] = await machine.fork()
+    values = [(await fork.run("a")).value for fork in (left, right, now)]
+    assert values == ["1", "1", "2"]
+    assert {found.name for found in await client.machines(tags={"user": "42"})} == {left.name, right.name}
+
+
 async def test_code_on_a_new_machine(client: torpor.AsyncClient) -> None:
     result = await client.run("a = 3")
     assert (await client.machine(result.machine_name).run("a + 5")).value == "8"

@@ -158,6 +158,27 @@ async def test_a_machine_that_cannot_live_is_parked(sql: SqlHouse) -> None:
     await until(lambda: not sql.host.sandboxes)
 
 
+async def test_a_fork_whose_beginning_cannot_be_used_is_parked_and_never_begins_empty(sql: SqlHouse) -> None:
+    await sql.run("a = 3")
+    await sql.house.worker.sleep(sql.machine)
+    place = await sql.ledger.place_to_fork(ACCOUNT, sql.machine, None)
+    assert place.snapshot is not None
+    copy = await sql.house.worker.derive(place.snapshot, "f" * 16, "copy")
+    await sql.ledger.fork(ACCOUNT, sql.machine, place, {"f" * 16: copy}, tags=None, answer={})
+    await sql.ledger.delete_machine(ACCOUNT, sql.machine)
+    await sql.house.worker.discard(sql.machine)
+    sql.machine = "f" * 16
+    assert await sql.value("a + 5") == "8"
+    await sql.house.worker.sleep(sql.machine)
+
+    sql.house.snapshotter.objects.clear()
+    sql.house.forget_local_images()
+    await sql.house.worker.drain(PATIENCE_SECONDS)
+    await sql.start()
+    await sql.run("a + 5")
+    assert (await sql.ledger.machine(ACCOUNT, sql.machine)).state == "parked"
+
+
 async def test_a_deleted_machine_is_let_go(sql: SqlHouse) -> None:
     await sql.run("a = 3")
     await sql.ledger.delete_machine(ACCOUNT, sql.machine)
