@@ -80,15 +80,31 @@ def _text_event(event_id: EventId, kind: str, text: str, *, background: bool) ->
     return event
 
 
-def display_event(event_id: EventId, data: bytes, *, background: bool) -> Event:
-    """A MIME bundle; what does not read as one (it was made in the sandbox) becomes plain text."""
+def shown_png(records: Iterable[OutputRecord]) -> str | None:
+    """The last picture that was displayed, in base64."""
+    picture = None
+    for record in records:
+        if record.kind == "display":
+            found = _bundle(record.data)[0].get("image/png")
+            picture = found if isinstance(found, str) else picture
+    return picture
+
+
+def _bundle(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Content and metadata of a MIME bundle; what does not read as one (it was made in the sandbox) is plain text."""
     try:
         bundle = json.loads(data)
         content, metadata = bundle["data"], bundle.get("metadata", {})
         if not isinstance(content, dict) or not isinstance(metadata, dict):
             raise TypeError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        content, metadata = {"text/plain": data.decode("utf-8", "replace")}, {}
+        return {"text/plain": data.decode("utf-8", "replace")}, {}
+    return content, metadata
+
+
+def display_event(event_id: EventId, data: bytes, *, background: bool) -> Event:
+    """The event of a MIME bundle."""
+    content, metadata = _bundle(data)
     event: Event = {"type": "display", "id": str(event_id), "data": content, "metadata": metadata}
     if background:
         event["background"] = True

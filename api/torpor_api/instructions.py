@@ -8,7 +8,16 @@ from typing import Any, Literal
 from starlette.requests import ClientDisconnect
 
 from torpor_api.errors import InvalidRequest, MachineBusy
-from torpor_api.events import Event, EventId, EventMaker, merge_text, notice_json, restarted_event, truncated_event
+from torpor_api.events import (
+    Event,
+    EventId,
+    EventMaker,
+    merge_text,
+    notice_json,
+    restarted_event,
+    shown_png,
+    truncated_event,
+)
 from torpor_api.ledger import Accepted, Busy, Idempotency, InstructionRow, Outcome, OutputPage
 from torpor_api.presence import Presence
 from torpor_api.results import moment, rich_result, timings
@@ -223,6 +232,15 @@ async def collect(services: Services, row: InstructionRow, machine: str, page: O
     events.extend(_end_of_output(maker, page))
     events.extend(error_events(row, EventId(page.attempt, page.end)))
     return merge_text(events)
+
+
+async def last_picture(services: Services, machine: str, seq: int, page: OutputPage) -> str | None:
+    """The last PNG that a finished instruction showed; `page` is the first of its output."""
+    picture = shown_png(record for _, record in page.records)
+    while page.more:
+        page = await services.ledger.output(machine, seq, after=page.end)
+        picture = shown_png(record for _, record in page.records) or picture
+    return picture
 
 
 async def run_answer(services: Services, machine: str, outcome: Outcome, result: InstructionResult) -> dict[str, Any]:

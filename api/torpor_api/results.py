@@ -31,12 +31,17 @@ def moment(value: datetime | None) -> str | None:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def exec_result(result: InstructionResult) -> dict[str, Any]:
-    """Part 1's `ExecResult`: the value form has no `error`, the error form no `value`."""
+def exec_result(result: InstructionResult, shown_png: str | None = None) -> dict[str, Any]:
+    """Part 1's `ExecResult`: the value form has no `error`, the error form no `value`.
+
+    `shown_png` is the last picture that the instruction showed: part 1 has no other place for it than `data.png`.
+    """
     if result.error is not None:
         return {"error": result.error, "runtime_ms": result.runtime_ms}
     answer: dict[str, Any] = {"value": result.value}
     data = {SHORT_NAMES.get(kind, kind): value for kind, value in result.data.items() if kind != "text/plain"}
+    if shown_png is not None:
+        data.setdefault("png", shown_png)
     if data:
         answer["data"] = data
     answer["runtime_ms"] = result.runtime_ms

@@ -128,14 +128,15 @@ async def _stop(
     """Take no more work, save every awake machine, end what waits; whether all was saved."""
     services.stopping.draining = True
     tell(f"Stopping: saving awake machines, for {config.drain_seconds:g} s at most; a second signal ends it at once.")
+    awake = {machine for machine in await services.ledger.mine() if worker.phase(machine) == "awake"}
     draining = asyncio.create_task(worker.drain(config.drain_seconds), name="drain")
-    await _first_of(draining, signals.force)
-    saved = draining.done() and draining.exception() is None
+    await _first_of(draining, signals.force, config.drain_seconds + CLOSE_SECONDS)
     if not draining.done():
         draining.cancel()
         await asyncio.wait({draining}, timeout=CLOSE_SECONDS)
     elif error := draining.exception():
         log.error("Not every awake machine could be saved.", action="drain", exc_info=error)
+    saved = awake.isdisjoint(await services.ledger.mine())
     services.end_waits()
     server.should_exit = True
     server.force_exit = signals.force.is_set()
@@ -144,11 +145,11 @@ async def _stop(
     return saved
 
 
-async def _first_of(task: asyncio.Task[None], event: asyncio.Event) -> None:
-    """Wait until the task ends or the event is set, whichever comes first."""
+async def _first_of(task: asyncio.Task[None], event: asyncio.Event, seconds: float | None = None) -> None:
+    """Wait until the task ends, the event is set or the time is over, whichever comes first."""
     waiting = asyncio.create_task(event.wait(), name="signal")
     try:
-        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, waiting}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()
 

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import StreamingResponse
 
 from torpor_api.encoding import to_json
-from torpor_api.events import Event
+from torpor_api.events import Event, shown_png
 from torpor_api.instructions import pages
 from torpor_api.lines import Chunk, LineSplitter, truncation_marker
 from torpor_api.results import exec_result
@@ -41,11 +41,13 @@ async def messages(services: Services, account: str, machine: str, seq: int) -> 
     def output(chunks: list[Chunk]) -> list[dict[str, Any]]:
         return [{"type": "output", "chunk": chunk.as_json(), "instruction_id": seq} for chunk in chunks]
 
+    picture: str | None = None
     page = None
     async for page in pages(services, machine, seq):
         if page is None:
             yield []
             continue
+        picture = shown_png(record for _, record in page.records) or picture
         for _, record in page.records:
             if record.kind != "display" and (batch := output(splitter.feed(record.kind, record.data))):
                 yield batch
@@ -55,7 +57,7 @@ async def messages(services: Services, account: str, machine: str, seq: int) -> 
     last = output(splitter.finish(marker))
     row = await services.ledger.instruction(account, machine, seq)
     if row.result is not None:
-        last.append({"type": "result", "instruction_id": seq, "result": exec_result(row.result)})
+        last.append({"type": "result", "instruction_id": seq, "result": exec_result(row.result, picture)})
     yield last
 
 

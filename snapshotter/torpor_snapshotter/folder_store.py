@@ -93,10 +93,13 @@ class FolderStore:
         if not self._swept:
             self._remove_leftovers()
             self._swept = True
-        incoming = self._incoming / secrets.token_hex(16)
-        descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # tells `_remove_leftovers` that its writer lives
-        return incoming, descriptor
+        while True:
+            incoming = self._incoming / secrets.token_hex(16)
+            descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # tells `_remove_leftovers` that its writer lives
+            if os.fstat(descriptor).st_nlink:
+                return incoming, descriptor
+            os.close(descriptor)  # another thread took it for a leftover before it was locked
 
     def _publish(self, incoming: Path, descriptor: int, target: Path, key: str) -> None:
         os.fsync(descriptor)

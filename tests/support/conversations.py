@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from torpor_worker.sandbox import Event, GuestNotice, GuestState, InterpreterDied, Output, Result, SandboxLost
+from torpor_worker.sandbox import (
+    Event,
+    GuestNotice,
+    GuestState,
+    InterpreterDied,
+    Output,
+    Result,
+    SandboxDied,
+    SandboxLost,
+)
 
 ANSWER_SECONDS = 60
 
@@ -94,13 +104,23 @@ class Conversation:
                 else:
                     answer.ending = event
                 if not isinstance(event, SandboxLost):
-                    await self.partner.acknowledge()
+                    with suppress(SandboxDied):  # it may have gone since; then its last event comes next
+                        await self.partner.acknowledge()
                 if answer.ending is not None or (until is not None and until in answer.text()):
                     return answer
 
     async def interrupted(self, code: str) -> Answer:
-        """Execute code that never ends by itself, interrupt it once it runs, and hear the rest."""
+        """Execute code that never ends by itself, interrupt it once it runs, again if need be, and hear the rest."""
         seq = await self.say("print('it runs', flush=True)\n" + code)
         await self.hear(until="it runs\n")
+        again = asyncio.create_task(self._interrupt_until_it_ends(seq))
+        try:
+            return await self.hear()
+        finally:
+            again.cancel()
+
+    async def _interrupt_until_it_ends(self, seq: int) -> None:
         await self.partner.interrupt(seq, step="interrupt")
-        return await self.hear()
+        while True:
+            await asyncio.sleep(2)
+            await self.partner.interrupt(seq, step="again")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import psutil
 
 from torpor_worker.guest_link import GuestLink, guest_command
 
@@ -20,17 +21,17 @@ async def host_guest(folder: Path) -> AsyncIterator[tuple[Path, Path]]:
     for fifo in fifos:
         os.mkfifo(fifo)
     fds = [os.open(fifo, os.O_RDWR) for fifo in fifos]
-    process = subprocess.Popen(guest_command(sys.executable), stdin=fds[0], stdout=fds[1])
+    process = await asyncio.create_subprocess_exec(*guest_command(sys.executable), stdin=fds[0], stdout=fds[1])
     for fd in fds:
         os.close(fd)
     try:
         yield fifos
     finally:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        interpreters = psutil.Process(process.pid).children()
         process.kill()
-        await asyncio.to_thread(process.wait)
-        for child in children:
-            os.kill(int(child), 9)
+        await process.wait()
+        for interpreter in interpreters:
+            interpreter.kill()
 
 
 async def attached(fifos: tuple[Path, Path], *, new: bool) -> GuestLink:

@@ -58,10 +58,10 @@ class _Image:
 class FakeSandbox:
     """Implements `Sandbox`.
 
-    Beside plain Python, code may call what misbehaves: `die(reason)`, `lose(reason)` (the whole sandbox),
-    `die_later(seconds)`, `hang(ignore)` (ignores so many interrupts), `count(n, seconds)` (prints 0 to n - 1, and can
-    be saved in the middle of it), `flood(size)`, `use(size)` (memory), `background(alive)`, `say_later(text)`,
-    `times()` (how often this host called it).
+    Beside plain Python, code may call what misbehaves: `die(reason)`, `die_after()` (once it has its result),
+    `die_later(seconds)`, `lose(reason)` (the whole sandbox), `hang(ignore)` (ignores so many interrupts),
+    `count(n, seconds)` (prints 0 to n - 1, and can be saved in the middle of it), `flood(size)`, `use(size)` (memory),
+    `background(alive)`, `say_later(text)`, `times()` (how often this host called it).
     """
 
     def __init__(self, host: FakeSandboxHost, name: str, image: _Image) -> None:
@@ -77,6 +77,7 @@ class FakeSandbox:
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._later: list[str] = []
+        self._dies_after = False
         self.paused = False
         self.used_bytes = host.sandbox_bytes
         for event in image.said:
@@ -136,6 +137,9 @@ class FakeSandbox:
             self._say(Result(seq, value=value, error=error, runtime_ms=1))
         while self._later:
             self.print(self._later.pop(0))
+        if self._dies_after:
+            with contextlib.suppress(SandboxDied):
+                self.die("exit status 1")
 
     def _say(self, event: Event) -> None:
         if not self._dead:
@@ -169,6 +173,10 @@ class FakeSandbox:
         self._image.doom, self._image.doom_seconds = "killed by a thread", seconds
         self._image.background = True
         self._spawn(self._die_later())
+
+    def die_after(self) -> None:
+        """End the interpreter as soon as this instruction has its result."""
+        self._dies_after = True
 
     def set_background(self, alive: bool = True) -> None:
         """Whether threads of the user's live on."""
@@ -266,6 +274,9 @@ class FakeSandbox:
         self._alive()
         if self._host.checkpoints_hang:
             await asyncio.Event().wait()
+        if self._host.checkpoint_deaths:
+            self._host.checkpoint_deaths -= 1
+            self.die("killed in a checkpoint")
         if self._host.checkpoint_failures:
             self._host.checkpoint_failures -= 1
             raise SandboxError("no space left on device")
@@ -302,9 +313,13 @@ class FakeSandboxHost:
         self.frames: list[tuple[int, bool]] = []
         """Instructions sent: seq, and whether as a replay."""
         self.sandbox_bytes = 32 * 1024 * 1024
+        self.open = asyncio.Event()
+        """While it is not set, sandboxes take for ever to start."""
+        self.open.set()
         self.start_failures = 0
         self.restore_failures = 0
         self.checkpoint_failures = 0
+        self.checkpoint_deaths = 0
         self.checkpoints_hang = False
         self.poisoned: set[str] = set()
         """Images with a variable of such a name die as soon as they are restored."""
@@ -338,7 +353,7 @@ class FakeSandboxHost:
             return self.calls
 
         calls: list[Callable[..., Any]] = [count, flood, hang, lose, use, times]
-        calls += [sandbox.die, sandbox.die_later, sandbox.print, sandbox.say_later, sandbox.write]
+        calls += [sandbox.die, sandbox.die_after, sandbox.die_later, sandbox.print, sandbox.say_later, sandbox.write]
         return {call.__name__: call for call in calls} | {
             "background": sandbox.set_background,
             "__builtins__": __builtins__,
@@ -346,6 +361,7 @@ class FakeSandboxHost:
 
     async def start(self, machine: str, limits: Limits) -> Sandbox:
         """See `SandboxHost`."""
+        await self.open.wait()
         if self.start_failures:
             self.start_failures -= 1
             raise SandboxError("runsc does not start")
@@ -353,6 +369,7 @@ class FakeSandboxHost:
 
     async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[Sandbox, GuestState]:
         """See `SandboxHost`."""
+        await self.open.wait()
         if self.restore_failures:
             self.restore_failures -= 1
             raise SandboxError("runsc does not restore")

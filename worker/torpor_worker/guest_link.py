@@ -105,7 +105,7 @@ class GuestLink:
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._write(frames.HOST_MARKER + frames.encode(FrameType.HELLO, -1, body))
-                state = await self._attached
+                state: GuestState = await self._attached
                 await self._ready
         except TimeoutError:
             raise SandboxError(f"the guest did not answer within {timeout_seconds:g} s") from None
@@ -139,7 +139,8 @@ class GuestLink:
         """Ask the guest for its state. Raises `SandboxError` after 5 s."""
         self._ping += 1
         ping = self._ping
-        future = self._pings[ping] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[GuestState] = asyncio.get_running_loop().create_future()
+        self._pings[ping] = future
         try:
             async with asyncio.timeout(PING_SECONDS):
                 await self._send(FrameType.PING, ping, b"")
@@ -225,8 +226,8 @@ class GuestLink:
         self._room = loop.create_future()
         try:
             while data:
-                writable = loop.create_future()
-                loop.add_writer(self._stdin, lambda w=writable: w.done() or w.set_result(None))
+                writable: asyncio.Future[None] = loop.create_future()
+                loop.add_writer(self._stdin, _settle, writable)
                 try:
                     await writable
                 finally:
@@ -306,6 +307,11 @@ class GuestLink:
                 future.exception()
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _state(body: bytes) -> tuple[GuestState, bool, int]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 import uvloop
+from sqlalchemy.exc import DatabaseError
 
 from torpor_api.config import BadSettings, read_config
 from torpor_api.data_folder import DataFolderUnusableError, data_folder
@@ -14,9 +15,22 @@ from torpor_api.logs import configure_logs
 from torpor_api.server import AddressUnusableError, bind
 from torpor_api.serving import serve
 from torpor_snapshotter.runtimes import RuntimeMissing, current
+from torpor_snapshotter.store_url import BadStoreUrl
+from torpor_worker.sandbox import SandboxError
+from torpor_worker.snapshots import SnapshotterError
 
 BAD_SETTINGS_STATUS = 2
 CANNOT_START_STATUS = 3
+
+CANNOT_START = (
+    DataFolderUnusableError,
+    AddressUnusableError,
+    RuntimeMissing,
+    BadStoreUrl,
+    SnapshotterError,
+    SandboxError,
+    DatabaseError,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -51,8 +65,8 @@ def main(
     try:
         with data_folder(config.data_dir) as folder, bind(*config.address) as listener:
             status = uvloop.run(serve(config, folder, current(folder), listener, _say))
-    except (DataFolderUnusableError, AddressUnusableError, RuntimeMissing) as error:
-        _say(str(error))
+    except CANNOT_START as error:
+        _say(f"The server cannot start: {error}")
         raise typer.Exit(CANNOT_START_STATUS) from None
     raise typer.Exit(status)
 

@@ -25,7 +25,7 @@ from torpor_api.errors import (
     Unauthorized,
 )
 from torpor_api.events import EventId
-from torpor_api.instructions import collect, finished, follow, submit, timeout_of
+from torpor_api.instructions import collect, finished, follow, last_picture, submit, timeout_of
 from torpor_api.ledger import Accepted
 from torpor_api.models import ExecRequest, InterruptRequest
 from torpor_api.presence import Presence
@@ -108,9 +108,11 @@ async def get_instruction(request: Request, account: AccountOf, name: Name, seq:
 )
 async def result(request: Request, account: AccountOf, name: Name, seq: Seq) -> JsonResponse:
     """Wait for an instruction's result."""
+    services = services_of(request)
     with Presence(request.receive) as presence:
-        _, ended = await finished(services_of(request), account, name, seq, presence)
-    return JsonResponse({"instruction_id": seq, "result": exec_result(ended)})
+        outcome, ended = await finished(services, account, name, seq, presence)
+    picture = await last_picture(services, name, seq, outcome.output)
+    return JsonResponse({"instruction_id": seq, "result": exec_result(ended, picture)})
 
 
 @router.get(

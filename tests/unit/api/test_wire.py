@@ -84,6 +84,17 @@ async def test_a_statement_has_a_null_value_and_an_error_has_no_value(api: Api) 
     assert error == {"error": "ZeroDivisionError: division by zero", "runtime_ms": 1}
 
 
+async def test_a_picture_that_was_shown_is_the_results_png(api: Api) -> None:
+    machine = await api.new_machine()
+    await api.execute(machine, """write('display', b'{"data": {"image/png": "aGk="}}')""")
+
+    result = (await api.client.get(f"/v1/machine/{machine}/exec/0/result")).json()
+    stream = (await api.client.get(f"/v1/machine/{machine}/exec/0/stream-result")).json()
+
+    assert result["result"] == {"value": None, "data": {"png": "aGk="}, "runtime_ms": 1}
+    assert stream["result"] == result["result"]
+
+
 async def test_a_busy_machine_answers_exec_without_a_seq(api: Api) -> None:
     machine = await api.new_machine()
     await api.execute(machine, "hang()")

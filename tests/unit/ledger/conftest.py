@@ -1,13 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests.support.ledger import awake, new_machine, open_ledger
+from tests.support.ledger import awake, memory_folder, new_machine, open_ledger
 
 from torpor_api.ledger import SqlLedger
 from torpor_worker.ledger import Hold
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder in memory, if there is that."""
+    with memory_folder() as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ async def test_thousands_of_instructions_leave_the_process_no_larger(ledger: Sql
     for _ in range(300):
         await run()
     before = process.memory_info().rss
-    for _ in range(2000):
+    for _ in range(1200):
         await run()
 
     assert process.memory_info().rss - before < 2 * MEBIBYTE

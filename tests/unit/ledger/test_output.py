@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
-from tests.support.ledger import ACCOUNT, awake, new_machine, open_ledger, result, started, stdout
+from tests.support.ledger import ACCOUNT, awake, memory_folder, new_machine, open_ledger, result, started, stdout
 
 from torpor_api.ledger import OutputPage, SqlLedger
 from torpor_api.ledger.output import INLINE_LIMIT_BYTES
@@ -192,9 +192,13 @@ STEPS = st.lists(
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(steps=STEPS, page_bytes=st.sampled_from([1, 7, 4096, 1 << 20]), after=st.integers(0, 12_000))
 async def test_any_reader_sees_the_newest_attempts_sequence(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, object]], page_bytes: int, after: int
+    steps: list[tuple[str, object]], page_bytes: int, after: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("ledger")
+    with memory_folder() as folder:
+        await check_every_reader(Path(folder), steps, page_bytes, after)
+
+
+async def check_every_reader(folder: Path, steps: list[tuple[str, object]], page_bytes: int, after: int) -> None:
     ledger = await open_ledger(folder)
     machine = await new_machine(ledger)
     hold = await awake(ledger, machine)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.support.ledger import ACCOUNT, accepted, new_machine, open_ledger, result, saved
+from tests.support.ledger import ACCOUNT, accepted, memory_folder, new_machine, open_ledger, result, saved
 
 from torpor_api.ledger import SqlLedger
 from torpor_worker.ledger import Entry, Fenced, Hold, InstructionResult, Snapshot
@@ -45,7 +44,7 @@ class Promises(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = memory_folder()
         self.model = Model()
 
     def do(self, call: Coroutine[Any, Any, T]) -> T:

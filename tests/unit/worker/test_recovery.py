@@ -267,3 +267,41 @@ async def test_an_interrupted_instruction_that_no_save_has_is_not_run_again(hous
     assert await house.worker.sleep("m")
     assert await house.value("a + b") == "7"
     assert house.machine().replayed == [2]
+
+
+async def test_a_result_that_was_given_before_the_process_died_stays_an_answer(house: House) -> None:
+    await house.run("a = 3")
+    seq = house.send("die_after() if times() == 1 else None; a + 5")
+    assert (await house.result(seq)).value == "8"
+    await until(lambda: "died" in house.events())
+    assert await house.value("a") == "3"
+    assert not house.entry(seq).undone
+
+
+async def test_an_instruction_that_kills_right_after_its_result_each_time_is_undone(house: House) -> None:
+    await house.run("a = 3")
+    seq = house.send("die_after(); a + 5")
+    assert (await house.result(seq)).value == "8"
+    assert await house.value("a") == "3"
+    assert house.entry(seq).undone
+
+
+@pytest.mark.parametrize("wish", ["sync", "sleep"])
+async def test_a_death_in_a_save_is_recovered_and_the_wish_is_granted_afterwards(house: House, wish: str) -> None:
+    await house.run("a = 3")
+    house.host.checkpoint_deaths = 1
+    assert await getattr(house.worker, wish)("m") in {None, True}
+    assert house.machine().head is not None
+    assert await house.value("a + 5") == "8"
+
+
+async def test_an_entry_started_while_its_machine_was_dead_is_a_first_attempt(house: House) -> None:
+    await house.run("a = 3")
+    house.host.open.clear()
+    await house.run("die()")
+    seq = house.send("a + 5")
+    assert house.entry(seq).position is not None
+    house.host.open.set()
+    assert (await house.result(seq)).value == "8"
+    assert house.entry(seq).attempt == 1
+    assert "ran_again" not in house.machine().notices

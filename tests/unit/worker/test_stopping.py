@@ -181,3 +181,17 @@ async def test_a_machine_deleted_while_its_task_ends_leaves_no_sandbox(house: Ho
             await asyncio.sleep(0)
         await house.worker.discard(name)
         assert not [sandbox for sandbox in house.host.sandboxes if sandbox.startswith(f"{name}-")]
+
+
+async def test_a_stop_while_a_machine_wakes_leaves_it_asleep_and_its_call_in_the_log(house: House) -> None:
+    await house.run("a = 3")
+    await house.worker.sleep("m")
+    house.host.open.clear()
+    seq = house.send("a + 5")
+    await until(lambda: house.worker.phase("m") == "waking" and house.machine().session)
+    await house.worker.drain(30)
+    assert house.machine().session is None
+    house.host.open.set()
+    await house.start()
+    assert (await house.result(seq)).value == "8"
+    assert house.machine().notices == {}

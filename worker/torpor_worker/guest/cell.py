@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import linecache
 import sys
@@ -81,17 +82,20 @@ class Cell:
     def run(self, run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any]) -> Any:
         """Run it; what its last statement, an expression, gave."""
         value = None
+        namespace = self._shell.user_ns
+        if "__builtins__" not in namespace:
+            namespace["__builtins__"] = builtins  # else eval puts the agent's own there
         for code in self._codes:
             try:
                 if _hooks.trace is not None or _hooks.profile is not None:
                     sys.setprofile(_hooks.profile)
                     sys.settrace(_hooks.trace)
-                value = eval(code, self._shell.user_ns)  # noqa: S307  # this is what the sandbox is for
+                value = eval(code, namespace)  # noqa: S307  # this is what the sandbox is for
             finally:  # a trace function that raises must not do so in the agent's code: nothing is called before this
                 try:
                     _hooks.profile = sys.getprofile()
                     sys.setprofile(None)
-                except BaseException:  # noqa: BLE001  # a profile function that raises; it is gone then
+                except BaseException:  # a profile function that raises; it is gone then
                     _hooks.profile = None
                 _hooks.trace = sys.gettrace()
                 sys.settrace(None)
@@ -108,7 +112,7 @@ def _watch(name: str, code: CodeType) -> None:
     codes = [code]
     while codes:
         code = codes.pop()
-        reference = _Reference(code, _dead.append)  # type: ignore[arg-type]  # what arrives is the reference
+        reference = _Reference(code, _dead.append)
         reference.cell = name
         _alive[name].add(reference)
         codes.extend(constant for constant in code.co_consts if isinstance(constant, CodeType))

@@ -82,7 +82,7 @@ def outside(function: Callable[..., Result]) -> Callable[..., Result]:
 
 def let_loops_nest() -> None:
     """Make `asyncio.run`, `Runner` and `run_until_complete` work in a cell."""
-    asyncio.run = runners.run = outside(asyncio.run)  # type: ignore[assignment]
+    asyncio.run = runners.run = outside(asyncio.run)
     runners.Runner.run = outside(runners.Runner.run)  # type: ignore[method-assign]
     runners.Runner.close = outside(runners.Runner.close)  # type: ignore[method-assign]
     loop_class = base_events.BaseEventLoop

@@ -37,9 +37,11 @@ class Interpreter:
         self._connection = Connection(SOCKET_FD, address)
         self._output = Output(self._connection)
         self._streams = Stream(self._output, channel.STDOUT, 1), Stream(self._output, channel.STDERR, 2)
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = self._streams
+        for name, stream in zip(("stdout", "stderr"), self._streams, strict=True):
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
         self._arrived: deque[channel.Message] = deque()
-        self._assembler = channel.Assembler()
+        self._assembler = channel.Assembler(*channel.FROM_SUPERVISOR)
         self._seq = -1
         self._replaying = False
         self._user_code = False

@@ -52,12 +52,12 @@ def explain(shell: Any) -> None:
 def _guarded(method: Any, place: int, *, returns: bool) -> Any:
     @functools.wraps(method)
     def guarded(self: socket.socket, *args: Any) -> Any:
-        address = args[place] if args else None
-        if self.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple) and address:
-            if not is_inside(address[0]):
-                if returns:
-                    return errno.ENETUNREACH
-                raise OSError(errno.ENETUNREACH, sentence())
+        address: Any = args[place] if args else None
+        is_ip = self.family in (socket.AF_INET, socket.AF_INET6) and isinstance(address, tuple) and len(address) > 1
+        if is_ip and not is_inside(address[0]):
+            if returns:
+                return errno.ENETUNREACH
+            raise OSError(errno.ENETUNREACH, sentence())
         return method(self, *args)
 
     return guarded

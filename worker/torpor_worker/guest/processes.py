@@ -130,7 +130,7 @@ def _become_interpreter(socket_fd: int, load_fd: int, stdout_fd: int, stderr_fd:
     else:
         environment |= {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     loader = sys.orig_argv[sys.orig_argv.index("-c") + 1]
-    os.execve(sys.executable, [sys.executable, "-I", "-c", loader], environment)
+    os.execve(sys.executable, [sys.executable, "-I", "-c", loader], environment)  # noqa: S606  # no shell is wanted
 
 
 def describe(status: int) -> str:
@@ -142,7 +142,7 @@ def describe(status: int) -> str:
 
 
 def of_user() -> list[int]:
-    """Processes of the user's, the interpreter among them; outside a sandbox (in tests) only this process's children."""
+    """Processes of the user's, the interpreter among them; outside a sandbox only our children."""
     pids = []
     in_sandbox = os.getpid() == 1
     for name in os.listdir("/proc"):
@@ -151,7 +151,8 @@ def of_user() -> list[int]:
                 if in_sandbox:
                     is_mine = os.stat("/proc/" + name).st_uid == USER_ID
                 else:
-                    is_mine = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1] == str(os.getpid())
+                    fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                    is_mine = fields[1] == str(os.getpid())
                 if is_mine:
                     pids.append(int(name))
     return pids

@@ -12,14 +12,14 @@ _seeded_by_user: set[str] = set()
 
 def watch_seeding() -> None:
     """Remember when user code seeds `random`."""
-    random.seed = _watched(random.seed, "random")  # type: ignore[method-assign, assignment]
-    random.setstate = _watched(random.setstate, "random")  # type: ignore[method-assign, assignment]
+    random.seed = _watched(random.seed, "random")
+    random.setstate = _watched(random.setstate, "random")
 
 
 def reseed(seed: bytes) -> None:
     """Mix 32 new bytes into `random`, NumPy's legacy generator and OpenSSL."""
     if "random" not in _seeded_by_user:
-        random._inst.seed(seed)  # type: ignore[attr-defined]
+        random._inst.seed(seed)
     legacy = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
     if legacy is not None and "numpy" not in _seeded_by_user:
         # NumPy forgets the entropy it started with when somebody seeds it.

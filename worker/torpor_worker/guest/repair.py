@@ -22,7 +22,10 @@ class Repairs:
         self._known = dict(sys.modules)
         self._builtins = dict(vars(builtins))
         self._hooks = {name: getattr(sys, name) for name in HOOKS}
-        self._finders = list(sys.meta_path), list(sys.path_hooks)
+        self._finders: list[tuple[str, list[Any], list[Any]]] = [
+            ("meta_path", sys.meta_path, list(sys.meta_path)),
+            ("path_hooks", sys.path_hooks, list(sys.path_hooks)),
+        ]
         self._recursion_limit = sys.getrecursionlimit()
 
     def before_instruction(self) -> list[str]:
@@ -55,8 +58,7 @@ class Repairs:
             if getattr(sys, name, None) is not value:
                 setattr(sys, name, value)
                 found.append(f"sys.{name}")
-        for name, finders in zip(("meta_path", "path_hooks"), self._finders, strict=True):
-            entries: list[Any] = getattr(sys, name)
+        for name, entries, finders in self._finders:
             if any(finder not in entries for finder in finders):
                 entries[:] = finders
                 found.append(f"sys.{name}")
@@ -67,7 +69,7 @@ class Repairs:
         if sys.getrecursionlimit() < self._recursion_limit:
             sys.setrecursionlimit(self._recursion_limit)
             found.append("the recursion limit")
-        found += [item for item in self.before_instruction()]
+        found += self.before_instruction()
         return "Something the machine needs did not work any more; restored: " + ", ".join(found) if found else ""
 
     def is_users_own(self, error: BaseException) -> bool:

@@ -10,18 +10,19 @@ from typing import Any
 from IPython.core import page
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets import Type
 from traitlets.config import Config
 
 from . import channel, results
 from .streams import Output
 
 
-class Publisher(DisplayPublisher):  # type: ignore[misc]  # IPython has no types
+class Publisher(DisplayPublisher):
     """Sends what `display()` shows, in order with the streams."""
 
     output: Output
 
-    def publish(self, data: dict[str, Any], metadata: dict[str, Any] | None = None, **_: Any) -> None:
+    def publish(self, data: Any, metadata: Any = None, source: Any = None, **_: Any) -> None:
         """Show one MIME bundle."""
         self.output.send(channel.DISPLAY, 0, results.display_json(data, metadata or {}))
 
@@ -29,8 +30,10 @@ class Publisher(DisplayPublisher):  # type: ignore[misc]  # IPython has no types
         """Nothing can be taken back."""
 
 
-class Shell(InteractiveShell):  # type: ignore[misc]  # IPython has no types
+class Shell(InteractiveShell):
     """The shell of a machine."""
+
+    display_pub_class = Type(Publisher)
 
     def init_profile_dir(self, profile_dir: Any) -> None:
         """Have no folder in the user's home."""
@@ -60,7 +63,7 @@ class Shell(InteractiveShell):  # type: ignore[misc]  # IPython has no types
         """Run a shell command (`!cmd`) on the machine's own streams."""
         sys.stdout.flush()
         sys.stderr.flush()
-        command = self.var_expand(cmd, depth=1)
+        command = self.var_expand(cmd, depth=1)  # type: ignore[no-untyped-call]  # IPython's
         done = subprocess.run(command, shell=True, executable="/bin/bash", check=False)  # noqa: S602  # it is the user's
         self.user_ns["_exit_code"] = done.returncode
 
@@ -80,10 +83,9 @@ def make_shell(output: Output) -> Any:
     if "" not in sys.path:
         sys.path.insert(0, "")
     Publisher.output = output
-    Shell.display_pub_class = Publisher
-    shell = Shell.instance(config=config, user_module=main)
+    shell: Any = Shell.instance(config=config, user_module=main)
     shell.builtin_trap.activate()
     shell.has_own_transformers_only()
-    shell.set_hook("show_in_pager", page.as_hook(page.display_page), 99)
+    shell.set_hook("show_in_pager", page.as_hook(page.display_page), 99)  # type: ignore[no-untyped-call]  # IPython's
     shell.user_ns["exit"] = shell.user_ns["quit"] = sys.exit
     return shell
