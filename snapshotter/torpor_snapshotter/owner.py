@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final
 
+from torpor_snapshotter.key import PROBE_PREFIX
 from torpor_snapshotter.store import AlreadyStored, NotStored, ObjectStore, StoreError
 
 OWNER_KEY: Final = "torpor-owner"
@@ -56,5 +57,6 @@ async def _write(store: ObjectStore, owner: str) -> str:
 
 async def _any_key(store: ObjectStore) -> str | None:
     async for key in store.list():
-        return key
+        if not key.startswith(PROBE_PREFIX):
+            return key
     return None

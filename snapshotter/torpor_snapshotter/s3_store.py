@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from torpor_snapshotter.key import BadKey, check_key
+from torpor_snapshotter.key import PROBE_PREFIX, BadKey, check_key
 from torpor_snapshotter.s3_bucket import S3Bucket
 from torpor_snapshotter.s3_failure import S3Failure
 from torpor_snapshotter.s3_write import PART_BYTES, S3Write
@@ -57,7 +57,7 @@ class S3Store:
 
         Raises `StoreError` with what is wrong.
         """
-        key = f"check-{secrets.token_hex(8)}"
+        key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
         written = secrets.token_bytes(64)
         await self.put_new(key, _pieces(written))
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from torpor_snapshotter.store_url import open_store
+from torpor_snapshotter.store_url import locate
 from torpor_worker.snapshots import SnapshotterError, Stored
 
 _LONGEST_LINE_BYTES: Final = 4 << 20
@@ -45,7 +45,7 @@ class SnapshotterProcess:
 
     def __init__(self, store_url: str) -> None:
         """Raises `torpor_snapshotter.store_url.BadStoreUrl`."""
-        open_store(store_url)
+        locate(store_url)
         self._store_url = store_url
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
@@ -84,6 +84,10 @@ class SnapshotterProcess:
     async def check(self) -> None:
         """Write, read and delete an object; removes what crashed writers left. Raises `SnapshotterError`."""
         await self._ask({"do": "check"}, _SHORT_SECONDS)
+
+    async def claim(self, owner: str, *, has_objects: bool) -> None:
+        """See `torpor_snapshotter.owner.claim`. Raises `SnapshotterError`."""
+        await self._ask({"do": "claim", "owner": owner, "has_objects": has_objects}, _SHORT_SECONDS)
 
     async def store(self, image: Path, key: str, fields: dict[str, Any]) -> Stored:
         """Encode the image, put it under `key`, verify what was put. `fields` go into the manifest."""
