@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from torpor_snapshotter.s3_failure import S3Failure, failure_of
 from torpor_snapshotter.store import StoreError
@@ -81,7 +82,7 @@ class S3Bucket:
         client = self._connected()
         try:
             return work(client)
-        except (BotoCoreError, ClientError, OSError) as error:
+        except (BotoCoreError, ClientError, ResponseParserError, OSError) as error:
             # `from None`: what boto3 says may hold more than a log should.
             raise failure_of(error, str(self.location), _name_of(client.meta.endpoint_url)) from None
 

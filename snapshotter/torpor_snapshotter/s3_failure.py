@@ -7,6 +7,7 @@ from typing import Final
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,
     ConnectTimeoutError,
     HTTPClientError,
     IncompleteReadError,
@@ -42,6 +43,9 @@ _PERMISSIONS: Final = (
     "and s3:ListBucketMultipartUploads"
 )
 _HTTP_INSUFFICIENT_STORAGE: Final = 507
+
+
+_BROKEN: Final = (ConnectionError, HTTPClientError, IncompleteReadError)
 
 
 class S3Failure(StoreError):
@@ -84,7 +88,7 @@ def failure_of(error: Exception, place: str, endpoint: str) -> S3Failure:
     if isinstance(error, ConnectTimeoutError | ReadTimeoutError):
         why = f"{endpoint} does not answer in time for {place}: see that it is up, and the network to it."
         return _unanswered(error, why, passing=True)
-    if isinstance(error, BotoCoreError) and not isinstance(error, HTTPClientError | IncompleteReadError):
+    if isinstance(error, BotoCoreError) and not isinstance(error, _BROKEN):
         return _unanswered(error, f"{place} cannot be used: {error}", passing=False)
     why = (
         f"The connection to {endpoint} fails for {place}: see that it is up, that AWS_ENDPOINT_URL_S3 is right if it "

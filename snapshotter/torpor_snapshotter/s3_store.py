@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -61,12 +61,15 @@ class S3Store:
         written = secrets.token_bytes(64)
         await self.put_new(key, _pieces(written))
         try:
-            if await self.read(key) != written or await self.read(key, 16, 8) != written[16:24]:
+            read = [await self.read(key), await self.read(key, 16, 8)]
+            if read != [written, written[16:24]]:
                 raise StoreError(f"{self._location} does not give back the bytes that were written to it.")
             another = partial(S3Write, self._bucket, self._full(key))
             await self._expect_refusal(another().whole(b"whole"), "objects")
             await self._expect_refusal(another().parts(_pieces(b"parts")), "objects (by multipart uploads)")
             await self._abort_abandoned()
+        except NotStored:
+            raise StoreError(f"{self._location} acknowledges objects that are not there afterwards.") from None
         finally:
             await self.delete(key)
 
@@ -134,7 +137,7 @@ class S3Store:
         if etag is not None:
             request["IfMatch"] = etag
         answer = s3.get_object(**request)
-        with answer["Body"] as body:
+        with closing(answer["Body"]) as body:
             data = body.read()
         if content_range := answer.get("ContentRange"):
             return _Range(data, int(content_range.rpartition("/")[2]), answer["ETag"])

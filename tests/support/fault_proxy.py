@@ -24,7 +24,7 @@ class HttpFault(Enum):
     CUT = "the server does not see it, and the connection is cut"
     LOST_ANSWER = "the server answers, and the connection is cut before that arrives"
     HALF_ANSWER = "the connection is cut in the middle of the answer"
-    SUCCESS = "the server answers, and 200 without a body arrives instead"
+    SUCCESS = "the server does not see it, and 200 is answered"
 
 
 class FaultProxy:
@@ -90,17 +90,14 @@ class FaultProxy:
         if "expect" in headers:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        if fault is HttpFault.ERROR:
-            return _ERROR
+        if fault in {HttpFault.ERROR, HttpFault.SUCCESS}:
+            return _ERROR if fault is HttpFault.ERROR else _SUCCESS
         kept = [line for line in lines if line and not line.lower().startswith(("expect:", "connection:"))]
         answer = await self._ask("\r\n".join([*kept, "Connection: close", "", ""]).encode("latin-1") + body)
-        match fault:
-            case HttpFault.LOST_ANSWER:
-                return b""
-            case HttpFault.HALF_ANSWER:
-                return answer[: (answer.index(b"\r\n\r\n") + len(answer)) // 2]
-            case HttpFault.SUCCESS:
-                return _SUCCESS
+        if fault is HttpFault.LOST_ANSWER:
+            return b""
+        if fault is HttpFault.HALF_ANSWER:
+            return answer[: (answer.index(b"\r\n\r\n") + len(answer)) // 2]
         return answer
 
     async def _ask(self, request: bytes) -> bytes:
