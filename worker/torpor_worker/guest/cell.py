@@ -105,7 +105,7 @@ class Cell:
 
 
 def _keep_source(name: str, source: str) -> None:
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    linecache.cache[name] = (len(source), None, [line + "\n" for line in source.splitlines()], name)
 
 
 def _watch(name: str, code: CodeType) -> None:

