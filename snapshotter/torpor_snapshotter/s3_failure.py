@@ -120,6 +120,8 @@ def _sentence(code: str, status: int, operation: str, place: str, endpoint: str)
         return f"The bucket of {place} is in another region ({code}): set AWS_REGION to that one."
     if code == "RequestTimeTooSkewed":
         return f"The clocks of this host and of {endpoint} differ: set this host's."
+    if status in {409, 412}:
+        return f"Somebody else writes to {place} or deletes from it at the same time ({code}); try again."
     if status == 403:
         return f"The credentials may not do {operation} in {place}: allow {_PERMISSIONS}."
     if code == "NotImplemented" or status == 501:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PART_BYTES: Final = 8 << 20
 _PARTS_AT_ONCE: Final = 4
 _MOST_PARTS: Final = 10_000  # S3's limit
+_SECOND_LOOKS_SECONDS: Final = (0.1, 0.5, 1.0)
 _WRITE: Final = "torpor-write"
 
 
@@ -66,22 +67,24 @@ class S3Write:
     async def _send_all(self, upload_id: str, parts: AsyncIterator[bytes]) -> tuple[int, list[CompletedPartTypeDef]]:
         size_bytes = 0
         every: list[asyncio.Task[CompletedPartTypeDef]] = []
+        sending: set[asyncio.Task[CompletedPartTypeDef]] = set()
         try:
             async for part in parts:
-                if len(every) == _MOST_PARTS:
-                    raise StoreError(
-                        f"{self._key} is too large for S3: more than {_MOST_PARTS * PART_BYTES >> 30} GiB."
-                    )
-                send = self._bucket.call(partial(self._send, upload_id, len(every) + 1, part), to_its_end=True)
-                every.append(asyncio.create_task(send, name=f"part {len(every) + 1} of {self._key}"))
+                number = len(every) + 1
+                if number > _MOST_PARTS:
+                    raise StoreError(f"{self._key} is too large: a store takes {_MOST_PARTS * PART_BYTES >> 30} GiB.")
+                if len(sending) == _PARTS_AT_ONCE:
+                    done, sending = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        task.result()  # a failure ends it here
+                send = self._bucket.call(partial(self._send, upload_id, number, part), to_its_end=True)
+                task = asyncio.create_task(send, name=f"part {number} of {self._key}")
+                every.append(task)
+                sending.add(task)
                 size_bytes += len(part)
-                while (
-                    len(sending := [task for task in every[-_PARTS_AT_ONCE * 2 :] if not task.done()]) >= _PARTS_AT_ONCE
-                ):
-                    await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
             return size_bytes, await asyncio.gather(*every)
         finally:
-            for task in every:
+            for task in sending:
                 task.cancel()
             await asyncio.gather(*every, return_exceptions=True)
 
@@ -102,6 +105,11 @@ class S3Write:
     async def _expect_ours(self, size_bytes: int, failure: S3Failure | None) -> None:
         """Return if the object that has the key is this one. Raises what is true instead."""
         found = await self._bucket.call(self._look)
+        for pause_seconds in _SECOND_LOOKS_SECONDS:
+            if found is not None:
+                break
+            await asyncio.sleep(pause_seconds)  # a server may refuse a key a moment before it shows what has it
+            found = await self._bucket.call(self._look)
         if found is None:
             raise failure or StoreError(f"The store said that {self._key} is written, but it is not there.")
         word, found_bytes = found
