@@ -237,6 +237,18 @@ async def test_a_server_that_does_not_heed_conditions_is_no_store(
         await far_store.check()
 
 
+async def test_a_check_aborts_uploads_that_dead_processes_left(
+    store: S3Store, server: S3Server, client: Any, location: S3Location
+) -> None:
+    key = f"{location.prefix}key"
+    old, new = (client.create_multipart_upload(Bucket=BUCKET, Key=key)["UploadId"] for _ in range(2))
+    for folder in server.objects.rglob(old):
+        os.utime(folder, (1, 1))
+    await store.check()
+    assert [upload["UploadId"] for upload in uploads(client)] == [new]
+    client.abort_multipart_upload(Bucket=BUCKET, Key=key, UploadId=new)
+
+
 async def test_wrong_settings_are_sentences(
     server: S3Server, location: S3Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
