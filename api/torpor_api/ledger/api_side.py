@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 from sqlalchemy import Connection, select
 
-from torpor_api.errors import SnapshotNotFound, Unauthorized
+from torpor_api.errors import Unauthorized
 from torpor_api.ledger import (
     accounts,
     entries,
-    forks,
     history,
     idempotency,
     machines,
     notices,
-    points,
-    rollbacks,
     saves,
     schema,
 )
@@ -35,14 +31,9 @@ from torpor_api.ledger.rows import (
     Notice,
     Outcome,
     OutputPage,
-    Place,
-    Point,
-    RolledBack,
-    SnapshotRow,
 )
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
-from torpor_worker.snapshots import Stored
 
 
 class ApiSide:
@@ -239,83 +230,9 @@ class ApiSide:
         await self._writer.run(lambda connection: machines.remove(connection, account, name), touches=name)
         await self._writer.run(lambda _: self._segments.remove(name))
 
-    async def snapshots(self, account: str, machine: str) -> list[SnapshotRow]:
-        """The machine's snapshots that are kept, newest first. Raises `MachineNotFound`."""
-
-        def work(connection: Connection) -> list[SnapshotRow]:
-            return points.snapshots_of(connection, machines.identify(connection, account, machine))
-
-        return await self._readers.run(work)
-
-    async def pin(self, account: str, machine: str, generation: int, *, pinned: bool) -> None:
-        """Keep a snapshot for ever, or no longer. Raises `MachineNotFound`, `SnapshotNotFound`."""
-
-        def work(connection: Connection) -> None:
-            if not saves.pin(connection, machines.identify(connection, account, machine), generation, pinned=pinned):
-                raise SnapshotNotFound
-
-        await self._writer.run(work, touches=machine)
-
-    async def check_point(self, account: str, machine: str, point: Point) -> None:
-        """Whether the machine can be brought to this point now.
-
-        Raises `MachineNotFound`, `SnapshotNotFound`, `InstructionNotFound`, `PointUnreachable`.
-        """
-
-        def work(connection: Connection) -> None:
-            points.place(connection, machines.identify(connection, account, machine), point)
-
-        await self._readers.run(work)
-
-    async def roll_back(
-        self,
-        account: str,
-        machine: str,
-        to: Point,
-        *,
-        answer: Callable[[RolledBack], dict[str, Any]],
-        idempotency: Idempotency | None = None,
-    ) -> RolledBack:
-        """Put a machine that is asleep, with all that it did in its head, on a new line that begins at this point.
-
-        What is on its way for it is fenced. Raises as `check_point` does, `MachineBusy`, and `Unsettled` if it is not
-        asleep or its head lacks something. The answer is kept for a repeat of the request.
-        """
-        return await self._writer.run(
-            lambda connection: rollbacks.roll_back(
-                connection, account, machine, to, remember=answer, idempotency=idempotency
-            ),
-            touches=machine,
-        )
-
-    async def place_to_fork(self, account: str, machine: str, at: Point | None) -> Place:
-        """Where forks of the machine are to begin; without a point at its head, which has all that it did.
-
-        Raises as `check_point` does; without a point also `MachineParked`, `MachineBusy`, and `Unsettled` if the head
-        lacks something.
-        """
-        return await self._readers.run(lambda connection: forks.place_to_fork(connection, account, machine, at))
-
-    async def fork(
-        self,
-        account: str,
-        machine: str,
-        place: Place,
-        copies: dict[str, Stored | None],
-        *,
-        tags: dict[str, str] | None,
-        answer: dict[str, Any],
-        idempotency: Idempotency | None = None,
-    ) -> None:
-        """Make the machines that `copies` name, each with what is stored of the place under a key of its own.
-
-        Raises `MachineNotFound`, and `Unsettled` if the place is not there any more. The answer is kept for a repeat.
-        """
-        await self._writer.run(
-            lambda connection: forks.fork(
-                connection, account, machine, place, copies, tags=tags, answer=answer, idempotency=idempotency
-            )
-        )
+    async def identity(self) -> str:
+        """This ledger's own id, the same for ever, and in copies."""
+        return await self._readers.run(lambda connection: str(connection.scalar(select(schema.identity.c.id))))
 
     async def condemned_machines(self) -> list[str]:
         """Deleted machines whose keys are to be destroyed, before any object of theirs is."""

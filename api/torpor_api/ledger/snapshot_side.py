@@ -1,0 +1,100 @@
+"""What the API asks of the truth about snapshots: which there are, and machines that go on from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection
+
+from torpor_api.errors import SnapshotNotFound
+from torpor_api.ledger import forks, machines, points, rollbacks, saves
+from torpor_api.ledger.readers import Readers
+from torpor_api.ledger.rows import Idempotency, Place, Point, RolledBack, SnapshotRow
+from torpor_api.ledger.writer import Writer
+from torpor_worker.snapshots import Stored
+
+
+class SnapshotSide:
+    """Each method is one transaction, durable when it returns."""
+
+    _writer: Writer
+    _readers: Readers
+
+    async def snapshots(self, account: str, machine: str) -> list[SnapshotRow]:
+        """The machine's snapshots that are kept, newest first. Raises `MachineNotFound`."""
+
+        def work(connection: Connection) -> list[SnapshotRow]:
+            return points.snapshots_of(connection, machines.identify(connection, account, machine))
+
+        return await self._readers.run(work)
+
+    async def pin(self, account: str, machine: str, generation: int, *, pinned: bool) -> None:
+        """Keep a snapshot for ever, or no longer. Raises `MachineNotFound`, `SnapshotNotFound`."""
+
+        def work(connection: Connection) -> None:
+            if not saves.pin(connection, machines.identify(connection, account, machine), generation, pinned=pinned):
+                raise SnapshotNotFound
+
+        await self._writer.run(work, touches=machine)
+
+    async def check_point(self, account: str, machine: str, point: Point) -> None:
+        """Whether the machine can be brought to this point now.
+
+        Raises `MachineNotFound`, `SnapshotNotFound`, `InstructionNotFound`, `PointUnreachable`.
+        """
+
+        def work(connection: Connection) -> None:
+            points.place(connection, machines.identify(connection, account, machine), point)
+
+        await self._readers.run(work)
+
+    async def roll_back(
+        self,
+        account: str,
+        machine: str,
+        to: Point,
+        *,
+        answer: Callable[[RolledBack], dict[str, Any]],
+        idempotency: Idempotency | None = None,
+    ) -> RolledBack:
+        """Put a machine that is asleep, with all that it did in its head, on a new line that begins at this point.
+
+        What is on its way for it is fenced. Raises as `check_point` does, `MachineBusy`, and `Unsettled` if it is not
+        asleep or its head lacks something. The answer is kept for a repeat of the request.
+        """
+        return await self._writer.run(
+            lambda connection: rollbacks.roll_back(
+                connection, account, machine, to, remember=answer, idempotency=idempotency
+            ),
+            touches=machine,
+        )
+
+    async def place_to_fork(self, account: str, machine: str, at: Point | None) -> Place:
+        """Where forks of the machine are to begin; without a point at its head, which has all that it did.
+
+        Raises as `check_point` does; without a point also `MachineParked`, `MachineBusy`, and `Unsettled` if the head
+        lacks something.
+        """
+        return await self._readers.run(lambda connection: forks.place_to_fork(connection, account, machine, at))
+
+    async def fork(
+        self,
+        account: str,
+        machine: str,
+        place: Place,
+        copies: dict[str, Stored | None],
+        *,
+        tags: dict[str, str] | None,
+        answer: dict[str, Any],
+        idempotency: Idempotency | None = None,
+    ) -> None:
+        """Make the machines that `copies` name, each with what is stored of the place under a key of its own.
+
+        Raises `MachineNotFound`, and `Unsettled` if the place is not there any more. The answer is kept for a repeat.
+        """
+        await self._writer.run(
+            lambda connection: forks.fork(
+                connection, account, machine, place, copies, tags=tags, answer=answer, idempotency=idempotency
+            )
+        )

@@ -1,0 +1,80 @@
+"""Back, forward and aside: rollbacks and forks of real machines, through the public SDK and the command line."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.server import ServerProcess
+
+import torpor
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
+
+RANDOMNESS = "import random, uuid; (random.random(), uuid.uuid4().hex)"
+
+
+def value(machine: torpor.Machine, code: str) -> str | None:
+    return machine.run(code, timeout_seconds=120).raise_for_error().value
+
+
+def command(server: ServerProcess, *arguments: str) -> str:
+    """What a command writes to both streams; it must succeed."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("torpor")), *arguments],
+        env={"TORPOR_URL": server.url, "TORPOR_API_KEY": server.api_key, "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_machine_goes_back_and_forward_again(server: ServerProcess) -> None:
+    with torpor.Client(url=server.url, api_key=server.api_key) as client:
+        machine = client.new_machine()
+        value(machine, "a = 1")
+        machine.sync()
+        value(machine, "a = 2; open('note', 'w').write('two')")
+        [saved] = machine.snapshots()
+        assert (saved.seq, saved.current) == (0, True)
+
+        done = machine.rollback(generation=saved.generation)
+        assert done.left_behind == (1,)
+        assert value(machine, "a, __import__('os').path.exists('note')") == "(1, False)"
+        assert "(rolled back)" in command(server, "log", machine.name)
+        server.restart()
+        assert value(machine, "a") == "1"
+        told = command(server, "undo", machine.name)
+        assert "Left behind: instructions 2, 3." in told
+        assert value(machine, "a, open('note').read()") == "(2, 'two')"
+        assert machine.rollback(seq=0).replayed == (0,)  # the snapshot after it is not kept any more
+        assert value(machine, "a") == "1"
+
+
+def test_forks_go_their_own_ways_and_outlive_the_machine_that_they_came_from(server: ServerProcess) -> None:
+    with torpor.Client(url=server.url, api_key=server.api_key) as client:
+        machine = client.new_machine()
+        value(machine, "import threading; things = ['shared']; lock = threading.Lock()")
+        machine.sync()
+        value(machine, "things.append('later')")
+        [saved] = machine.snapshots()
+        names = command(server, "fork", machine.name, "--generation", str(saved.generation), "-n", "2").split()
+        forks = [client.machine(name) for name in names]
+        [now] = machine.fork()
+        assert value(now, "things") == "['shared', 'later']"
+        machine.delete()
+        server.stop()
+        shutil.rmtree(server.data_dir / "images")
+        server.start()
+
+        for number, fork in enumerate(forks):
+            value(fork, f"things.append({number})")
+        assert [value(fork, "things") for fork in forks] == ["['shared', 0]", "['shared', 1]"]
+        assert len({value(fork, RANDOMNESS) for fork in [*forks, now]}) == 3
+        assert [instruction.seq for instruction in forks[0].history()] == [2, 1, 0]
