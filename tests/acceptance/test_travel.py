@@ -53,7 +53,11 @@ def test_a_machine_goes_back_and_forward_again(server: ServerProcess) -> None:
         told = command(server, "undo", machine.name)
         assert "Left behind: instructions 2, 3." in told
         assert value(machine, "a, open('note').read()") == "(2, 'two')"
-        assert machine.rollback(seq=0).replayed == (0,)  # the snapshot after it is not kept any more
+        head = machine.snapshots()[0]
+        assert "is kept" in command(server, "pin", machine.name, str(head.generation))
+        assert "pinned" in command(server, "snapshots", machine.name).splitlines()[0]
+        told = command(server, "rollback", machine.name, "--seq", "0")
+        assert "runs again what led to the point: instruction 0." in told  # the snapshot after it is not kept any more
         assert value(machine, "a") == "1"
 
 

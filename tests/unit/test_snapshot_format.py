@@ -255,6 +255,20 @@ async def test_a_machine_that_starts_from_a_template_shares_its_pages_and_outliv
     assert await line.restored(first) == {**files, "pages.img": RANDOM + PAGES[1]}
 
 
+async def test_a_fork_is_restored_from_the_same_packs_when_the_key_it_came_from_is_destroyed(line: Line) -> None:
+    files = {"pages.img": os.urandom(64 * PAGE_BYTES), "checkpoint.img": b"state"}
+    source = await line.save(files, None)
+    fork = await line.archive.derive(source.key, source.sha256, "f/0", {"machine": "f", "generation": 0})
+    await line.archive.destroy_key("m")
+    await line.store.delete(source.key)
+
+    assert (fork.packs, fork.image_bytes) == (source.packs, source.image_bytes)
+    assert fork.stored_bytes < 4096
+    assert await line.restored(fork) == files
+    manifest = await line.archive.read_manifest(fork.key, fork.sha256)
+    assert (manifest.fields["machine"], manifest.fields["generation"]) == ("f", 0)
+
+
 async def test_an_image_that_shrinks_while_it_is_encoded_is_an_error(line: Line) -> None:
     image = write_image(line.folder / "image", {"pages.img": RANDOM})
     files = files_of_image(image)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.support.ledger import ACCOUNT, accepted, memory_folder, new_machine, open_ledger, result, saved
 
-from torpor_api.ledger import SqlLedger
+from torpor_api.errors import MachineBusy
+from torpor_api.ledger import Point, SqlLedger
+from torpor_api.ledger.rollbacks import Unsettled
 from torpor_worker.ledger import Entry, Fenced, Hold, InstructionResult, Snapshot
 
 T = TypeVar("T")
@@ -26,6 +28,11 @@ class Model:
     seqs: int = 0
     order: list[int] = field(default_factory=list)
     """Seqs in the order they were started."""
+    has: list[int] = field(default_factory=list)
+    """Of these, the ones that no rollback has left behind."""
+    in_generation: dict[int, list[int]] = field(default_factory=dict)
+    """What a generation had when it was saved."""
+    rollbacks: int = 0
     results: dict[int, InstructionResult] = field(default_factory=dict)
     attempts: dict[int, int] = field(default_factory=dict)
     running: Entry | None = None
@@ -103,6 +110,7 @@ class Promises(RuleBasedStateMachine):
     def note_start(self, entry: Entry) -> None:
         assert entry.seq is not None
         self.model.order.append(entry.seq)
+        self.model.has.append(entry.seq)
         assert entry.position == len(self.model.order)  # dense: position 0 is the reseed
         self.model.running = entry
         self.model.attempts[entry.seq] = 1
@@ -155,6 +163,7 @@ class Promises(RuleBasedStateMachine):
         model.head = self.do(saved(self.ledger, model.hold, head, len(model.order), running_seq=running_seq))
         assert model.head.generation not in model.generations
         model.generations.append(model.head.generation)
+        model.in_generation[model.head.generation] = list(model.has)
 
     @precondition(lambda self: self.model.hold is not None and self.model.head is not None)
     @rule(draining=st.booleans())
@@ -162,7 +171,7 @@ class Promises(RuleBasedStateMachine):
         model = self.model
         assert model.hold is not None
         assert model.head is not None
-        in_snapshot = model.head.position == len(model.order)
+        in_snapshot = model.in_generation[model.head.generation] == model.has
         running_seq = None if model.running is None else model.running.seq
         may = in_snapshot and model.head.running_seq == running_seq
         if not draining:
@@ -179,6 +188,46 @@ class Promises(RuleBasedStateMachine):
         to = data.draw(st.sampled_from([None, *kept]))
         self.held(self.do(self.ledger.go_back(self.model.hold, None if to is None else to.generation)))
         self.model.head = to
+
+    def settle(self) -> None:
+        """Let the machine finish everything, be saved and fall asleep."""
+        model = self.model
+        if model.hold is None:
+            self.acquire()
+        while len(model.results) < model.seqs:
+            self.start_next()
+            self.finish(value=1)
+        self.save()
+        self.release(draining=False)
+
+    @rule(data=st.data(), settle=st.booleans())
+    def roll_back(self, data: st.DataObject, settle: bool) -> None:
+        model = self.model
+        if settle:
+            self.settle()
+        kept = [row.snapshot for row in self.do(self.ledger.snapshots(ACCOUNT, self.name)) if row.snapshot.quiescent]
+        if not kept:
+            return
+        to = data.draw(st.sampled_from(kept))
+        head = model.head
+        try:
+            done = self.do(
+                self.ledger.roll_back(ACCOUNT, self.name, Point(generation=to.generation), answer=lambda _: {})
+            )
+        except MachineBusy:
+            assert len(model.results) < model.seqs
+            return
+        except Unsettled:
+            settled = head is not None and head.quiescent and model.in_generation[head.generation] == model.has
+            assert model.hold is not None or not settled
+            return
+        assert model.hold is None
+        assert head is not None
+        assert done.undo == head.generation
+        after = model.in_generation[to.generation]
+        assert done.left_behind == sorted(set(model.has) - set(after))
+        model.head, model.has = to, list(after)
+        model.rollbacks += 1
 
     @rule()
     def acquire(self) -> None:
@@ -224,6 +273,7 @@ class Promises(RuleBasedStateMachine):
         model = self.model
         assert [row.seq for row in reversed(rows)] == list(range(model.seqs))
         assert {row.seq: row.result for row in rows if row.result} == model.results
+        assert {row.seq for row in rows if row.rolled_back} == set(model.order) - set(model.has)
         machine = self.do(self.ledger.machine(ACCOUNT, self.name))
         assert machine.generation == (None if model.head is None else model.head.generation)
         assert machine.has_pending_instruction == (len(model.results) < model.seqs)
@@ -235,11 +285,12 @@ class Promises(RuleBasedStateMachine):
         )
 
     @invariant()
-    def the_log_is_dense_and_in_order(self) -> None:
+    def the_log_is_in_order_and_has_nothing_that_was_left_behind(self) -> None:
         if self.model.hold is not None:
             entries = self.do(self.ledger.behind(self.model.hold, -1))
-            assert [entry.position for entry in entries] == list(range(len(self.model.order) + 1))
-            assert [entry.seq for entry in entries] == [None, *self.model.order]
+            order = self.model.order
+            assert [entry.position for entry in entries] == [0, *(order.index(seq) + 1 for seq in self.model.has)]
+            assert [entry.seq for entry in entries] == [None, *self.model.has]
 
     @invariant()
     def the_two_newest_quiescent_generations_are_kept(self) -> None:
@@ -250,7 +301,7 @@ class Promises(RuleBasedStateMachine):
             assert kept[0].generation == self.model.head.generation
             assert {snapshot.manifest_key for snapshot in kept} <= known
             quiescent = [snapshot for snapshot in kept if snapshot.quiescent]
-            assert len(quiescent) >= 2 or kept[-1].parent is None
+            assert len(quiescent) >= 2 or kept[-1].parent is None or self.model.rollbacks
 
 
 TestPromises = Promises.TestCase
