@@ -1,4 +1,4 @@
-"""Deletes objects that nothing needs any more: the object first, then the row that condemned it."""
+"""Destroys keys and deletes objects that nothing needs any more: the thing first, then the row that condemned it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ class Collector:
         self._nudged = asyncio.Event()
 
     async def collect(self) -> int:
-        """Delete condemned objects that are not in use; how many. Raises `SnapshotterError` when the store fails."""
+        """Destroy condemned keys, then delete condemned objects that are not in use; how many of these.
+
+        Raises `SnapshotterError` when the store fails.
+        """
+        for machine in await self._ledger.condemned_machines():
+            await self._snapshotter.destroy_key(machine)
+            await self._ledger.forget_condemned_machine(machine)
         deleted: list[str] = []
         try:
             for key in await self._ledger.condemned():

@@ -88,10 +88,12 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
         ledger = await SqlLedger.open(config.database, folder, output_limit_bytes=int(config.output_limit))
         stack.push_async_callback(_close, "ledger", ledger.close)
         tell("Starting the snapshotter ...")
-        snapshotter = SnapshotterProcess(config.store)
+        snapshotter = SnapshotterProcess(config.store, folder / "keys")
         stack.push_async_callback(_close, "snapshotter", snapshotter.close)
         await snapshotter.start()
         await snapshotter.check()
+        has_objects = bool(await ledger.known_keys() or await ledger.condemned())
+        await snapshotter.claim(await ledger.identity(), has_objects=has_objects)
         tell("Preparing sandboxes ...")
         host = GVisorHost(runtime, folder / "sandboxes")
         stack.push_async_callback(_close, "sandboxes", host.close)
@@ -128,6 +130,7 @@ async def _stop(
     """Take no more work, save every awake machine, end what waits; whether all was saved."""
     services.stopping.draining = True
     tell(f"Stopping: saving awake machines, for {config.drain_seconds:g} s at most; a second signal ends it at once.")
+    awake = {machine for machine in await services.ledger.mine() if worker.phase(machine) == "awake"}
     draining = asyncio.create_task(worker.drain(config.drain_seconds), name="drain")
     await _first_of(draining, signals.force, config.drain_seconds + CLOSE_SECONDS)
     if not draining.done():
@@ -135,7 +138,7 @@ async def _stop(
         await asyncio.wait({draining}, timeout=CLOSE_SECONDS)
     elif error := draining.exception():
         log.error("Not every awake machine could be saved.", action="drain", exc_info=error)
-    saved = not await services.ledger.mine()
+    saved = awake.isdisjoint(await services.ledger.mine())
     services.end_waits()
     server.should_exit = True
     server.force_exit = signals.force.is_set()

@@ -11,11 +11,14 @@ import sys
 from typing import Final
 
 from torpor_snapshotter.config import Config, read_config
+from torpor_snapshotter.keys import FolderKeyStore
 from torpor_snapshotter.server import SnapshotterServer
 from torpor_snapshotter.store import ObjectStore
 from torpor_snapshotter.store_url import BadStoreUrl, open_store
 
 _PR_SET_PDEATHSIG: Final = 1  # from linux/prctl.h
+_M_MMAP_THRESHOLD: Final = -3  # from malloc.h
+_LARGE_BUFFER_BYTES: Final = 128 << 10
 _LONGEST_LINE_BYTES: Final = 4 << 20
 
 
@@ -30,6 +33,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with_parent(config.parent_pid)
+    _give_large_buffers_back()
     asyncio.run(_serve(config, store))
 
 
@@ -37,7 +41,7 @@ async def _serve(config: Config, store: ObjectStore) -> None:
     connection = socket.socket(fileno=config.socket_fd)
     connection.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_LONGEST_LINE_BYTES)
-    await SnapshotterServer(store).serve(reader, writer)
+    await SnapshotterServer(store, FolderKeyStore(config.key_folder)).serve(reader, writer)
 
 
 def _die_with_parent(parent_pid: int) -> None:
@@ -47,6 +51,13 @@ def _die_with_parent(parent_pid: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent_pid:
         sys.exit("The process that started this one is gone.")
+
+
+def _give_large_buffers_back() -> None:
+    """Have freed chunks leave the process: by itself glibc soon keeps buffers of their size in each thread's heap."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # where there is none, nothing needs to be set
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER_BYTES)
 
 
 if __name__ == "__main__":

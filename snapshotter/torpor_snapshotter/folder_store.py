@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from torpor_snapshotter.key import check_key, is_plain_name
+from torpor_snapshotter.key import PROBE_PREFIX, check_key, is_plain_name
 from torpor_snapshotter.store import AlreadyStored, NotStored, StoreError
 
 Answer = TypeVar("Answer")
@@ -38,7 +38,7 @@ class FolderStore:
     async def check(self) -> None:
         """Write, read and delete an object, and remove what crashed writers left. Raises `StoreError`."""
         await self._in_thread(self._remove_leftovers)
-        key = f"check-{secrets.token_hex(8)}"
+        key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
         written = secrets.token_bytes(64)
 
         async def body() -> AsyncIterator[bytes]:
@@ -93,10 +93,13 @@ class FolderStore:
         if not self._swept:
             self._remove_leftovers()
             self._swept = True
-        incoming = self._incoming / secrets.token_hex(16)
-        descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # tells `_remove_leftovers` that its writer lives
-        return incoming, descriptor
+        while True:
+            incoming = self._incoming / secrets.token_hex(16)
+            descriptor = os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # tells `_remove_leftovers` that its writer lives
+            if os.fstat(descriptor).st_nlink:
+                return incoming, descriptor
+            os.close(descriptor)  # another thread took it for a leftover before it was locked
 
     def _publish(self, incoming: Path, descriptor: int, target: Path, key: str) -> None:
         os.fsync(descriptor)

@@ -7,6 +7,8 @@ from typing import Final
 
 from torpor_snapshotter.store import StoreError
 
+PROBE_PREFIX: Final = "check-"
+"""What keys begin with that a store's `check` writes; one that died may have left its object."""
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _LONGEST_KEY: Final = 512
 _LONGEST_NAME: Final = 200
@@ -25,3 +27,8 @@ def check_key(key: str) -> None:
 def is_plain_name(name: str) -> bool:
     """Whether `name` can stand between the slashes of a key."""
     return len(name) <= _LONGEST_NAME and _PLAIN_NAME.fullmatch(name) is not None
+
+
+def pack_key(manifest_key: str) -> str:
+    """The key of the pack that is made with a manifest."""
+    return f"{manifest_key}.pack"

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from torpor_worker.sandbox import Event, GuestNotice, GuestState, InterpreterDied, Output, Result, SandboxLost
+from torpor_worker.sandbox import (
+    Event,
+    GuestNotice,
+    GuestState,
+    InterpreterDied,
+    Output,
+    Result,
+    SandboxDied,
+    SandboxLost,
+)
 
 ANSWER_SECONDS = 60
 
@@ -94,7 +104,8 @@ class Conversation:
                 else:
                     answer.ending = event
                 if not isinstance(event, SandboxLost):
-                    await self.partner.acknowledge()
+                    with suppress(SandboxDied):  # it may have gone since; then its last event comes next
+                        await self.partner.acknowledge()
                 if answer.ending is not None or (until is not None and until in answer.text()):
                     return answer
 

@@ -31,7 +31,8 @@ from torpor_worker.sandbox import (
 
 PYTHON = "/usr/bin/python3.13"
 PING_SECONDS = 5.0
-READ_BYTES = 256 << 10
+READ_BYTES = 64 << 10
+"""What a pipe holds."""
 ACKNOWLEDGE_BYTES = 64 << 10
 ACKNOWLEDGE_SECONDS = 0.005
 WRITE_SECONDS = 30.0

@@ -128,8 +128,8 @@ class Machine:
     def keys_in_use(self) -> list[str]:
         """Keys of objects that it reads, or builds on."""
         head = None if self._process is None else self._process.saver.head
-        needs = [self._waking.needs, None if head is None else head.manifest_key]
-        return [key for key in needs if key is not None]
+        needs = [snapshot for snapshot in (self._waking.needs, head) if snapshot is not None]
+        return [key for snapshot in needs for key in (snapshot.manifest_key, *snapshot.packs)]
 
     def _check_held(self) -> None:
         if self.phase is None:

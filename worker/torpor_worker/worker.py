@@ -15,7 +15,7 @@ from torpor_worker.ledger import Entry, Ledger
 from torpor_worker.machine import Machine, Phase
 from torpor_worker.sandbox import SandboxHost
 from torpor_worker.services import Services
-from torpor_worker.snapshots import Snapshotter
+from torpor_worker.snapshots import Snapshotter, SnapshotterError
 
 log = structlog.get_logger(__name__)
 
@@ -123,11 +123,16 @@ class Worker:
                 await held.sync()
 
     async def discard(self, machine: str) -> None:
-        """It was deleted: end its process and forget its images."""
+        """It was deleted: end its process, destroy its key and forget its images."""
         task = self._tasks.get(machine)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        try:
+            await self._services.snapshotter.destroy_key(machine)
+        except SnapshotterError as error:
+            # The ledger remembers that it is to be destroyed, before anything else of the machine's is deleted.
+            log.warning("A key could not be destroyed yet", action="destroy_key", machine=machine, error=str(error))
         await self._images.drop(machine)
 
     def phase(self, machine: str) -> Phase | None:

@@ -52,6 +52,13 @@ def _machine_id() -> Column[int]:
     return Column("machine_id", NUMBER, ForeignKey("machines.id", ondelete="CASCADE"), nullable=False)
 
 
+identity = Table(
+    "identity",
+    metadata,
+    Column("id", Text, primary_key=True),  # one row, for ever
+    sqlite_strict=True,
+)
+
 accounts = Table(
     "accounts",
     metadata,
@@ -259,6 +266,35 @@ snapshots = Table(
     CheckConstraint("position >= -1", name="position_makes_sense"),
     CheckConstraint("parent < generation", name="parent_is_older"),
     CheckConstraint("stored_bytes >= 0 AND image_bytes >= 0 AND output_offset >= 0", name="sizes_are_not_negative"),
+    sqlite_strict=True,
+)
+
+packs = Table(
+    "packs",
+    metadata,
+    Column("object_key", Text, primary_key=True),
+    Column("size_bytes", NUMBER, nullable=False),
+    CheckConstraint("size_bytes >= 0", name="size_is_not_negative"),
+    sqlite_strict=True,
+)
+
+pack_references = Table(
+    "pack_references",
+    metadata,
+    Column("machine_id", NUMBER, nullable=False),
+    Column("generation", NUMBER, nullable=False),
+    Column("object_key", Text, ForeignKey("packs.object_key"), nullable=False, index=True),
+    PrimaryKeyConstraint("machine_id", "generation", "object_key"),
+    ForeignKeyConstraint(
+        ["machine_id", "generation"], ["snapshots.machine_id", "snapshots.generation"], ondelete="CASCADE"
+    ),
+    sqlite_strict=True,
+)
+
+condemned_machines = Table(
+    "condemned_machines",
+    metadata,
+    Column("name", Text, primary_key=True),
     sqlite_strict=True,
 )
 

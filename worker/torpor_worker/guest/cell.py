@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import inspect
 import linecache
 import sys
@@ -81,12 +82,15 @@ class Cell:
     def run(self, run_coroutine: Callable[[Coroutine[Any, Any, Any]], Any]) -> Any:
         """Run it; what its last statement, an expression, gave."""
         value = None
+        namespace = self._shell.user_ns
+        if "__builtins__" not in namespace:
+            namespace["__builtins__"] = builtins  # else eval puts the agent's own there
         for code in self._codes:
             try:
                 if _hooks.trace is not None or _hooks.profile is not None:
                     sys.setprofile(_hooks.profile)
                     sys.settrace(_hooks.trace)
-                value = eval(code, self._shell.user_ns)  # noqa: S307  # this is what the sandbox is for
+                value = eval(code, namespace)  # noqa: S307  # this is what the sandbox is for
             finally:  # a trace function that raises must not do so in the agent's code: nothing is called before this
                 try:
                     _hooks.profile = sys.getprofile()
@@ -101,7 +105,7 @@ class Cell:
 
 
 def _keep_source(name: str, source: str) -> None:
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    linecache.cache[name] = (len(source), None, [line + "\n" for line in source.splitlines()], name)
 
 
 def _watch(name: str, code: CodeType) -> None:

@@ -28,6 +28,8 @@ BURST = 16
 
 EXECUTE, RESEED, LIMITS = 1, 2, 3
 READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE = 16, 17, 18, 19, 20, 21
+FROM_SUPERVISOR = EXECUTE, RESEED, LIMITS
+FROM_INTERPRETER = READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE
 
 _idents = itertools.count(1)
 
@@ -60,7 +62,8 @@ def packets(kind: int, flags: int, seq: int, body: bytes) -> list[bytes]:
 class Assembler:
     """Puts messages together from packets, whatever order senders interleave them in."""
 
-    def __init__(self) -> None:
+    def __init__(self, *types: int) -> None:
+        self._types = types
         self._parts: dict[int, bytearray] = {}
         self._held = 0
 
@@ -69,6 +72,8 @@ class Assembler:
         if len(packet) < PACKET.size:
             raise ChannelError("a packet is too short")
         kind, flags, ident, seq = PACKET.unpack_from(packet)
+        if kind not in self._types:
+            raise ChannelError("a packet is of an unknown type")
         body = packet[PACKET.size :]
         if ident == 0 and not flags & MORE:
             return Message(kind, flags, seq, body)

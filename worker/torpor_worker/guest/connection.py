@@ -89,7 +89,10 @@ class Connection:
                 old.detach()
         else:
             old.detach()
-        self._socket.connect(self._address)
+        try:
+            self._socket.connect(self._address)
+        except ConnectionRefusedError:  # the supervisor is gone, and with it everything
+            os._exit(1)
         _, ancillary, _, _ = self._socket.recvmsg(64, socket.CMSG_SPACE(2 * array.array("i").itemsize))
         fds = array.array("i")
         for _, _, data in ancillary:

@@ -41,7 +41,7 @@ class Interpreter:
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         self._arrived: deque[channel.Message] = deque()
-        self._assembler = channel.Assembler()
+        self._assembler = channel.Assembler(*channel.FROM_SUPERVISOR)
         self._seq = -1
         self._replaying = False
         self._user_code = False
@@ -51,7 +51,7 @@ class Interpreter:
         self._handlers = {signal.SIGINT: self._interrupted, signal.SIGURG: self._nudged}
         let_loops_nest()
         self._loop = AgentLoop()
-        self._loop.add_reader(self._connection.fileno(), self._read)
+        self._loop.add_own_reader(self._connection.fileno(), self._read)
         self._shell = make_shell(self._output)
         self._add_module()
         offline.explain(self._shell)
@@ -70,11 +70,17 @@ class Interpreter:
             if message.type == channel.EXECUTE:
                 self._execute(message.seq, message.body, replaying=bool(message.flags & channel.REPLAYING))
             elif message.type == channel.RESEED:
-                randomness.reseed(message.body)
+                self._reseed(message.body)
             elif message.type == channel.LIMITS:
                 limit = int(message.body)
                 with contextlib.suppress(ValueError, OSError):
                     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+    def _reseed(self, seed: bytes) -> None:
+        try:
+            self._own_step(lambda: randomness.reseed(seed))
+        except Exception as error:
+            self._notice(f"Fresh randomness could not be given to every generator: {type(error).__name__}: {error}")
 
     # Waiting for an instruction.
 
@@ -101,13 +107,14 @@ class Interpreter:
         message = self._assembler.add(self._connection.receive())
         if message is not None:
             self._arrived.append(message)
-            self._loop.stop()
+            if self._loop.is_running():
+                self._loop.stop()
 
     def _new_loop(self, reason: str) -> None:
         with contextlib.suppress(Exception):
             self._loop.abandon()
         self._loop = AgentLoop()
-        self._loop.add_reader(self._connection.fileno(), self._read)
+        self._loop.add_own_reader(self._connection.fileno(), self._read)
         self._notice(f"The event loop was broken ({reason}) and is a new one; tasks on the old one are lost.")
 
     # One instruction.

@@ -142,7 +142,7 @@ def describe(status: int) -> str:
 
 
 def of_user() -> list[int]:
-    """Processes of the user's, the interpreter among them; outside a sandbox (in tests) only this process's children."""
+    """Processes of the user's, the interpreter among them; outside a sandbox only our children."""
     pids = []
     in_sandbox = os.getpid() == 1
     for name in os.listdir("/proc"):

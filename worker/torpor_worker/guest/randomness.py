@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 _seeded_by_user: set[str] = set()
+_watching: set[str] = set()
 
 
 def watch_seeding() -> None:
@@ -20,21 +21,24 @@ def reseed(seed: bytes) -> None:
     """Mix 32 new bytes into `random`, NumPy's legacy generator and OpenSSL."""
     if "random" not in _seeded_by_user:
         random._inst.seed(seed)
-    legacy = getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None)
-    if legacy is not None and "numpy" not in _seeded_by_user:
-        # NumPy forgets the entropy it started with when somebody seeds it.
-        if getattr(legacy._bit_generator, "_seed_seq", None) is not None:
-            legacy.seed(list(seed))
-            legacy._bit_generator._seed_seq = _Ours()
-        else:
-            _seeded_by_user.add("numpy")
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        _reseed_numpy(numpy_random, seed)
     openssl = sys.modules.get("_ssl")
     if openssl is not None:
         openssl.RAND_add(seed, float(len(seed)))
 
 
-class _Ours:
-    """Stands for entropy that did not come from the user."""
+def _reseed_numpy(numpy_random: Any, seed: bytes) -> None:
+    if "numpy" not in _watching:
+        _watching.add("numpy")
+        # NumPy forgets the entropy it started with when somebody seeds it.
+        if numpy_random.mtrand._rand._bit_generator._seed_seq is None:
+            _seeded_by_user.add("numpy")
+        for name in ("seed", "set_state"):
+            setattr(numpy_random, name, _watched(getattr(numpy_random, name), "numpy"))
+    if "numpy" not in _seeded_by_user:
+        numpy_random.mtrand._rand.seed(list(seed))
 
 
 def _watched(function: Any, name: str) -> Any:

@@ -1,7 +1,7 @@
 """Where the user's output goes: `sys.stdout` and `sys.stderr` as packets to the supervisor, in order with displays.
 
-A burst of small writes becomes few packets without a thread: the first is sent at once and marked BURST, what follows
-within `BURST_SECONDS` waits, and the supervisor nudges (SIGURG, which nobody else uses) for what still waits then.
+A flood of small writes becomes few packets without a thread: in each `BURST_SECONDS` the first write and some lines are
+sent at once, marked BURST; the rest waits, and the supervisor nudges (SIGURG, which nobody else uses) for it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from . import channel
 from .connection import Connection
 
 BURST_SECONDS = 0.02
+BURST_LINES = 8
 
 
-def system(command: str | bytes) -> int:
+def system(command: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
     """`os.system`, but an interrupt ends it: the C library's ignores SIGINT while the command runs."""
     process = subprocess.Popen(command, shell=True)  # noqa: S602  # it is the user's
     try:
@@ -48,7 +49,8 @@ class Output:
         self._queue: deque[bytes] = deque()
         self._kind = channel.STDOUT
         self._pending = bytearray()
-        self._sent_at = 0.0
+        self._window_at = 0.0
+        self._window_sent = 0
         self.critical = False
         """The main thread is where an interrupt must wait."""
         self.deferred = False
@@ -56,7 +58,7 @@ class Output:
         os.register_at_fork(before=self.flush, after_in_child=self._forked)
         for module, name in ((os, "posix_spawn"), (os, "posix_spawnp"), (subprocess, "_fork_exec")):
             setattr(module, name, self._flushed_before(getattr(module, name)))
-        os.system = system
+        setattr(os, "system", system)  # noqa: B010  # its type says more than anybody uses
 
     def write(self, kind: int, data: bytes) -> None:
         """Add to a stream."""
@@ -68,7 +70,12 @@ class Output:
                     self._seal()
                     self._kind = kind
                 self._pending += piece
-                due = bool(self._queue) or time.monotonic() - self._sent_at > BURST_SECONDS
+                now = time.monotonic()
+                if now - self._window_at > BURST_SECONDS:
+                    self._window_at, self._window_sent = now, 0
+                ends_line = piece.endswith(b"\n")
+                due = bool(self._queue) or self._window_sent == 0 or (ends_line and self._window_sent < BURST_LINES)
+                self._window_sent += due
             finally:
                 self._leave()
             if due or self._pid == 0:
@@ -90,13 +97,10 @@ class Output:
             full = False
             self._enter()
             try:
-                burst = bool(self._pending)
                 self._seal()
                 while self._queue:
                     self._connection.send(self._queue[0])
                     self._queue.popleft()
-                if burst:
-                    self._sent_at = time.monotonic()
             except BlockingIOError:
                 full = True
             finally:

@@ -8,14 +8,15 @@ import os
 import select
 import signal
 import time
+import traceback
 from collections import deque
 
 from . import channel, frames, processes
 from .frames import FrameType
 
 WINDOW_BYTES = 1 << 20
-READ_BYTES = 256 << 10
-PIPE_READ_BYTES = 64 << 10
+READ_BYTES = 64 << 10
+"""What a pipe holds. A larger buffer would be mapped and unmapped for every read, which is slow in a sandbox."""
 ABSENT_SECONDS = 0.02
 """How long to look away from a stream whose other end is gone."""
 DRAIN_SECONDS = 0.05
@@ -59,7 +60,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         os.set_blocking(STDIN, False)
         os.set_blocking(STDOUT, False)
-        self._assembler = channel.Assembler()
+        self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
         processes.install_pip()
         self._listener, address = channel.listen()
         self._interpreter: processes.Interpreter | None = processes.start_interpreter(load_body, address)
@@ -67,7 +68,12 @@ class Supervisor:
     def run(self) -> None:
         """Serve for ever."""
         while True:
-            self._turn()
+            try:
+                self._turn()
+            except Exception:  # the sandbox would die with this process
+                message = "The supervisor met an error and went on: " + traceback.format_exc()[-2000:]
+                self._emit(FrameType.NOTICE, json.dumps({"code": "guest_error", "message": message}).encode())
+                time.sleep(0.01)
 
     def _turn(self) -> None:
         ready = self._wait()
@@ -259,7 +265,7 @@ class Supervisor:
         except BlockingIOError:
             return
         except channel.ChannelError as error:
-            self._assembler = channel.Assembler()
+            self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
             self._garbage(str(error))
         except OSError:
             interpreter.disconnect()
@@ -272,11 +278,9 @@ class Supervisor:
                 self._nudge_at = time.monotonic() + NUDGE_SECONDS
         elif message.type == channel.NOTICE:
             self._emit(FrameType.NOTICE, message.body[:10_000])
-        elif message.type == channel.READY:
+        else:
             self._ready = True
             self._out.append(frames.encode(FrameType.READY, -1, b""))
-        else:
-            raise channel.ChannelError("a message of unknown type")
 
     def _result(
         self, interpreter: processes.Interpreter, message: channel.Message, ready: dict[int, int] | None
@@ -302,14 +306,14 @@ class Supervisor:
         if connection is not None:
             self._drain_pipes(interpreter)
             interpreter.adopt(connection)
-            self._assembler = channel.Assembler()
+            self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
 
     def _output(self, kind: int, data: bytes) -> None:
         self._emit(FrameType.OUTPUT, frames.OUTPUT.pack(self._last_seq, kind, self._running is None) + data)
 
     def _read_pipe(self, interpreter: processes.Interpreter, fd: int, kind: int) -> bool:
         try:
-            data = os.read(fd, PIPE_READ_BYTES)
+            data = os.read(fd, READ_BYTES)
         except BlockingIOError:
             return False
         if not data:
