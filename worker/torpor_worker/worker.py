@@ -60,9 +60,6 @@ class Worker:
         `SaveRefused` if any was not. If this is cancelled, the deadline is now.
         """
         self._draining = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
         tasks = dict(self._tasks)
         saving = [task for name, task in tasks.items() if self._machines[name].drain()]
         for task in tasks.values():
@@ -70,6 +67,9 @@ class Worker:
                 task.cancel()
         late: set[asyncio.Task[None]] = set(saving)
         try:
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                await asyncio.gather(self._sweeper, return_exceptions=True)
             if saving:
                 _, late = await asyncio.wait(saving, timeout=deadline_seconds)
         finally:
