@@ -244,4 +244,4 @@ class _EarlierFile:
 
 
 def _seal_pages(pages: bytes, secret: bytes, frame: int) -> bytes:
-    return seal(compress_pages(pages), secret, frame)
+    return seal(compress_pages(pages, frame), secret, frame)
