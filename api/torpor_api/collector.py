@@ -60,7 +60,7 @@ class Collector:
         self._nudged.set()
 
     async def run(self) -> None:
-        """Collect for ever. A store that fails is tried again in the next round."""
+        """Collect for ever. A store or a ledger that fails (a full disk) is tried again in the next round."""
         start = True
         while True:
             try:
@@ -72,6 +72,8 @@ class Collector:
                 await self.collect()
             except SnapshotterError as error:
                 log.warning("Cannot delete what is not needed any more", action="collect_failed", reason=str(error))
+            except Exception:
+                log.exception("Collecting failed; the next round follows", action="collect_failed")
             self._nudged.clear()
             try:
                 async with asyncio.timeout(INTERVAL_SECONDS):

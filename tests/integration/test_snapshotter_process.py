@@ -151,6 +151,20 @@ async def test_a_death_in_the_middle_of_a_store_leaves_nothing_and_the_next_requ
     assert not something_is_being_written(tmp_path)
 
 
+async def test_a_process_that_cannot_be_started_is_tried_again(
+    snapshotter: SnapshotterProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process_id = snapshotter.process_id
+    assert process_id is not None
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python")
+        os.kill(process_id, signal.SIGKILL)
+        listing = asyncio.create_task(snapshotter.list())
+        await asyncio.wait([listing], timeout=1)
+    assert await snapshotter.list() == []
+    await asyncio.gather(listing, return_exceptions=True)
+
+
 async def test_a_cancelled_request_goes_no_further(
     snapshotter: SnapshotterProcess, endless_image: Path, tmp_path: Path
 ) -> None:

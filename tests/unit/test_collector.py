@@ -113,3 +113,25 @@ async def test_a_store_that_fails_loses_no_condemned_key_and_is_tried_again(ledg
     await asyncio.wait_for(snapshotter.emptied.wait(), 60)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_round_that_fails_unforeseen_is_followed_by_the_next(ledger: SqlLedger) -> None:
+    snapshotter = KeysOnly()
+    failures = [OSError("no room for the journal")]
+
+    def in_use() -> set[str]:
+        if failures:
+            raise failures.pop()
+        return set()
+
+    collector = Collector(ledger, snapshotter, in_use)
+    hold = await awake(ledger, await new_machine(ledger))
+    snapshotter.keys = {(await saved(ledger, hold, None, 0)).manifest_key}
+    await ledger.delete_machine(ACCOUNT, hold.machine)
+    running = asyncio.create_task(collector.run())
+    async with asyncio.timeout(60):
+        while not snapshotter.emptied.is_set():
+            collector.nudge()
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

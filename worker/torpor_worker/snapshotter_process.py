@@ -14,8 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import structlog
+
 from torpor_snapshotter.store_url import open_store
 from torpor_worker.snapshots import Parent, SnapshotterError, Stored
+
+log = structlog.get_logger(__name__)
 
 _LONGEST_LINE_BYTES: Final = 4 << 20
 _START_SECONDS: Final = 30.0
@@ -188,7 +192,11 @@ class SnapshotterProcess:
     async def _keep_running(self) -> None:
         back_off_seconds = _FIRST_BACK_OFF_SECONDS
         while True:
-            answered = await self._run_once()
+            try:
+                answered = await self._run_once()
+            except Exception:  # no memory or file descriptor for a process: there may be one for the next
+                log.exception("The snapshotter process failed; it is started again.", action="snapshotter")
+                answered = False
             back_off_seconds = _FIRST_BACK_OFF_SECONDS if answered else back_off_seconds
             await asyncio.sleep(back_off_seconds)
             back_off_seconds = min(2 * back_off_seconds, _LONGEST_BACK_OFF_SECONDS)

@@ -88,10 +88,13 @@ class Worker:
         elif machine in self._machines:
             self._machines[machine].deliver(entry)
 
-    async def interrupt(self, machine: str, seq: int | None) -> int | None:
-        """Begin to end what runs; its seq, None if nothing runs, or something else than `seq`."""
+    async def interrupt(self, machine: str, seq: int | None, *, coming: bool = False) -> int | None:
+        """Begin to end what runs; its seq, None if nothing runs, or something else than `seq`.
+
+        With `coming`, `seq` is ended too if it was accepted and is yet to begin.
+        """
         held = self._machines.get(machine)
-        return None if held is None else held.interrupt(seq)
+        return None if held is None else held.interrupt(seq, coming=coming)
 
     async def wake(self, machine: str) -> None:
         """Wake it, and wait until it is awake. Raises `CannotWake`, `MachineGone`, `Draining`."""
