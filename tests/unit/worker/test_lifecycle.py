@@ -191,12 +191,13 @@ async def test_a_failed_quiet_save_is_retried_by_itself(house: House) -> None:
     await until(lambda: house.machine().notices == {})
 
 
-async def test_a_deleted_machine_loses_its_process_and_images(house: House) -> None:
+async def test_a_deleted_machine_loses_its_process_its_key_and_its_images(house: House) -> None:
     await house.run("a = 3")
     await house.worker.sync("m")
     house.ledger.delete("m")
     await house.worker.discard("m")
     assert not house.host.sandboxes
+    assert house.snapshotter.destroyed == {"m"}
     assert house.worker.phase("m") is None
     with pytest.raises(MachineGone):
         await house.worker.wake("m")
