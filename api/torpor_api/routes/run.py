@@ -76,9 +76,11 @@ class Run:
         fresh = accepted.entry.position is not None and not accepted.repeated
         with Presence(receive) as presence:
             outcome, result = await finished(services, account, machine, accepted.seq, presence, fresh=fresh)
-        body = await run_answer(services, machine, outcome, result)
+            body = await run_answer(services, machine, outcome, result)
+            # To one who has hung up an answer can be written without an error: nobody was told by it.
+            told = bool(outcome.notices) and not await presence.is_gone()
         await JsonResponse(body, headers=answer_headers)(scope, receive, send)
-        if outcome.notices:
+        if told:
             await services.ledger.deliver_notices(machine, outcome.notices[-1].id)
 
 
