@@ -28,6 +28,8 @@ class MachineInfo(Record):
     state: str | None = None
     """`awake`, `asleep`, `waking`, `recovering` or `parked`."""
     parked_reason: str | None = None
+    template: str | None = None
+    """What it started from: `python` or `data`."""
     memory_mb: int | None = None
     idle_seconds: float | None = None
     """After so long without work it falls asleep; None: it stays awake."""

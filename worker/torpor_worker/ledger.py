@@ -109,6 +109,8 @@ class Hold:
     idle_seconds: float | None
     """None: it stays awake."""
     tags: dict[str, str]
+    template: str | None = None
+    """What it starts from while it has no snapshot; None: an empty interpreter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class LocalImages:
     async def mark_stored(self, machine: str, generation: int) -> None:
         """The store has this image: it may be given up, older ones of the machine are, and a restart keeps it."""
         image = self._images[machine, generation]
-        await asyncio.to_thread(_write_marker, image.folder)
+        await asyncio.to_thread(write_marker, image.folder)
         image.stored = True
         older = [key for key in self._images if key[0] == machine and key[1] < generation]
         for key in older:
@@ -141,7 +141,7 @@ class LocalImages:
         found: list[tuple[float, tuple[str, int], _Local]] = []
         for machine in self._folder.iterdir():
             for folder in machine.iterdir() if machine.is_dir() else ():
-                size_bytes = _trusted_bytes(folder)
+                size_bytes = trusted_bytes(folder) if folder.name.isdecimal() else None
                 if size_bytes is None:
                     _remove_whatever(folder)
                 else:
@@ -163,7 +163,7 @@ def _file_sizes(image: Path) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in sorted(image.iterdir())}
 
 
-def _write_marker(folder: Path) -> None:
+def write_marker(folder: Path) -> None:
     """Make an image durable, and then the note that it is, with the sizes of its files."""
     image = folder / "image"
     for path in [*image.iterdir(), image]:
@@ -175,11 +175,11 @@ def _write_marker(folder: Path) -> None:
     _sync(folder)
 
 
-def _trusted_bytes(folder: Path) -> int | None:
+def trusted_bytes(folder: Path) -> int | None:
     """The size of an image that an earlier process left whole; None if it did not."""
     try:
         sizes: dict[str, int] = json.loads((folder / _MARKER).read_text())
-        if not folder.name.isdecimal() or sizes != _file_sizes(folder / "image"):
+        if sizes != _file_sizes(folder / "image"):
             return None
         return sum(sizes.values())
     except (OSError, ValueError):

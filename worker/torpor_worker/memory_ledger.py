@@ -26,6 +26,7 @@ class MachineMemory:
     name: str
     idle_seconds: float | None
     memory_bytes: int
+    template: str | None = None
     session: str | None = None
     ready: bool = False
     epoch: int = 0
@@ -68,9 +69,11 @@ class MemoryLedger:
 
     # The API's side.
 
-    def create(self, name: str, *, idle_seconds: float | None = 60.0, memory_bytes: int = 1 << 30) -> MachineMemory:
+    def create(
+        self, name: str, *, idle_seconds: float | None = 60.0, memory_bytes: int = 1 << 30, template: str | None = None
+    ) -> MachineMemory:
         """A new machine: asleep, with its reseed as the first entry of its log."""
-        machine = self.machines[name] = MachineMemory(name, idle_seconds, memory_bytes)
+        machine = self.machines[name] = MachineMemory(name, idle_seconds, memory_bytes, template)
         self._entries += 1
         machine.log.append(
             Entry(self._entries, EntryKind.RESEED, None, 0, 1, timeout_seconds=0, seed=name.encode().ljust(32)[:32])
@@ -148,6 +151,7 @@ class MemoryLedger:
             row.memory_bytes,
             row.idle_seconds,
             {"made": "for tests"},
+            row.template,
         )
 
     async def ready(self, hold: Hold) -> None:

@@ -160,17 +160,19 @@ class Waking:
         """A process of the hold's head. Raises `CannotWake`, `_Unusable`, `ProcessDied`."""
         services, head = self._services, hold.head
         limits = Limits(memory_bytes=hold.memory_bytes)
-        async with services.admission.room(0 if head is None else head.image_bytes):
+        async with services.admission.room(
+            services.beginnings.image_bytes(hold.template) if head is None else head.image_bytes
+        ):
             if head is None:
-                sandbox = await self._start(limits)
+                sandbox = await self._start(hold.template, limits)
             else:
                 sandbox = await self._restore(head, limits)
             return Attached(sandbox, self._bell, self._machine)
 
-    async def _start(self, limits: Limits) -> Sandbox:
+    async def _start(self, template: str | None, limits: Limits) -> Sandbox:
         try:
             async with asyncio.timeout(self._services.config.restore_seconds):
-                return await self._services.host.start(self._machine, limits)
+                return await self._services.beginnings.process(self._machine, template, limits)
         except (SandboxError, TimeoutError) as error:
             # An empty sandbox that does not start says nothing about the machine.
             raise CannotWake(f"No sandbox could be started: {_sentence(error)}") from error
@@ -195,7 +197,7 @@ class Waking:
         await services.images.forget(self._machine, head.generation)
         if self.suspicion.deaths > 0:
             # The host may be, too: if it cannot even start an empty sandbox, the generation is not set aside for it.
-            await (await self._start(limits)).destroy()
+            await (await self._start(None, limits)).destroy()
         raise ProcessDied(f"it cannot be restored: {_sentence(failure)}") from failure
 
     async def _fetch(self, head: Snapshot) -> None:

@@ -32,6 +32,7 @@ def create(
     tags: dict[str, str],
     memory_mb: int,
     idle_seconds: float | None,
+    template: str | None,
     idempotency: Idempotency | None,
 ) -> tuple[str, bool]:
     """Make a machine, whose first entry is its reseed: its name, and whether that was done before under the key."""
@@ -52,6 +53,7 @@ def create(
             created_at=now(),
             memory_bytes=memory_mb * MEBIBYTE,
             idle_seconds=idle_seconds,
+            template=template,
         )
         .returning(machines.c.id)
     )
@@ -165,6 +167,7 @@ def _machine_rows(connection: Connection, rows: Iterable[Row[Any]]) -> list[Mach
             tags=tags[row.id],
             memory_mb=row.memory_bytes // MEBIBYTE,
             idle_seconds=row.idle_seconds,
+            template=row.template,
             state=_state(row),
             parked_reason=row.parked_reason,
             has_pending_instruction=bool(row.has_unfinished),

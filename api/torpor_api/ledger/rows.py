@@ -63,6 +63,8 @@ class MachineRow:
     tags: dict[str, str]
     memory_mb: int
     idle_seconds: float | None
+    template: str | None
+    """What it started from; None: an empty interpreter."""
     state: MachineState
     parked_reason: str | None
     has_pending_instruction: bool

@@ -103,6 +103,7 @@ machines = Table(
     Column("next_generation", NUMBER, nullable=False, server_default=text("0")),
     Column("next_seq", NUMBER, nullable=False, server_default=text("0")),
     Column("next_position", NUMBER, nullable=False, server_default=text("0")),
+    Column("template", Text),
     _is_flag("ready"),
     _is_flag("recovering"),
     CheckConstraint("ready = 0 OR (session_id IS NOT NULL AND recovering = 0)", name="ready_is_awake"),
