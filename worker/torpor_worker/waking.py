@@ -146,7 +146,7 @@ class Waking:
         older = _older(head, await ledger.generations(hold))
         hold = await ledger.go_back(hold, None if older is None else older.generation)
         self.suspicion.gone_back()
-        where = "an empty interpreter and its whole log" if older is None else f"generation {older.generation}"
+        where = "its beginning and its whole log" if older is None else f"generation {older.generation}"
         await ledger.notice(
             hold,
             "set_aside",
@@ -228,7 +228,7 @@ class Waking:
     async def _tell(self, hold: Hold, replay: Replay, *, recovering: bool) -> None:
         """Leave notices of what a user must know about this wake; none after a clean sleep."""
         ledger, head = self._services.ledger, hold.head
-        source = "an empty interpreter" if head is None else f"its save of generation {head.generation}"
+        source = "its beginning" if head is None else f"its save of generation {head.generation}"
         for start in range(0, len(replay.replayed), NOTES_AT_ONCE):
             some = replay.replayed[start : start + NOTES_AT_ONCE]
             await asyncio.gather(*(ledger.note_replay(hold, seq) for seq in some))
