@@ -1,4 +1,4 @@
-"""Deletes objects that nothing needs any more: the object first, then the row that condemned it."""
+"""Destroys keys and deletes objects that nothing needs any more: the thing first, then the row that condemned it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ class Collector:
         self._nudged = asyncio.Event()
 
     async def collect(self) -> int:
-        """Delete condemned objects that are not in use; how many. Raises `SnapshotterError` when the store fails."""
+        """Destroy condemned keys, then delete condemned objects that are not in use; how many of these.
+
+        Raises `SnapshotterError` when the store fails.
+        """
+        for machine in await self._ledger.condemned_machines():
+            await self._snapshotter.destroy_key(machine)
+            await self._ledger.forget_condemned_machine(machine)
         deleted: list[str] = []
         try:
             for key in await self._ledger.condemned():
@@ -54,7 +60,7 @@ class Collector:
         self._nudged.set()
 
     async def run(self) -> None:
-        """Collect for ever. A store that fails is tried again in the next round."""
+        """Collect for ever. A store or a ledger that fails (a full disk) is tried again in the next round."""
         start = True
         while True:
             try:
@@ -66,6 +72,8 @@ class Collector:
                 await self.collect()
             except SnapshotterError as error:
                 log.warning("Cannot delete what is not needed any more", action="collect_failed", reason=str(error))
+            except Exception:
+                log.exception("Collecting failed; the next round follows", action="collect_failed")
             self._nudged.clear()
             try:
                 async with asyncio.timeout(INTERVAL_SECONDS):

@@ -12,6 +12,7 @@ from torpor_api.errors import InvalidRequest
 from torpor_api.ledger import Notice, OutputPage
 from torpor_api.lines import truncation_marker
 from torpor_worker.ledger import OutputRecord
+from torpor_worker.nesting import too_deep
 
 Event = dict[str, Any]
 
@@ -95,7 +96,7 @@ def _bundle(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         bundle = json.loads(data)
         content, metadata = bundle["data"], bundle.get("metadata", {})
-        if not isinstance(content, dict) or not isinstance(metadata, dict):
+        if not isinstance(content, dict) or not isinstance(metadata, dict) or too_deep(bundle):
             raise TypeError
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {"text/plain": data.decode("utf-8", "replace")}, {}

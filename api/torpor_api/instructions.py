@@ -72,7 +72,7 @@ async def submit(
             account, machine, code, timeout_seconds, when_busy="queue", idempotency=idempotency
         )
         if running_seq is not None and isinstance(outcome, Accepted) and not outcome.repeated:
-            interrupted = await services.machines.interrupt(machine, running_seq) is not None
+            interrupted = await services.machines.interrupt(machine, running_seq, coming=True) is not None
     if isinstance(outcome, Accepted) and not outcome.repeated:
         services.machines.deliver(machine, outcome.entry if outcome.entry.position is not None else None)
     return outcome, interrupted

@@ -14,8 +14,11 @@ class Machines(Protocol):
         """Say that an entry was accepted; None if it is not started yet. Only a hint: the log is the queue."""
         ...
 
-    async def interrupt(self, machine: str, seq: int | None) -> int | None:
-        """End the running instruction, or only `seq`; the seq of the one that is ended, None if none is."""
+    async def interrupt(self, machine: str, seq: int | None, *, coming: bool = False) -> int | None:
+        """End the running instruction, or only `seq`; the seq of the one that is ended, None if none is.
+
+        With `coming`, `seq` is ended too if it has been accepted and is yet to begin.
+        """
         ...
 
     async def wake(self, machine: str) -> None:

@@ -89,7 +89,7 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
         ledger = await SqlLedger.open(config.database, folder, output_limit_bytes=int(config.output_limit))
         stack.push_async_callback(_close, "ledger", ledger.close)
         tell("Starting the snapshotter ...")
-        snapshotter = SnapshotterProcess(config.store)
+        snapshotter = SnapshotterProcess(config.store, folder / "keys")
         stack.push_async_callback(_close, "snapshotter", snapshotter.close)
         await snapshotter.start()
         await snapshotter.check()

@@ -11,6 +11,7 @@ import sys
 from typing import Final
 
 from torpor_snapshotter.config import Config, read_config
+from torpor_snapshotter.keys import FolderKeyStore
 from torpor_snapshotter.server import SnapshotterServer
 from torpor_snapshotter.store import ObjectStore
 from torpor_snapshotter.store_url import BadStoreUrl, open_store
@@ -40,7 +41,7 @@ async def _serve(config: Config, store: ObjectStore) -> None:
     connection = socket.socket(fileno=config.socket_fd)
     connection.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_LONGEST_LINE_BYTES)
-    await SnapshotterServer(store).serve(reader, writer)
+    await SnapshotterServer(store, FolderKeyStore(config.key_folder)).serve(reader, writer)
 
 
 def _die_with_parent(parent_pid: int) -> None:

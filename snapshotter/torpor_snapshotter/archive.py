@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,76 +14,167 @@ from pathlib import Path
 from typing import Any, Final
 
 from torpor_snapshotter.decoder import decode
-from torpor_snapshotter.encoder import encode
+from torpor_snapshotter.encoder import Encoder, Parent
+from torpor_snapshotter.envelope import BadEnvelope, Header, MachineKeys, close_envelope, open_envelope
 from torpor_snapshotter.image import files_of_image
-from torpor_snapshotter.manifest import Manifest
-from torpor_snapshotter.object_reader import ObjectReader
-from torpor_snapshotter.store import DamagedObject, ObjectStore, StoreError
+from torpor_snapshotter.key import pack_key
+from torpor_snapshotter.keys import KeyMissing, KeyStore
+from torpor_snapshotter.manifest import BadManifest, Manifest
+from torpor_snapshotter.pack_reader import PackReader
+from torpor_snapshotter.store import DamagedObject, NotStored, ObjectStore, StoreError
 
 _THREADS: Final = 2
 _STORING_NICENESS: Final = 10
+_PIECE_BYTES: Final = 4 << 20
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ParentKey:
+    """The snapshot that a new one builds on: key and SHA-256 of its manifest, and the folder of its image, if known."""
+
+    key: str
+    sha256: str
+    image: Path | None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image in the store: the key and SHA-256 of its object, and both sizes."""
+    """An image in the store."""
 
     key: str
+    """Of its manifest."""
     sha256: str
+    """Of the manifest's object."""
+    packs: tuple[str, ...]
+    """Keys of every pack that it needs."""
     stored_bytes: int
+    """What was added to the store for it."""
     image_bytes: int
 
 
 class Archive:
-    """Images in an `ObjectStore`, one object each.
+    """Images in an `ObjectStore`: a manifest each, and packs that they share.
 
     One image is stored at a time, in threads of low priority; two can be fetched meanwhile.
     """
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, keys: KeyStore) -> None:
         self._store = store
+        self._keys = keys
+        self._reader = PackReader(store)
         self._storing = asyncio.Semaphore(1)
         self._fetching = asyncio.Semaphore(2)
         self._storing_threads = ThreadPoolExecutor(_THREADS, "store", initializer=_lower_priority)
         self._fetching_threads = ThreadPoolExecutor(_THREADS, "fetch")
 
-    async def store(self, image: Path, key: str, fields: dict[str, Any]) -> StoredImage:
-        """Put the image in the folder `image` under `key`, then read it back and compare.
+    async def store(
+        self, image: Path, key: str, fields: dict[str, Any], parent: ParentKey | None = None
+    ) -> StoredImage:
+        """Put what is new in the image in the folder `image` into a pack, then its manifest under `key`.
 
-        Raises `BadImage`, `AlreadyStored`, `StoreError`; an object that the store does not give back as it was written
-        is deleted, and is `DamagedObject`.
+        Both are read back and compared. `fields` must name the `machine` and the `generation`. A parent that cannot be
+        read is no reason to fail: the image is stored whole then. Raises `BadImage`, `AlreadyStored`, `StoreError`; an
+        object that the store does not give back as it was written is deleted, and is `DamagedObject`.
         """
         async with self._storing:
-            manifest = Manifest(await asyncio.to_thread(files_of_image, image), fields)
-            hasher = hashlib.sha256()
-
-            async def digested(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-                async for piece in pieces:
-                    hasher.update(piece)
-                    yield piece
-
-            async with (
-                aclosing(encode(image, manifest, self._storing_threads)) as pieces,
-                aclosing(digested(pieces)) as body,
-            ):
-                size_bytes = await self._store.put_new(key, body)
-            reader = ObjectReader(self._store, key)
-            await reader.read_to_end()
-            if (reader.sha256(), reader.size_bytes) != (hasher.hexdigest(), size_bytes):
-                with suppress(StoreError):  # what stays is garbage that no row names
-                    await self._store.delete(key)
-                raise DamagedObject(f"The store does not give back {key} as it was written.")
-            return StoredImage(key, hasher.hexdigest(), size_bytes, manifest.image_bytes)
+            header = Header(fields["machine"], fields["generation"])
+            keys = MachineKeys.of(await asyncio.to_thread(self._keys.make, header.machine))
+            files = await asyncio.to_thread(files_of_image, image)
+            known = None if parent is None else await self._read_parent(parent)
+            own = pack_key(key)
+            encoder = Encoder(image, files, known, self._reader, self._storing_threads, own)
+            async with aclosing(encoder.pieces()) as pieces:
+                _, pack_bytes = await self._put(own, pieces)
+            try:
+                loop = asyncio.get_running_loop()
+                manifest = await loop.run_in_executor(self._storing_threads, encoder.manifest, fields)
+                content = await loop.run_in_executor(self._storing_threads, manifest.to_bytes, keys.wrapping)
+                async with aclosing(_once(close_envelope(header, content, keys))) as body:
+                    sha256, manifest_bytes = await self._put(key, body)
+            except BaseException:
+                await self._discard(own)
+                raise
+            packs = tuple(pack.key for pack in manifest.packs)
+            return StoredImage(key, sha256, packs, pack_bytes + manifest_bytes, manifest.image_bytes)
 
     async def fetch(self, key: str, sha256: str, into: Path) -> Manifest:
         """Bring an image back into the new folder `into`; see `decode` for what is checked and raised."""
         async with self._fetching:
-            return await decode(self._store, key, sha256, into, self._fetching_threads)
+            manifest = await self.read_manifest(key, sha256)
+            await decode(manifest, self._reader, into, self._fetching_threads)
+            return manifest
+
+    async def read_manifest(self, key: str, sha256: str) -> Manifest:
+        """A manifest. Raises `DamagedObject`, `NotStored`, `KeyMissing`, `StoreError`."""
+        data = await self._store.read(key)
+        try:
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise BadEnvelope("its SHA-256 is not that of the object that was written")
+            header = Header.from_bytes(data)
+        except BadEnvelope as error:
+            raise DamagedObject(f"The object {key} is damaged: {error}.") from error
+        keys = MachineKeys.of(await asyncio.to_thread(self._keys.get, header.machine))
+        try:
+            content = open_envelope(data, keys)
+        except BadEnvelope as error:
+            raise KeyMissing(f"The key of machine {header.machine} does not open {key}: it is another one.") from error
+        try:
+            return await asyncio.to_thread(Manifest.from_bytes, content, keys.wrapping)
+        except BadManifest as error:
+            raise DamagedObject(f"The object {key} is damaged: {error}.") from error
+
+    async def destroy_key(self, machine: str) -> None:
+        """Make everything that was stored of a machine, and of no other, unreadable for ever."""
+        await asyncio.to_thread(self._keys.destroy, machine)
 
     async def close(self) -> None:
         """Let the threads end."""
         await asyncio.to_thread(self._storing_threads.shutdown, cancel_futures=True)
         await asyncio.to_thread(self._fetching_threads.shutdown, cancel_futures=True)
+
+    async def _read_parent(self, parent: ParentKey) -> Parent | None:
+        try:
+            return Parent(await self.read_manifest(parent.key, parent.sha256), parent.image)
+        except (DamagedObject, NotStored, KeyMissing) as error:
+            _log.warning("A snapshot is stored whole: its parent cannot be read: %s", error)
+            return None
+
+    async def _put(self, key: str, body: AsyncIterator[bytes]) -> tuple[str, int]:
+        """Put an object and read it back; its SHA-256 and its size."""
+        hasher = hashlib.sha256()
+
+        async def digested() -> AsyncGenerator[bytes, None]:
+            async for piece in body:
+                hasher.update(piece)
+                yield piece
+
+        async with aclosing(digested()) as pieces:
+            size_bytes = await self._store.put_new(key, pieces)
+        try:
+            found = await self._digest(key)
+        except DamagedObject:
+            found = None
+        if found != (hasher.hexdigest(), size_bytes):
+            await self._discard(key)
+            raise DamagedObject(f"The store does not give back {key} as it was written.")
+        return hasher.hexdigest(), size_bytes
+
+    async def _digest(self, key: str) -> tuple[str, int]:
+        hasher = hashlib.sha256()
+        size_bytes = 0
+        while piece := await self._store.read(key, size_bytes, _PIECE_BYTES):
+            hasher.update(piece)
+            size_bytes += len(piece)
+        return hasher.hexdigest(), size_bytes
+
+    async def _discard(self, key: str) -> None:
+        with suppress(StoreError):  # what stays is garbage, and a row names it
+            await self._store.delete(key)
+
+
+async def _once(content: bytes) -> AsyncGenerator[bytes, None]:
+    yield content
 
 
 def _lower_priority() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Config:
     parent_pid: int
     """Whoever started the process, which ends when that one does."""
     store_url: str
+    key_folder: Path
+    """Where machines' keys are."""
 
 
 def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -25,5 +28,11 @@ def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Con
     parser.add_argument("--parent-pid", type=int, required=True)
     store_url = environment.get("TORPOR_STORE_URL")
     parser.add_argument("--store-url", default=store_url, required=store_url is None)
+    parser.add_argument("--key-folder", type=Path, required=True)
     read = parser.parse_args(arguments)
-    return Config(socket_fd=read.socket_fd, parent_pid=read.parent_pid, store_url=read.store_url)
+    return Config(
+        socket_fd=read.socket_fd,
+        parent_pid=read.parent_pid,
+        store_url=read.store_url,
+        key_folder=read.key_folder,
+    )

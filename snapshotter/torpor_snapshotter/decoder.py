@@ -1,137 +1,159 @@
-"""Objects to images, with everything checked on the way."""
+"""Packs to images, with everything checked on the way."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import shutil
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from torpor_snapshotter.frame import (
-    CHUNK_BYTES,
-    DIGEST_BYTES,
-    FORMAT_VERSION,
-    FRAME_HEADER,
-    LONGEST_MANIFEST_BYTES,
-    MAGIC,
-    OBJECT_HEADER,
-    BadFrame,
-    FrameHeader,
-    check_frame,
-    chunk_digest,
-    decode_chunk,
-    end_body,
-    file_digest,
-    object_header,
-)
-from torpor_snapshotter.manifest import BadManifest, Manifest
-from torpor_snapshotter.object_reader import EndOfObject, ObjectReader
-from torpor_snapshotter.store import DamagedObject, ObjectStore
+import numpy as np
 
-_CHUNKS_IN_HAND: Final = 4
+from torpor_snapshotter.manifest import Manifest
+from torpor_snapshotter.pack import FRAME_PAGES, BadFrame, Pack, decompress_pages, unseal
+from torpor_snapshotter.pack_reader import PackReader
+from torpor_snapshotter.page_map import PAGE_BYTES, Numbers, References, page_count, pages_of
+from torpor_snapshotter.store import DamagedObject
+
+_READ_BYTES: Final = 4 << 20
+_READS_IN_HAND: Final = 4
 
 
-async def decode(store: ObjectStore, key: str, sha256: str, into: Path, executor: Executor) -> Manifest:
-    """Write the image in the object `key` into the new folder `into`; what the object says of it.
+async def decode(manifest: Manifest, reader: PackReader, into: Path, executor: Executor) -> None:
+    """Write the image that `manifest` describes into the new folder `into`. Zero pages become holes.
 
-    `sha256` is the object's digest, in hex. Zero pages become holes. After an error `into` is gone. Raises
-    `DamagedObject` if any byte is not as it was written, `NotStored`, `StoreError`, and `OSError` for `into`.
+    After an error `into` is gone. Raises `DamagedObject` if any byte is not as it was written, `NotStored`,
+    `StoreError`, and `OSError` for `into`.
     """
     os.mkdir(into)
     try:
-        return await _decode(ObjectReader(store, key), sha256, into, executor)
-    except (BadFrame, BadManifest, EndOfObject) as error:
-        shutil.rmtree(into)
-        raise DamagedObject(f"The object {key} is damaged: {error}.") from error
+        await _decode(manifest, reader, into, executor)
     except BaseException:
-        # A thread may still be writing a chunk: it creates nothing, so the folder goes all the same.
+        # A thread may still be writing a page: it creates nothing, so the folder goes all the same.
         shutil.rmtree(into)
         raise
 
 
-async def _decode(reader: ObjectReader, sha256: str, into: Path, executor: Executor) -> Manifest:
-    content = await _read_manifest(reader)
-    manifest = Manifest.from_json(content)
-    files = [_FileInTheMaking(into / file.name, file.size_bytes) for file in manifest.files]
-    in_hand: deque[asyncio.Future[None]] = deque()
-    last = (-1, -1)
-    frames = 0
+async def _decode(manifest: Manifest, reader: PackReader, into: Path, executor: Executor) -> None:
+    for file in manifest.files:
+        whole = manifest.whole.get(file.name)
+        if whole is None:
+            continue
+        dictionary = None
+        if whole.dictionary is not None:
+            pack = manifest.packs[whole.dictionary.pack]
+            dictionary = await reader.file(pack, whole.dictionary.frame, whole.dictionary_bytes)
+        pack = manifest.packs[whole.content.pack]
+        content = await reader.file(pack, whole.content.frame, file.size_bytes, dictionary)
+        await asyncio.to_thread((into / file.name).write_bytes, content)
+    pages = _Pages(manifest, into)
     try:
-        while True:
-            header = FrameHeader.from_bytes(await reader.take(FRAME_HEADER.size))
-            body = await reader.take(header.body_bytes)
-            digest = await reader.take(DIGEST_BYTES)
-            if header.is_end:
-                break
-            place = (header.file_number, header.chunk_number)
-            if place <= last or header.file_number >= len(files):
-                raise BadFrame("a frame is out of place")
-            last = place
-            frames += 1
-            write = functools.partial(files[header.file_number].write, header, body, digest)
-            in_hand.append(asyncio.get_running_loop().run_in_executor(executor, write))
-            if len(in_hand) == _CHUNKS_IN_HAND:
+        await _read_pages(manifest, reader, pages, executor)
+    finally:
+        pages.close()
+
+
+async def _read_pages(manifest: Manifest, reader: PackReader, pages: _Pages, executor: Executor) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def read(run: list[_Wanted]) -> None:
+        pack = manifest.packs[run[0].pack]
+        for wanted, data in zip(run, await reader.sealed(pack, run[0].frame, run[-1].frame), strict=True):
+            try:
+                await loop.run_in_executor(executor, pages.write, pack, wanted, data)
+            except BadFrame as error:
+                raise DamagedObject(f"The object {pack.key} is damaged: {error}.") from error
+
+    wanted = await loop.run_in_executor(executor, _wanted_frames, manifest.page_map.references())
+    in_hand: deque[asyncio.Task[None]] = deque()
+    try:
+        for number, run in enumerate(_reads(wanted, manifest.packs)):
+            in_hand.append(asyncio.create_task(read(run), name=f"read {number}"))
+            if len(in_hand) == _READS_IN_HAND:
                 await in_hand.popleft()
-        check_frame(header, body, digest)
         while in_hand:
             await in_hand.popleft()
     finally:
-        for future in in_hand:
-            future.cancel()
-    await reader.expect_end()
-    if header.chunk_number != frames or body != end_body(object_header(content), [file.digest() for file in files]):
-        raise BadFrame("its files or its manifest are not those that were written")
-    if reader.sha256() != sha256:
-        raise BadFrame("its SHA-256 is not that of the object that was written")
-    return manifest
+        for task in in_hand:
+            task.cancel()
+        await asyncio.gather(*in_hand, return_exceptions=True)
 
 
-async def _read_manifest(reader: ObjectReader) -> bytes:
-    magic, version, length = OBJECT_HEADER.unpack(await reader.take(OBJECT_HEADER.size))
-    if magic != MAGIC:
-        raise BadFrame("it does not begin as a snapshot does")
-    if version != FORMAT_VERSION or length > LONGEST_MANIFEST_BYTES:
-        raise BadFrame(f"format version {version} is not read here")
-    return await reader.take(length)
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A frame, which of its pages an image has, and where."""
+
+    pack: int
+    frame: int
+    pages: Numbers
+    """In the frame."""
+    places: Numbers
+    """In the image, counted over all its files that are kept in pages; increasing."""
 
 
-class _FileInTheMaking:
-    """One file of an image, sparse; its chunks may be written in any order and at once."""
-
-    def __init__(self, path: Path, size_bytes: int) -> None:
-        self._path = path
-        self._size_bytes = size_bytes
-        self._digests: list[bytes | None] = [None] * -(-size_bytes // CHUNK_BYTES)
-        with path.open("xb") as file:
-            file.truncate(size_bytes)
-
-    def write(self, header: FrameHeader, body: bytes, digest: bytes) -> None:
-        """Check a frame and write its chunk. Raises `BadFrame`."""
-        check_frame(header, body, digest)
-        number = header.chunk_number
-        if number >= len(self._digests) or header.chunk_bytes != self._chunk_bytes(number):
-            raise BadFrame("a frame does not fit its file")
-        chunk = decode_chunk(header, body)
-        with self._path.open("r+b") as file:
-            for start, pages in chunk.runs:
-                file.seek(number * CHUNK_BYTES + start)
-                file.write(pages)
-        self._digests[number] = chunk.digest
-
-    def digest(self) -> bytes:
-        """The file's digest, once every frame is written; chunks without one are zero."""
-        return file_digest(
-            [digest or _zero_digest(self._chunk_bytes(number)) for number, digest in enumerate(self._digests)]
-        )
-
-    def _chunk_bytes(self, number: int) -> int:
-        return min(CHUNK_BYTES, self._size_bytes - number * CHUNK_BYTES)
+def _wanted_frames(references: References) -> list[_Wanted]:
+    places = np.flatnonzero(references)
+    stored = references[places]
+    # Pages of one frame share all bits of their references but the lowest: a frame has a power of two of them.
+    frames = stored // np.uint64(FRAME_PAGES)
+    order = np.argsort(frames, kind="stable")
+    places, stored, frames = places[order], stored[order], frames[order]
+    bounds = np.flatnonzero(np.diff(frames)) + 1
+    wanted = []
+    for some, at in zip(np.split(stored, bounds), np.split(places, bounds), strict=True):
+        if len(some):
+            pack, page = int(some[0] >> np.uint64(32)) - 1, int(some[0] & np.uint64(0xFFFFFFFF))
+            wanted.append(_Wanted(pack, page // FRAME_PAGES, pages_of(some) % FRAME_PAGES, at))
+    return wanted
 
 
-@functools.lru_cache(maxsize=16)
-def _zero_digest(length: int) -> bytes:
-    return chunk_digest(bytes(length))
+def _reads(wanted: list[_Wanted], packs: tuple[Pack, ...]) -> Iterator[list[_Wanted]]:
+    """Frames that follow one another, as many as one read should have."""
+    run: list[_Wanted] = []
+    size_bytes = 0
+    for one in wanted:
+        frame_bytes = packs[one.pack].frame_bytes[one.frame]
+        follows = bool(run) and (one.pack, one.frame) == (run[-1].pack, run[-1].frame + 1)
+        if run and (not follows or size_bytes + frame_bytes > _READ_BYTES):
+            yield run
+            run, size_bytes = [], 0
+        run.append(one)
+        size_bytes += frame_bytes
+    if run:
+        yield run
+
+
+class _Pages:
+    """The files of an image that are kept in pages, sparse; pages may be written in any order and at once."""
+
+    def __init__(self, manifest: Manifest, into: Path) -> None:
+        self._sizes = [file.size_bytes for file in manifest.paged]
+        self._starts = np.cumsum([0, *(page_count(size) for size in self._sizes)])
+        self._descriptors = []
+        for file in manifest.paged:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptors.append(os.open(into / file.name, flags, 0o600))
+            os.truncate(self._descriptors[-1], file.size_bytes)
+
+    def close(self) -> None:
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+    def write(self, pack: Pack, wanted: _Wanted, data: bytes) -> None:
+        """Open a frame and put its pages where they belong. Raises `BadFrame`."""
+        content = decompress_pages(unseal(data, pack.secret, wanted.frame), pack.pages_in(wanted.frame))
+        pages = np.frombuffer(content, np.uint8).reshape(-1, PAGE_BYTES)[wanted.pages]
+        files = np.searchsorted(self._starts, wanted.places, side="right") - 1
+        bounds = np.flatnonzero((np.diff(wanted.places) != 1) | (np.diff(files) != 0)) + 1
+        for first, last in zip([0, *bounds.tolist()], [*bounds.tolist(), len(pages)], strict=True):
+            file = int(files[first])
+            offset = (int(wanted.places[first]) - int(self._starts[file])) * PAGE_BYTES
+            run = memoryview(pages[first:last].tobytes())[: self._sizes[file] - offset]
+            while run:
+                written = os.pwrite(self._descriptors[file], run, offset)
+                run, offset = run[written:], offset + written

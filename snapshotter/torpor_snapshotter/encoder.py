@@ -1,72 +1,247 @@
-"""Images to objects."""
+"""Images to packs: what an image has that its line does not, and the manifest that puts both together."""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from torpor_snapshotter.frame import (
-    CHUNK_BYTES,
-    LONGEST_MANIFEST_BYTES,
-    EncodedChunk,
-    encode_chunk,
-    end_body,
-    end_frame,
-    file_digest,
-    object_header,
-)
-from torpor_snapshotter.image import BadImage, read_chunk
-from torpor_snapshotter.manifest import Manifest
+import numpy as np
 
-_CHUNKS_IN_HAND: Final = 4
+from torpor_snapshotter.compaction import PackUse, packs_to_rewrite
+from torpor_snapshotter.image import BadImage, ImageFile, read_chunk
+from torpor_snapshotter.known_pages import DIGEST_BYTES, Digests, KnownPages
+from torpor_snapshotter.manifest import FrameAddress, Manifest, WholeFile, is_kept_whole
+from torpor_snapshotter.pack import FRAME_BYTES, TAG_BYTES, Pack, compress_file, compress_pages, new_secret, seal
+from torpor_snapshotter.pack_reader import PackReader
+from torpor_snapshotter.page_map import PageMap, References, packs_of, page_count, pages_of
+from torpor_snapshotter.page_sorter import Earlier, PageSorter
+from torpor_snapshotter.store import DamagedObject, NotStored
+
+CHUNK_BYTES: Final = 4 << 20
+_FRAMES_IN_HAND: Final = 4
 
 
-async def encode(image: Path, manifest: Manifest, executor: Executor) -> AsyncGenerator[bytes, None]:
-    """The pieces of the object that holds `image`, in order.
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The snapshot that a new one is like: the generation before it, or a template."""
 
-    Reading and compressing happen in the threads of `executor`, a few chunks ahead, so that memory stays bounded
-    whatever the image's size. Raises `BadImage` if a file is shorter than the manifest says.
+    manifest: Manifest
+    image: Path | None
+    """The folder of its image, if that is on the local disk: comparing with it is faster than digesting."""
+
+
+class Encoder:
+    """Encodes one image. `pieces` gives the pack; `manifest` is there when all of them were taken.
+
+    Reading, digesting and compressing happen in the threads of an executor; memory stays bounded whatever the image's
+    size, but for some bytes a page.
     """
-    content = manifest.to_json()
-    if len(content) > LONGEST_MANIFEST_BYTES:
-        raise BadImage(f"The fields of a snapshot take {len(content)} bytes; {LONGEST_MANIFEST_BYTES} are allowed.")
-    header = object_header(content)
-    yield header
-    frames = 0
-    file_digests: list[bytes] = []
-    for file_number, file in enumerate(manifest.files):
-        chunk_digests: list[bytes] = []
-        async for chunk in _encode_file(file_number, image / file.name, file.size_bytes, executor):
-            chunk_digests.append(chunk.digest)
-            if chunk.frame:
-                frames += 1
-                yield chunk.frame
-        file_digests.append(file_digest(chunk_digests))
-    yield end_frame(frames, end_body(header, file_digests))
 
+    def __init__(
+        self,
+        image: Path,
+        files: tuple[ImageFile, ...],
+        parent: Parent | None,
+        reader: PackReader,
+        executor: Executor,
+        pack_key: str,
+    ) -> None:
+        self._image = image
+        self._files = files
+        self._parent = parent
+        self._reader = reader
+        self._executor = executor
+        self._pack_key = pack_key
+        self._secret = new_secret()
+        self._packs: tuple[Pack, ...] = () if parent is None else parent.manifest.packs
+        self._digest_key = secrets.token_bytes(32) if parent is None else parent.manifest.digest_key
+        self._kept: list[bool] = []
+        self._sorter = PageSorter(KnownPages({}), [], self._digest_key)
+        self._frame_bytes: list[int] = []
+        self._whole: dict[str, WholeFile] = {}
 
-async def _encode_file(
-    file_number: int, path: Path, size_bytes: int, executor: Executor
-) -> AsyncGenerator[EncodedChunk, None]:
-    loop = asyncio.get_running_loop()
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The frames of the pack, in order. Raises `BadImage` if a file changes meanwhile, `StoreError`."""
+        known = await self._known_pages()
+        self._sorter = PageSorter(known, self._kept, self._digest_key)
+        async for frame in self._page_frames():
+            yield self._counted(frame)
+        for file in self._files:
+            if is_kept_whole(file):
+                yield self._counted(await self._whole_frame(file))
+        yield self._counted(await self._sealed(self._sorter.digests(), len(self._frame_bytes)))
 
-    def encode_at(chunk_number: int) -> EncodedChunk:
-        start = chunk_number * CHUNK_BYTES
-        chunk = read_chunk(path, start, min(CHUNK_BYTES, size_bytes - start))
-        return encode_chunk(file_number, chunk_number, chunk)
+    def manifest(self, fields: dict[str, Any]) -> Manifest:
+        """Of the image, with the packs that it needs."""
+        own = Pack(self._pack_key, self._secret, self._sorter.new_pages, tuple(self._frame_bytes))
+        packs = [*self._packs, own]
+        references = self._sorter.references()
+        stored = references != 0
+        addresses = [one for file in self._whole.values() for one in (file.content, file.dictionary) if one is not None]
+        used = sorted({*packs_of(references[stored]).tolist(), *(one.pack for one in addresses), len(packs) - 1})
+        places = np.zeros(len(packs), np.uint64)
+        places[used] = np.arange(1, len(used) + 1, dtype=np.uint64)
+        moved_packs = places[packs_of(references[stored])] << np.uint64(32)
+        references[stored] = moved_packs | pages_of(references[stored]).astype(np.uint64)
 
-    in_hand: deque[asyncio.Future[EncodedChunk]] = deque()
-    try:
-        for chunk_number in range(-(-size_bytes // CHUNK_BYTES)):
-            in_hand.append(loop.run_in_executor(executor, encode_at, chunk_number))
-            if len(in_hand) == _CHUNKS_IN_HAND:
+        def moved(address: FrameAddress) -> FrameAddress:
+            return replace(address, pack=used.index(address.pack))
+
+        whole = {
+            name: replace(
+                file,
+                content=moved(file.content),
+                dictionary=None if file.dictionary is None else moved(file.dictionary),
+            )
+            for name, file in self._whole.items()
+        }
+        kept = tuple(packs[place] for place in used)
+        return Manifest(fields, self._files, whole, kept, PageMap.of(references), self._digest_key)
+
+    async def _known_pages(self) -> KnownPages:
+        """Pages of the parent's packs, but for those that are to go, or cannot be read: they are stored again."""
+        if self._parent is None:
+            return KnownPages({})
+        left = await self._run(packs_left_behind, self._parent.manifest)
+        digests: dict[int, Digests] = {}
+        for place, pack in enumerate(self._packs):
+            if place not in left:
+                try:
+                    digests[place] = await self._reader.digests(pack)
+                except (DamagedObject, NotStored):
+                    continue
+        self._kept = [place in digests for place in range(len(self._packs))]
+        known: KnownPages = await self._run(KnownPages, digests)
+        return known
+
+    async def _page_frames(self) -> AsyncGenerator[bytes, None]:
+        pending = bytearray()
+        number = 0
+        in_hand: deque[asyncio.Future[bytes]] = deque()
+        try:
+            for file in self._files:
+                if is_kept_whole(file):
+                    continue
+                earlier = _EarlierFile.of(self._parent, file.name)
+                for start in range(0, file.size_bytes, CHUNK_BYTES):
+                    pending += await self._run(self._take, file, start, earlier)
+                    while len(pending) >= FRAME_BYTES:
+                        in_hand.append(self._run(_seal_pages, bytes(pending[:FRAME_BYTES]), self._secret, number))
+                        number += 1
+                        del pending[:FRAME_BYTES]
+                        if len(in_hand) == _FRAMES_IN_HAND:
+                            yield await in_hand.popleft()
+            if pending:
+                in_hand.append(self._run(_seal_pages, bytes(pending), self._secret, number))
+            while in_hand:
                 yield await in_hand.popleft()
-        while in_hand:
-            yield await in_hand.popleft()
-    finally:
-        for future in in_hand:
-            future.cancel()
+        finally:
+            for future in in_hand:
+                future.cancel()
+
+    def _take(self, file: ImageFile, start: int, earlier: _EarlierFile) -> bytes:
+        chunk = read_chunk(self._image / file.name, start, min(CHUNK_BYTES, file.size_bytes - start))
+        return self._sorter.take(chunk, earlier.at(start, len(chunk)))
+
+    async def _whole_frame(self, file: ImageFile) -> bytes:
+        """The frame of a small file: with the line's earlier state as dictionary, unless that gains too little."""
+        content = await self._run(read_chunk, self._image / file.name, 0, file.size_bytes)
+        frame = len(self._frame_bytes)
+        own = FrameAddress(len(self._packs), frame)
+        base, base_bytes = self._base(file.name)
+        dictionary = None
+        if base is not None and base_bytes and self._kept[base.pack]:
+            try:
+                dictionary = await self._reader.file(self._packs[base.pack], base.frame, base_bytes)
+            except (DamagedObject, NotStored):
+                dictionary = None
+        compressed = await self._run(compress_file, content, None)
+        self._whole[file.name] = WholeFile(own, None, 0)
+        if dictionary is not None:
+            shorter = await self._run(compress_file, content, dictionary)
+            if 2 * len(shorter) <= len(compressed):
+                compressed = shorter
+                self._whole[file.name] = WholeFile(own, base, base_bytes)
+        return await self._sealed(compressed, frame)
+
+    def _base(self, name: str) -> tuple[FrameAddress | None, int]:
+        """The newest state of the file on the line that is stored without a dictionary, and its size."""
+        if self._parent is None or name not in self._parent.manifest.whole:
+            return None, 0
+        return base_of(self._parent.manifest, name)
+
+    def _sealed(self, content: bytes, frame: int) -> asyncio.Future[bytes]:
+        return self._run(seal, content, self._secret, frame)
+
+    def _counted(self, frame: bytes) -> bytes:
+        self._frame_bytes.append(len(frame))
+        return frame
+
+    def _run(self, work: Any, *arguments: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+
+
+def packs_left_behind(manifest: Manifest) -> set[int]:
+    """Places of the packs that the next save on top of this snapshot does not refer to any more."""
+    references = np.unique(manifest.page_map.references())
+    live_pages = np.bincount(packs_of(references[references != 0]), minlength=len(manifest.packs))
+    live_files = [0] * len(manifest.packs)
+    for name in manifest.whole:
+        base, _ = base_of(manifest, name)
+        live_files[base.pack] += manifest.packs[base.pack].frame_bytes[base.frame]
+    uses = []
+    for place, pack in enumerate(manifest.packs):
+        pages_bytes = sum(pack.frame_bytes[: pack.page_frames]) + DIGEST_BYTES * pack.pages
+        live_bytes = pages_bytes * int(live_pages[place]) // max(pack.pages, 1)
+        uses.append(PackUse(pack.size_bytes - TAG_BYTES, live_bytes + live_files[place]))
+    return packs_to_rewrite(uses)
+
+
+def base_of(manifest: Manifest, name: str) -> tuple[FrameAddress, int]:
+    """Where the state of a small file is that the next save compresses it with, and its size."""
+    whole = manifest.whole[name]
+    if whole.dictionary is not None:
+        return whole.dictionary, whole.dictionary_bytes
+    return whole.content, next(file.size_bytes for file in manifest.files if file.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class _EarlierFile:
+    """A file of the parent's image that is kept in pages."""
+
+    path: Path | None
+    size_bytes: int
+    references: References
+
+    @classmethod
+    def of(cls, parent: Parent | None, name: str) -> _EarlierFile:
+        first = 0
+        for file in () if parent is None else parent.manifest.paged:
+            pages = page_count(file.size_bytes)
+            if parent is not None and file.name == name:
+                path = None if parent.image is None else parent.image / name
+                references = parent.manifest.page_map.references()[first : first + pages]
+                return cls(path, file.size_bytes, references)
+            first += pages
+        return cls(None, 0, np.empty(0, np.uint64))
+
+    def at(self, start: int, length: int) -> Earlier:
+        length = min(length, self.size_bytes - start)
+        nothing = Earlier(b"", np.empty(0, np.uint64))
+        if self.path is None or length <= 0:
+            return nothing
+        try:
+            content = read_chunk(self.path, start, length)
+        except (OSError, BadImage):  # it is given up at any time; then everything is digested
+            return nothing
+        return Earlier(content, self.references[page_count(start) :])
+
+
+def _seal_pages(pages: bytes, secret: bytes, frame: int) -> bytes:
+    return seal(compress_pages(pages), secret, frame)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
-
-from torpor_snapshotter.manifest import ImageFile
 
 
 class BadImage(Exception):
     """A folder is not an image, or changed while it was read; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """One file of an image."""
+
+    name: str
+    size_bytes: int
 
 
 def files_of_image(folder: Path) -> tuple[ImageFile, ...]:

@@ -25,3 +25,8 @@ def check_key(key: str) -> None:
 def is_plain_name(name: str) -> bool:
     """Whether `name` can stand between the slashes of a key."""
     return len(name) <= _LONGEST_NAME and _PLAIN_NAME.fullmatch(name) is not None
+
+
+def pack_key(manifest_key: str) -> str:
+    """The key of the pack that is made with a manifest."""
+    return f"{manifest_key}.pack"

@@ -1,12 +1,14 @@
 """Requests over a socket, one JSON object a line, answered in whatever order they are done.
 
-    {"id": 1, "do": "store", "image": "/path", "key": "...", "fields": {...}}
-    {"id": 1, "answer": {"key": "...", "sha256": "...", "stored_bytes": 1, "image_bytes": 2}}
+    {"id": 1, "do": "store", "image": "/path", "key": "...", "fields": {...}, "parent": null}
+    {"id": 1, "answer": {"key": "...", "sha256": "...", "packs": ["..."], "stored_bytes": 1, "image_bytes": 2}}
     {"id": 2, "do": "fetch", "key": "...", "sha256": "...", "into": "/path"}
     {"id": 2, "error": {"message": "...", "retryable": false}}
 
-`delete` has `key`; `list` and `check` have nothing more; `cancel` has the `id` of the request that is to end, which is
-then answered with an error. A list comes in parts: `{"id": 3, "part": [...]}` until the answer.
+The parent of an image to be stored is `{"key": "...", "sha256": "...", "image": "/path"}`, the path null if there is no
+local image. `delete` has `key`, `destroy_key` has `machine`; `list` and `check` have nothing more; `cancel` has the
+`id` of the request that is to end, which is then answered with an error. A list comes in parts: `{"id": 3, "part":
+[...]}` until the answer.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from torpor_snapshotter.archive import Archive
+from torpor_snapshotter.archive import Archive, ParentKey
 from torpor_snapshotter.image import BadImage
 from torpor_snapshotter.key import BadKey
+from torpor_snapshotter.keys import KeyStore
 from torpor_snapshotter.store import AlreadyStored, DamagedObject, NotStored, ObjectStore, StoreError
 
 _KEYS_A_PART: Final = 1000
@@ -32,9 +36,9 @@ _Request: TypeAlias = dict[str, Any]
 class SnapshotterServer:
     """Answers one connection."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, keys: KeyStore) -> None:
         self._store = store
-        self._archive = Archive(store)
+        self._archive = Archive(store, keys)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._sending = asyncio.Lock()
 
@@ -81,17 +85,14 @@ class SnapshotterServer:
     async def _do(self, request: _Request, writer: asyncio.StreamWriter) -> Any:
         match request["do"]:
             case "store":
-                stored = await self._archive.store(Path(request["image"]), request["key"], request["fields"])
-                return {
-                    "key": stored.key,
-                    "sha256": stored.sha256,
-                    "stored_bytes": stored.stored_bytes,
-                    "image_bytes": stored.image_bytes,
-                }
+                image, parent = Path(request["image"]), _parent(request["parent"])
+                return asdict(await self._archive.store(image, request["key"], request["fields"], parent))
             case "fetch":
                 await self._archive.fetch(request["key"], request["sha256"], Path(request["into"]))
             case "delete":
                 await self._store.delete(request["key"])
+            case "destroy_key":
+                await self._archive.destroy_key(request["machine"])
             case "list":
                 await self._list(request["id"], writer)
             case "check":
@@ -114,6 +115,13 @@ class SnapshotterServer:
             with suppress(ConnectionError):  # nobody is there any more; the reader sees the end of the socket
                 writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
                 await writer.drain()
+
+
+def _parent(described: dict[str, Any] | None) -> ParentKey | None:
+    if described is None:
+        return None
+    image = described["image"]
+    return ParentKey(described["key"], described["sha256"], None if image is None else Path(image))
 
 
 def _error(message: str, *, retryable: bool) -> dict[str, Any]:

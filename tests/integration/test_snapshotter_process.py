@@ -16,10 +16,12 @@ from torpor_worker.snapshotter_process import SnapshotterProcess
 
 pytestmark = pytest.mark.integration
 
+FIELDS = {"machine": "m", "generation": 0}
+
 
 @pytest.fixture
 async def snapshotter(tmp_path: Path) -> AsyncIterator[SnapshotterProcess]:
-    async with SnapshotterProcess((tmp_path / "store").as_uri()) as process:
+    async with SnapshotterProcess((tmp_path / "store").as_uri(), tmp_path / "keys") as process:
         yield process
 
 
@@ -69,22 +71,24 @@ async def test_an_image_is_stored_listed_fetched_and_deleted(
     snapshotter: SnapshotterProcess, image: Path, tmp_path: Path
 ) -> None:
     await snapshotter.check()
-    stored = await snapshotter.store(image, "m/0-a", {"machine": "m", "tags": {"ü": "\n"}})
+    stored = await snapshotter.store(image, "m/0-a", {**FIELDS, "tags": {"ü": "\n"}})
     assert stored.manifest_key == "m/0-a"
     assert stored.image_bytes == (9 << 20) + 3 + 5
     assert (1 << 20) < stored.stored_bytes < (2 << 20)
-    assert await snapshotter.list() == ["m/0-a"]
+    assert stored.packs == ("m/0-a.pack",)
+    assert sorted(await snapshotter.list()) == ["m/0-a", "m/0-a.pack"]
     await snapshotter.fetch("m/0-a", stored.manifest_sha256, tmp_path / "out")
     assert content(tmp_path / "out") == content(image)
-    await snapshotter.delete("m/0-a")
-    await snapshotter.delete("m/0-a")
+    for _ in range(2):
+        await snapshotter.delete("m/0-a")
+        await snapshotter.delete("m/0-a.pack")
     assert await snapshotter.list() == []
 
 
 async def test_requests_in_one_breath_are_all_answered(
     snapshotter: SnapshotterProcess, image: Path, tmp_path: Path
 ) -> None:
-    stored = await asyncio.gather(*(snapshotter.store(image, f"m/{number}", {}) for number in range(4)))
+    stored = await asyncio.gather(*(snapshotter.store(image, f"m/{number}", FIELDS) for number in range(4)))
     await asyncio.gather(
         *(
             snapshotter.fetch(each.manifest_key, each.manifest_sha256, tmp_path / f"{n}")
@@ -105,11 +109,11 @@ async def test_more_keys_than_one_line_holds_are_listed(snapshotter: Snapshotter
 async def test_what_cannot_be_helped_by_trying_again_says_so(
     snapshotter: SnapshotterProcess, image: Path, tmp_path: Path
 ) -> None:
-    stored = await snapshotter.store(image, "key", {})
+    stored = await snapshotter.store(image, "key", FIELDS)
     for hopeless in (
-        snapshotter.store(image, "key", {}),
-        snapshotter.store(image, "../key", {}),
-        snapshotter.store(tmp_path / "none", "other", {}),
+        snapshotter.store(image, "key", FIELDS),
+        snapshotter.store(image, "../key", FIELDS),
+        snapshotter.store(tmp_path / "none", "other", FIELDS),
         snapshotter.fetch("none", stored.manifest_sha256, tmp_path / "out"),
         snapshotter.fetch("key", "0" * 64, tmp_path / "out"),
     ):
@@ -121,18 +125,18 @@ async def test_what_cannot_be_helped_by_trying_again_says_so(
 
 async def test_a_store_that_refuses_is_worth_trying_again(image: Path, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("in the way")
-    async with SnapshotterProcess((tmp_path / "store").as_uri()) as snapshotter:
+    async with SnapshotterProcess((tmp_path / "store").as_uri(), tmp_path / "keys") as snapshotter:
         with pytest.raises(SnapshotterError, match="cannot be used as a store") as raised:
-            await snapshotter.store(image, "key", {})
+            await snapshotter.store(image, "key", FIELDS)
         assert raised.value.retryable
         (tmp_path / "store").unlink()
-        await snapshotter.store(image, "key", {})
+        await snapshotter.store(image, "key", FIELDS)
 
 
 async def test_a_death_in_the_middle_of_a_store_leaves_nothing_and_the_next_request_is_answered(
     snapshotter: SnapshotterProcess, endless_image: Path, image: Path, tmp_path: Path
 ) -> None:
-    storing = asyncio.create_task(snapshotter.store(endless_image, "m/key", {}))
+    storing = asyncio.create_task(snapshotter.store(endless_image, "m/key", FIELDS))
     await until(lambda: something_is_being_written(tmp_path))
     first = snapshotter.process_id
     assert first is not None
@@ -142,16 +146,30 @@ async def test_a_death_in_the_middle_of_a_store_leaves_nothing_and_the_next_requ
     assert raised.value.retryable
     assert await snapshotter.list() == []
     assert snapshotter.process_id != first
-    await snapshotter.store(image, "m/key", {})
-    assert await snapshotter.list() == ["m/key"]
+    await snapshotter.store(image, "m/key", FIELDS)
+    assert sorted(await snapshotter.list()) == ["m/key", "m/key.pack"]
     assert not something_is_being_written(tmp_path)
+
+
+async def test_a_process_that_cannot_be_started_is_tried_again(
+    snapshotter: SnapshotterProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process_id = snapshotter.process_id
+    assert process_id is not None
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python")
+        os.kill(process_id, signal.SIGKILL)
+        listing = asyncio.create_task(snapshotter.list())
+        await asyncio.wait([listing], timeout=1)
+    assert await snapshotter.list() == []
+    await asyncio.gather(listing, return_exceptions=True)
 
 
 async def test_a_cancelled_request_goes_no_further(
     snapshotter: SnapshotterProcess, endless_image: Path, tmp_path: Path
 ) -> None:
     before = snapshotter.process_id
-    storing = asyncio.create_task(snapshotter.store(endless_image, "key", {}))
+    storing = asyncio.create_task(snapshotter.store(endless_image, "key", FIELDS))
     await until(lambda: something_is_being_written(tmp_path))
     storing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -172,12 +190,12 @@ async def test_only_its_parent_ends_it(snapshotter: SnapshotterProcess) -> None:
 
 
 async def test_a_close_waits_for_the_work_in_hand_and_leaves_no_process(tmp_path: Path) -> None:
-    snapshotter = SnapshotterProcess((tmp_path / "store").as_uri())
+    snapshotter = SnapshotterProcess((tmp_path / "store").as_uri(), tmp_path / "keys")
     await snapshotter.start()
     process_id = snapshotter.process_id
     assert process_id is not None
     image = write_image(tmp_path / "image", os.urandom(96 << 20))
-    storing = asyncio.create_task(snapshotter.store(image, "key", {}))
+    storing = asyncio.create_task(snapshotter.store(image, "key", FIELDS))
     await until(lambda: something_is_being_written(tmp_path) or storing.done())
     await snapshotter.close()
     assert (await storing).manifest_key == "key"
@@ -189,15 +207,16 @@ async def test_a_close_waits_for_the_work_in_hand_and_leaves_no_process(tmp_path
 async def test_it_does_not_outlive_its_parent(tmp_path: Path) -> None:
     program = (
         "import asyncio, sys\n"
+        "from pathlib import Path\n"
         "from torpor_worker.snapshotter_process import SnapshotterProcess\n"
         "async def main():\n"
-        "    async with SnapshotterProcess(sys.argv[1]) as snapshotter:\n"
+        "    async with SnapshotterProcess(sys.argv[1], Path(sys.argv[2])) as snapshotter:\n"
         "        print(snapshotter.process_id, flush=True)\n"
         "        await asyncio.sleep(3600)\n"
         "asyncio.run(main())\n"
     )
     parent = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, tmp_path.as_uri(), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", program, tmp_path.as_uri(), str(tmp_path / "keys"), stdout=asyncio.subprocess.PIPE
     )
     assert parent.stdout is not None
     process_id = int(await asyncio.wait_for(parent.stdout.readline(), 60))
@@ -210,4 +229,4 @@ async def test_it_does_not_outlive_its_parent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("url", ["s3://bucket", "/a/folder", "file://host/folder", "file:relative", ""])
 def test_a_store_that_is_no_folder_is_refused_with_a_sentence(url: str) -> None:
     with pytest.raises(BadStoreUrl, match=r"as file:///|as in file:///"):
-        SnapshotterProcess(url)
+        SnapshotterProcess(url, Path("keys"))

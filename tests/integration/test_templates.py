@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -39,11 +38,11 @@ def said_by_both(one: str | None, other: str | None) -> set[str]:
 
 
 @pytest.fixture
-async def templates(host: GVisorHost, folder: Path) -> AsyncIterator[Templates]:
+async def templates(host: GVisorHost, folder: Path) -> Templates:
     """No template is there yet."""
     templates = Templates(folder / "templates", host)
     await templates.prepare()
-    yield templates
+    return templates
 
 
 async def two_machines(templates: Templates, name: str) -> tuple[Sandbox, Sandbox]:

@@ -11,6 +11,7 @@ from torpor_api.ledger import Accepted, Idempotency, SqlLedger
 from torpor_api.ledger.database import FILE_NAME, open_engine
 from torpor_api.ledger.migrate import migrate
 from torpor_api.ledger.sql_ledger import OUTPUT_LIMIT_BYTES
+from torpor_snapshotter.key import pack_key
 from torpor_worker.ledger import Entry, Hold, InstructionResult, OutputRecord, Snapshot
 
 ACCOUNT = "me"
@@ -95,8 +96,9 @@ async def saved(
     *,
     running_seq: int | None = None,
     output_offset: int = 0,
+    shared: tuple[str, ...] = (),
 ) -> Snapshot:
-    """A committed snapshot on top of generation `head`."""
+    """A committed snapshot on top of generation `head`, with a pack of its own beside those that are shared."""
     generation, manifest_key = await ledger.allot_save(hold)
     snapshot = Snapshot(
         generation=generation,
@@ -111,6 +113,7 @@ async def saved(
         stored_bytes=10,
         image_bytes=100,
         series="series",
+        packs=tuple(sorted((pack_key(manifest_key), *shared))),
     )
     await ledger.commit_snapshot(hold, head, snapshot)
     return snapshot

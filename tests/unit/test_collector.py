@@ -10,7 +10,8 @@ from tests.support.ledger import ACCOUNT, awake, new_machine, open_ledger, saved
 
 from torpor_api.collector import Collector
 from torpor_api.ledger import SqlLedger
-from torpor_worker.snapshots import SnapshotterError, Stored
+from torpor_snapshotter.key import pack_key
+from torpor_worker.snapshots import Parent, SnapshotterError, Stored
 
 
 class KeysOnly:
@@ -19,17 +20,22 @@ class KeysOnly:
     def __init__(self) -> None:
         self.keys: set[str] = set()
         self.failing = False
+        self.events: list[str] = []
         self.emptied = asyncio.Event()
 
-    async def store(self, image: Path, key: str, fields: dict[str, Any]) -> Stored:
+    async def store(self, image: Path, key: str, fields: dict[str, Any], parent: Parent | None = None) -> Stored:
         raise NotImplementedError
 
     async def fetch(self, key: str, sha256: str, into: Path) -> None:
         raise NotImplementedError
 
+    async def destroy_key(self, machine: str) -> None:
+        self.events.append(f"key of {machine}")
+
     async def delete(self, key: str) -> None:
         if self.failing:
             raise SnapshotterError("the disk is full")
+        self.events.append(key)
         self.keys.discard(key)
         if not self.keys:
             self.emptied.set()
@@ -52,14 +58,15 @@ async def test_condemned_objects_are_deleted_once_nothing_uses_them(ledger: SqlL
     snapshotter, in_use = KeysOnly(), set[str]()
     collector = Collector(ledger, snapshotter, lambda: in_use)
     hold = await awake(ledger, await new_machine(ledger))
-    keys = [(await saved(ledger, hold, head, 0)).manifest_key for head in (None, 0, 1)]
-    snapshotter.keys = set(keys)
-    in_use.add(keys[0])
+    snapshots = [await saved(ledger, hold, head, 0) for head in (None, 0, 1)]
+    keys = [[snapshot.manifest_key, *snapshot.packs] for snapshot in snapshots]
+    snapshotter.keys = {key for some in keys for key in some}
+    in_use |= set(keys[0])
 
     assert await collector.collect() == 0
     in_use.clear()
-    assert await collector.collect() == 1
-    assert snapshotter.keys == set(keys[1:])
+    assert await collector.collect() == 2
+    assert snapshotter.keys == {*keys[1], *keys[2]}
     assert await ledger.condemned() == []
 
 
@@ -67,28 +74,64 @@ async def test_at_the_start_objects_that_no_row_names_are_deleted(ledger: SqlLed
     snapshotter = KeysOnly()
     collector = Collector(ledger, snapshotter, set)
     hold = await awake(ledger, await new_machine(ledger))
-    committed = (await saved(ledger, hold, None, 0)).manifest_key
+    committed = await saved(ledger, hold, None, 0)
     _, under_way = await ledger.allot_save(hold)
-    snapshotter.keys = {committed, under_way, "orphan"}
+    needed = {committed.manifest_key, *committed.packs, under_way, pack_key(under_way)}
+    snapshotter.keys = {*needed, "orphan"}
 
     assert await collector.collect_unknown() == 1
-    assert snapshotter.keys == {committed, under_way}
+    assert snapshotter.keys == needed
+
+
+async def test_the_key_of_a_deleted_machine_is_destroyed_before_its_objects(ledger: SqlLedger) -> None:
+    snapshotter = KeysOnly()
+    collector = Collector(ledger, snapshotter, set)
+    hold = await awake(ledger, await new_machine(ledger))
+    snapshot = await saved(ledger, hold, None, 0)
+    await ledger.delete_machine(ACCOUNT, hold.machine)
+
+    assert await collector.collect() == 2
+    assert snapshotter.events == [f"key of {hold.machine}", snapshot.manifest_key, *snapshot.packs]
+    assert await ledger.condemned_machines() == []
 
 
 async def test_a_store_that_fails_loses_no_condemned_key_and_is_tried_again(ledger: SqlLedger) -> None:
     snapshotter = KeysOnly()
     collector = Collector(ledger, snapshotter, set)
     hold = await awake(ledger, await new_machine(ledger))
-    key = (await saved(ledger, hold, None, 0)).manifest_key
+    snapshot = await saved(ledger, hold, None, 0)
+    keys = [snapshot.manifest_key, *snapshot.packs]
     await ledger.delete_machine(ACCOUNT, hold.machine)
-    snapshotter.keys = {key}
+    snapshotter.keys = set(keys)
     snapshotter.failing = True
 
     with pytest.raises(SnapshotterError):
         await collector.collect()
-    assert await ledger.condemned() == [key]
+    assert await ledger.condemned() == keys
     snapshotter.failing = False
     running = asyncio.create_task(collector.run())
     await asyncio.wait_for(snapshotter.emptied.wait(), 60)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_round_that_fails_unforeseen_is_followed_by_the_next(ledger: SqlLedger) -> None:
+    snapshotter = KeysOnly()
+    failures = [OSError("no room for the journal")]
+
+    def in_use() -> set[str]:
+        if failures:
+            raise failures.pop()
+        return set()
+
+    collector = Collector(ledger, snapshotter, in_use)
+    hold = await awake(ledger, await new_machine(ledger))
+    snapshotter.keys = {(await saved(ledger, hold, None, 0)).manifest_key}
+    await ledger.delete_machine(ACCOUNT, hold.machine)
+    running = asyncio.create_task(collector.run())
+    async with asyncio.timeout(60):
+        while not snapshotter.emptied.is_set():
+            collector.nudge()
+            await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

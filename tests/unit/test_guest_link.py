@@ -82,6 +82,18 @@ async def test_a_position_that_was_seen_is_not_executed_again(link: GuestLink) -
     assert (await talk.run("n")).value == "2"
 
 
+async def test_a_value_nested_too_deep_for_the_host_comes_as_its_repr_alone(link: GuestLink) -> None:
+    code = (
+        "class Deep:\n    def _repr_mimebundle_(self, **_):\n"
+        "        nested = []\n        for _ in range(400):\n            nested = [nested]\n"
+        "        return {'application/json': nested, 'text/html': '<b>'}\n"
+        "    def __repr__(self):\n        return 'deep'\nDeep()"
+    )
+    ending = (await Conversation(link).run(code)).ending
+    assert isinstance(ending, Result)
+    assert (ending.value, ending.data) == ("deep", {"text/html": "<b>"})
+
+
 async def test_a_second_link_hears_again_what_was_not_acknowledged(fifos: tuple[Path, Path]) -> None:
     first = await attached(fifos, new=True)
     await first.execute(0, 0, "print('kept')\n7", replaying=False)
@@ -184,3 +196,22 @@ async def test_a_guest_that_never_answers_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SandboxError, match="did not answer"):
         await link.attach(0.2)
     await link.close()
+
+
+async def test_a_sandbox_that_is_lost_in_the_middle_of_a_frame_ends_the_writing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stdin")
+    os.mkfifo(tmp_path / "stdout")
+    link = GuestLink(tmp_path / "stdin", tmp_path / "stdout")
+    await link.open()
+    async with asyncio.TaskGroup() as tasks:
+        writers = [tasks.create_task(_refused(link, code)) for code in ("x" * 200_000, "y" * 200_000)]
+        await asyncio.sleep(0)  # nobody reads: the first waits for room, the second for the first
+        link.lose("its process ended")
+        assert await asyncio.wait_for(asyncio.gather(*writers), 30) == ["its process ended"] * 2
+    await link.close()
+
+
+async def _refused(link: GuestLink, code: str) -> str:
+    with pytest.raises(SandboxDied) as refusal:
+        await link.execute(0, 0, code, replaying=False)
+    return str(refusal.value)

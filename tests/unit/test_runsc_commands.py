@@ -44,3 +44,16 @@ async def test_a_cancelled_command_takes_what_it_started_with_it(tmp_path):
     await asyncio.wait({pausing})
     assert pausing.cancelled()
     await ended([process])
+
+
+async def test_a_command_that_is_cancelled_while_it_starts_leaves_nothing_behind(tmp_path):
+    hanging = runsc(tmp_path, "sleep 1000 & echo $! > child; wait")
+    for turns in range(8):
+        pausing = asyncio.create_task(hanging.pause("abc"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        pausing.cancel()
+        await asyncio.wait({pausing})
+        assert pausing.cancelled()
+    children = [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in (one.info["cmdline"] or [])]
+    await ended(children)

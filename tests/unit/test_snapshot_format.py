@@ -1,49 +1,99 @@
-"""Images become objects and images again, and no damage passes."""
+"""Images become packs and images again, whatever is shared, rewritten and collected; and no damage passes."""
 
 import asyncio
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torpor_snapshotter.archive import Archive
-from torpor_snapshotter.decoder import decode
-from torpor_snapshotter.encoder import encode
+from torpor_snapshotter.archive import Archive, ParentKey, StoredImage
+from torpor_snapshotter.compaction import MOST_PACKS
+from torpor_snapshotter.encoder import Encoder
 from torpor_snapshotter.faulty_store import Fault, FaultyStore
 from torpor_snapshotter.folder_store import FolderStore
-from torpor_snapshotter.frame import CHUNK_BYTES, PAGE_BYTES
 from torpor_snapshotter.image import BadImage, files_of_image
-from torpor_snapshotter.manifest import Manifest
+from torpor_snapshotter.keys import FolderKeyStore, KeyMissing
+from torpor_snapshotter.pack_reader import PackReader
+from torpor_snapshotter.page_map import PAGE_BYTES
 from torpor_snapshotter.store import DamagedObject, NotStored, StoreError
 
 Image = dict[str, bytes]
 
-page = st.sampled_from([bytes(PAGE_BYTES), b"\xff" * PAGE_BYTES, bytes(PAGE_BYTES - 1) + b"\1", os.urandom(PAGE_BYTES)])
-file_content = st.one_of(
-    st.binary(max_size=100),
-    st.builds(lambda pages, tail: b"".join(pages) + tail, st.lists(page, max_size=6), st.binary(max_size=9)),
-    st.builds(lambda gap, tail: b"x" + bytes(CHUNK_BYTES + gap) + tail, st.integers(-3, 3), st.binary(max_size=9)),
+PAGES = [bytes(PAGE_BYTES), b"\xff" * PAGE_BYTES, bytes(PAGE_BYTES - 1) + b"\1", *map(os.urandom, [PAGE_BYTES] * 5)]
+RANDOM = os.urandom(1 << 20)
+
+paged = st.builds(lambda pages, tail: b"".join(pages) + tail, st.lists(st.sampled_from(PAGES)), st.binary(max_size=9))
+small = st.builds(
+    lambda start, length, change: RANDOM[start : start + length] + change,
+    st.integers(0, 40),
+    st.integers(0, 5000),
+    st.binary(max_size=9),
 )
-images = st.dictionaries(st.sampled_from(["pages.img", "checkpoint.img", "x"]), file_content, min_size=1, max_size=3)
+images = st.builds(
+    lambda pages, others: {"pages.img": pages, **others},
+    paged,
+    st.dictionaries(st.sampled_from(["checkpoint.img", "pages_meta.img"]), small),
+)
 
 
-@pytest.fixture(scope="module")
-def executor() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as threads:
-        yield threads
+@dataclass
+class Line:
+    """One machine's saves in a folder of its own, as a worker makes them."""
+
+    folder: Path
+    store: FaultyStore
+    archive: Archive
+    generation: int = 0
+
+    async def save(self, files: Image, parent: StoredImage | None, *, local: bool = True) -> StoredImage:
+        """The next generation; `local`: the parent's image is still on the local disk."""
+        number = self.generation
+        self.generation += 1
+        image = write_image(self.folder / f"image-{number}", files)
+        known = None
+        if parent is not None:
+            known = ParentKey(parent.key, parent.sha256, self.image(parent) if local else None)
+        return await self.archive.store(image, f"m/{number}", {"machine": "m", "generation": number}, known)
+
+    def image(self, stored: StoredImage) -> Path:
+        """The local image of a save."""
+        return self.folder / f"image-{stored.key.removeprefix('m/')}"
+
+    async def restored(self, stored: StoredImage) -> Image:
+        """What a wake on another host finds: nothing is remembered there."""
+        archive = Archive(self.store, FolderKeyStore(self.folder / "keys"))
+        try:
+            with tempfile.TemporaryDirectory(dir=self.folder) as name:
+                await archive.fetch(stored.key, stored.sha256, Path(name) / "out")
+                return read_image(Path(name) / "out")
+        finally:
+            await archive.close()
+
+
+@asynccontextmanager
+async def new_line(fault: Fault | None = None) -> AsyncIterator[Line]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store = FaultyStore(FolderStore(folder / "store"), fault)
+        archive = Archive(store, FolderKeyStore(folder / "keys"))
+        yield Line(folder, store, archive)
+        await archive.close()
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> Path:
-    return write_image(
-        tmp_path / "image", {"pages.img": bytes(3 * PAGE_BYTES) + b"a" * 5000, "checkpoint.img": b"state" * 99}
-    )
+async def line() -> AsyncIterator[Line]:
+    async with new_line() as made:
+        yield made
 
 
 def write_image(folder: Path, files: Image) -> Path:
@@ -57,88 +107,173 @@ def read_image(folder: Path) -> Image:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-async def encoded(image: Path, fields: dict[str, object], executor: ThreadPoolExecutor) -> bytes:
-    manifest = Manifest(files_of_image(image), fields)
-    return b"".join([piece async for piece in encode(image, manifest, executor)])
+@given(sequence=st.lists(st.tuples(images, st.booleans(), st.integers(0, 3)), min_size=1, max_size=8))
+@settings(max_examples=25, deadline=None)
+async def test_any_sequence_of_images_saved_compacted_and_collected_comes_back_as_it_was(
+    sequence: list[tuple[Image, bool, int]],
+) -> None:
+    """Each save has one of the last generations as its parent: a rollback is an older one. Two are kept."""
+    async with new_line() as line:
+        kept: list[tuple[StoredImage, Image]] = []
+        for files, local, back in sequence:
+            parent = kept[-1 - back % len(kept)][0] if kept else None
+            kept.append((await line.save(files, parent, local=local), files))
+            del kept[:-2]
+            needed = {key for stored, _ in kept for key in (stored.key, *stored.packs)}
+            for key in [key async for key in line.store.list()]:
+                if key not in needed:
+                    await line.store.delete(key)
+            for stored, expected in kept:
+                assert await line.restored(stored) == expected
+                assert len(stored.packs) <= MOST_PACKS + 1
 
 
-async def put(store: FolderStore, key: str, data: bytes) -> str:
-    async def body() -> AsyncIterator[bytes]:
-        yield data
+async def test_any_damage_is_an_error_that_names_the_object(line: Line) -> None:
+    first = await line.save({"pages.img": b"".join(PAGES), "checkpoint.img": RANDOM[:3000]}, None)
+    files = {"pages.img": b"".join(reversed(PAGES)) + RANDOM[:5000], "checkpoint.img": RANDOM[:3100]}
+    second = await line.save(files, first)
+    assert second.packs == (*first.packs, f"{second.key}.pack")
+    # The last frame of a pack, the digests of its 7 or 2 pages, is read by saves only.
+    index_bytes = {second.key: 0, second.packs[0]: 16 * 7 + 16, second.packs[1]: 16 * 2 + 16}
+    choices = Random(1)
+    for _ in range(300):
+        key = choices.choice(list(index_bytes))
+        path = line.folder / "store" / key
+        whole = path.read_bytes()
+        readable = len(whole) - index_bytes[key]
+        at = choices.randrange(readable)
+        flipped = whole[:at] + bytes([whole[at] ^ (1 << choices.randrange(8))]) + whole[at + 1 :]
+        damaged = choices.choice([flipped, whole[:at], whole[:at] + bytes([whole[at] ^ 1]) + whole[at:]])
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedObject, match=f"{key} is damaged"):
+            await line.restored(second)
+        if key == second.key:  # also if nobody knows what the digest was
+            with pytest.raises(StoreError):
+                await line.restored(replace(second, sha256=hashlib.sha256(damaged).hexdigest()))
+        path.write_bytes(whole)
+    assert await line.restored(second) == files
 
-    await store.delete(key)
-    await store.put_new(key, body())
-    return hashlib.sha256(data).hexdigest()
+
+async def test_a_long_line_refers_to_few_packs_and_costs_little_for_each_save(line: Line) -> None:
+    files = {"pages.img": RANDOM, "checkpoint.img": RANDOM[:9000]}
+    stored = await line.save(files, None)
+    costs = []
+    for number in range(3 * MOST_PACKS):
+        at = number * 5 * PAGE_BYTES % len(RANDOM)
+        files = {**files, "pages.img": files["pages.img"][:at] + b"new!" + files["pages.img"][at + 4 :]}
+        stored = await line.save(files, stored)
+        assert len(stored.packs) <= MOST_PACKS + 1
+        costs.append(stored.stored_bytes)
+    assert await line.restored(stored) == files
+    assert sum(costs) < len(costs) * 8 * PAGE_BYTES
 
 
-@given(files=images)
-@settings(max_examples=60, deadline=None)
-async def test_any_image_comes_back_as_it_was(executor: ThreadPoolExecutor, files: Image) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        image = write_image(folder / "image", files)
-        store = FolderStore(folder / "store")
-        sha256 = await put(store, "key", await encoded(image, {"machine": "m", "generation": 3}, executor))
-        manifest = await decode(store, "key", sha256, folder / "out", executor)
-        assert read_image(folder / "out") == files
-        assert manifest.fields == {"machine": "m", "generation": 3}
+async def test_a_page_that_moved_or_came_back_is_not_stored_again(line: Line) -> None:
+    pages = [RANDOM[start : start + PAGE_BYTES] for start in range(0, 100 * PAGE_BYTES, PAGE_BYTES)]
+    first = await line.save({"pages.img": b"".join(pages)}, None)
+    moved = await line.save({"pages.img": PAGES[1] + b"".join(pages[1:])}, first, local=False)
+    back = await line.save({"pages.img": b"".join(pages)}, moved)
+    assert first.stored_bytes > 100 * PAGE_BYTES
+    assert moved.stored_bytes < 1000
+    assert back.stored_bytes < 1000
 
 
-@st.composite
-def damages(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Another object than `whole`: cut off, longer, with bytes changed or swapped."""
-    at = draw(st.integers(0, len(whole) - 1))
-    return draw(
-        st.sampled_from(
-            [
-                whole[:at],
-                whole[:at] + bytes([whole[at] ^ (1 << draw(st.integers(0, 7)))]) + whole[at + 1 :],
-                whole[:at] + whole[at + 1 :],
-                whole[:at] + b"\0" + whole[at:],
-                whole + draw(st.binary(min_size=1, max_size=20)),
-                whole[at:] + whole[:at] if at else b"",
-            ]
-        ).filter(lambda damaged: damaged != whole)
+async def test_zero_pages_take_room_neither_in_the_store_nor_on_the_disk(line: Line) -> None:
+    files = {"pages.img": b"begin" + bytes(64 << 20) + b"end"}
+    stored = await line.save(files, None)
+    assert stored.stored_bytes < 1000
+    await line.archive.fetch(stored.key, stored.sha256, line.folder / "out")
+    assert read_image(line.folder / "out") == files
+    assert (line.folder / "out" / "pages.img").stat().st_blocks * 512 <= 4 * PAGE_BYTES
+
+
+async def test_a_small_file_is_stored_as_what_changed_in_it(line: Line) -> None:
+    first = await line.save({"checkpoint.img": RANDOM}, None)
+    second = await line.save({"checkpoint.img": RANDOM[:5000] + b"new" + RANDOM[5000:]}, first)
+    third = await line.save({"checkpoint.img": RANDOM[:9000] + b"newer" + RANDOM[9000:]}, second)
+    assert first.stored_bytes > len(RANDOM)
+    assert max(second.stored_bytes, third.stored_bytes) < 5000
+    assert first.packs[0] in third.packs
+    assert second.packs[-1] not in third.packs
+
+
+async def test_random_data_costs_little_more_than_itself(line: Line) -> None:
+    content = np.random.default_rng(1).bytes(20 << 20)
+    stored = await line.save({"pages.img": content}, None)
+    assert stored.stored_bytes < 1.01 * len(content)
+
+
+async def test_nothing_of_an_image_can_be_read_in_the_store(line: Line) -> None:
+    secret = b"correct horse battery staple"
+    files = {"pages.img": secret * 500, "checkpoint.img": secret}
+    stored = await line.archive.store(
+        write_image(line.folder / "image", files), "m/0", {"machine": "m", "generation": 0, "tags": {"note": "staple"}}
     )
+    for key in (stored.key, *stored.packs):
+        assert b"staple" not in (line.folder / "store" / key).read_bytes()
 
 
-@pytest.mark.parametrize("noted", ["the digest of what was written", "the digest of the damaged object"])
-@given(data=st.data())
-@settings(max_examples=150, deadline=None)
-async def test_any_damage_is_an_error_that_names_the_key(
-    executor: ThreadPoolExecutor, noted: str, data: st.DataObject
-) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        image = write_image(folder / "image", {"a": b"", "b": bytes(2 * PAGE_BYTES) + b"hello" * 1000, "c": b"0123"})
-        whole = await encoded(image, {"machine": "m"}, executor)
-        store = FolderStore(folder / "store")
-        sha256 = await put(store, "m/key", data.draw(damages(whole)))
-        if "written" in noted:
-            sha256 = hashlib.sha256(whole).hexdigest()
-        with pytest.raises(DamagedObject, match="m/key"):
-            await decode(store, "m/key", sha256, folder / "out", executor)
-        assert not (folder / "out").exists()
+async def test_without_its_key_a_machine_cannot_be_restored_and_a_save_goes_on(line: Line) -> None:
+    files = {"pages.img": RANDOM}
+    stored = await line.save(files, None)
+    await line.archive.destroy_key("m")
+    with pytest.raises(KeyMissing, match="machine m"):
+        await line.restored(stored)
+    again = await line.save(files, stored)
+    assert again.packs == ("m/1.pack",)
+    assert await line.restored(again) == files
+    with pytest.raises(KeyMissing, match="another one"):
+        await line.restored(stored)
 
 
-async def test_zero_pages_take_room_neither_in_the_object_nor_on_the_disk(
-    executor: ThreadPoolExecutor, tmp_path: Path
-) -> None:
-    image = write_image(tmp_path / "image", {"pages.img": b"begin" + bytes(16 << 20) + b"end"})
-    whole = await encoded(image, {}, executor)
-    assert len(whole) < 1000
-    store = FolderStore(tmp_path / "store")
-    await decode(store, "key", await put(store, "key", whole), tmp_path / "out", executor)
-    assert read_image(tmp_path / "out") == read_image(image)
-    assert (tmp_path / "out" / "pages.img").stat().st_blocks * 512 <= 4 * PAGE_BYTES
+@pytest.mark.parametrize("lost", ["m/0", "m/0.pack"])
+async def test_what_was_lost_of_the_parent_is_stored_again(line: Line, lost: str) -> None:
+    files = {"pages.img": RANDOM, "checkpoint.img": b"state"}
+    first = await line.save(files, None)
+    await line.store.delete(lost)
+    archive = Archive(line.store, FolderKeyStore(line.folder / "keys"))  # one that remembers nothing of the pack
+    second = await replace(line, archive=archive).save(files, first)
+    await archive.close()
+    assert second.packs == ("m/1.pack",)
+    assert await line.restored(second) == files
 
 
-async def test_an_image_that_shrinks_while_it_is_encoded_is_an_error(executor: ThreadPoolExecutor, image: Path) -> None:
-    manifest = Manifest(files_of_image(image), {})
+async def test_a_machine_that_starts_from_a_template_shares_its_pages_and_outlives_its_key(line: Line) -> None:
+    files = {"pages.img": RANDOM, "checkpoint.img": b"state"}
+    template = await line.archive.store(
+        write_image(line.folder / "template", files), "templates/data", {"machine": "template-data", "generation": 0}
+    )
+    first = await line.archive.store(
+        write_image(line.folder / "image", {**files, "pages.img": RANDOM + PAGES[1]}),
+        "m/0",
+        {"machine": "m", "generation": 0},
+        ParentKey(template.key, template.sha256, line.folder / "template"),
+    )
+    assert first.stored_bytes < 2000
+    assert first.packs == ("templates/data.pack", "m/0.pack")
+    await line.archive.destroy_key("template-data")
+    assert await line.restored(first) == {**files, "pages.img": RANDOM + PAGES[1]}
+
+
+async def test_an_image_that_shrinks_while_it_is_encoded_is_an_error(line: Line) -> None:
+    image = write_image(line.folder / "image", {"pages.img": RANDOM})
+    files = files_of_image(image)
     (image / "pages.img").write_bytes(b"less")
-    with pytest.raises(BadImage, match=r"pages\.img became shorter"):
-        async for _ in encode(image, manifest, executor):
+    with ThreadPoolExecutor(1) as threads, pytest.raises(BadImage, match=r"pages\.img became shorter"):
+        async for _ in Encoder(image, files, None, PackReader(line.store), threads, "m/0.pack").pieces():
             pass
+
+
+async def test_a_fetch_goes_on_while_a_store_is_in_hand(line: Line) -> None:
+    first = await line.save({"pages.img": RANDOM}, None)
+    line.store.fault = Fault.SLOW
+    storing = asyncio.create_task(line.save({"pages.img": PAGES[3]}, None))
+    await asyncio.wait_for(line.store.waiting.wait(), 30)
+    line.store.fault = None
+    await line.archive.fetch(first.key, first.sha256, line.folder / "out")
+    assert not storing.done()
+    line.store.go_on.set()
+    await storing
 
 
 def test_a_folder_with_anything_but_plain_files_is_no_image(tmp_path: Path) -> None:
@@ -153,53 +288,23 @@ def test_a_folder_with_anything_but_plain_files_is_no_image(tmp_path: Path) -> N
         files_of_image(tmp_path / "none")
 
 
-async def test_an_image_is_stored_verified_and_fetched(image: Path, tmp_path: Path) -> None:
-    archive = Archive(FolderStore(tmp_path / "store"))
-    stored = await archive.store(image, "m/0-a", {"machine": "m"})
-    assert stored.image_bytes == 3 * PAGE_BYTES + 5000 + 5 * 99
-    content = (tmp_path / "store" / "m" / "0-a").read_bytes()
-    assert (stored.sha256, stored.stored_bytes) == (hashlib.sha256(content).hexdigest(), len(content))
-    await archive.fetch("m/0-a", stored.sha256, tmp_path / "out")
-    assert read_image(tmp_path / "out") == read_image(image)
-    await archive.close()
-
-
 @pytest.mark.parametrize("fault", [Fault.WRONG_WRITE, Fault.WRONG_READ, Fault.FULL, Fault.REFUSING, Fault.MISSING])
-async def test_a_store_that_fails_is_an_error_and_leaves_no_object(fault: Fault, image: Path, tmp_path: Path) -> None:
-    store = FaultyStore(FolderStore(tmp_path / "store"), fault)
-    archive = Archive(store)
-    with pytest.raises(StoreError):
-        await archive.store(image, "key", {})
-    store.fault = None
-    if fault is not Fault.MISSING:  # then only the reading fails, and what was written is a row's garbage
-        assert [key async for key in store.list()] == []
-    await archive.close()
+async def test_a_store_that_fails_is_an_error_and_leaves_no_object(fault: Fault) -> None:
+    async with new_line(fault) as line:
+        with pytest.raises(StoreError):
+            await line.save({"pages.img": RANDOM}, None)
+        left = FolderStore(line.folder / "store")
+        if fault is not Fault.MISSING:  # then only the reading fails, and what was written is a row's garbage
+            assert [key async for key in left.list()] == []
 
 
 @pytest.mark.parametrize(("fault", "error"), [(Fault.WRONG_READ, DamagedObject), (Fault.MISSING, NotStored)])
-async def test_a_fetch_that_fails_leaves_no_folder(
-    fault: Fault, error: type[StoreError], image: Path, tmp_path: Path
-) -> None:
-    store = FaultyStore(FolderStore(tmp_path / "store"))
-    archive = Archive(store)
-    stored = await archive.store(image, "key", {})
-    store.fault = fault
-    with pytest.raises(error):
-        await archive.fetch("key", stored.sha256, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    await archive.close()
-
-
-async def test_a_fetch_goes_on_while_a_store_is_in_hand(image: Path, tmp_path: Path) -> None:
-    store = FaultyStore(FolderStore(tmp_path / "store"))
-    archive = Archive(store)
-    first = await archive.store(image, "first", {})
-    store.fault = Fault.SLOW
-    storing = asyncio.create_task(archive.store(image, "second", {}))
-    await asyncio.wait_for(store.waiting.wait(), 30)
-    store.fault = None
-    await archive.fetch("first", first.sha256, tmp_path / "out")
-    assert not storing.done()
-    store.go_on.set()
-    await storing
-    await archive.close()
+async def test_a_fetch_that_fails_leaves_no_folder(fault: Fault, error: type[StoreError]) -> None:
+    async with new_line() as line:
+        stored = await line.save({"pages.img": RANDOM}, None)
+        store = FaultyStore(line.store, fault)
+        archive = Archive(store, FolderKeyStore(line.folder / "keys"))
+        with pytest.raises(error):
+            await archive.fetch(stored.key, stored.sha256, line.folder / "out")
+        assert not (line.folder / "out").exists()
+        await archive.close()

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from torpor_worker.guest import frames
 from torpor_worker.guest.frames import FrameType
+from torpor_worker.nesting import too_deep
 from torpor_worker.sandbox import (
     Event,
     GuestNotice,
@@ -32,9 +33,12 @@ from torpor_worker.sandbox import (
 
 PYTHON = "/usr/bin/python3.13"
 PING_SECONDS = 5.0
-READ_BYTES = 256 << 10
+READ_BYTES = 64 << 10
+"""What a pipe holds."""
 ACKNOWLEDGE_BYTES = 64 << 10
 ACKNOWLEDGE_SECONDS = 0.005
+WRITE_SECONDS = 30.0
+"""How long a guest may take to read a frame; then it reads nothing any more, and half a frame is in its way."""
 HELD_BYTES = 8 << 20
 """Reading stops while events of this size wait for `receive`."""
 RESULT_KEYS = {"value", "data", "error", "runtime_ms"}
@@ -74,6 +78,7 @@ class GuestLink:
         self._reading = False
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
         self._seen = -1
         self._received = -1
         self._wanted = -1
@@ -201,10 +206,10 @@ class GuestLink:
         await self._write(frames.encode(kind, number, body))
 
     async def _write(self, data: bytes) -> None:
-        if self._lost is not None:
-            raise SandboxDied(self._lost.reason)
         while self._room is not None:  # another writer waits; frames must not be mixed
             await asyncio.wait([self._room])
+        if self._lost is not None:
+            raise SandboxDied(self._lost.reason)
         if self._wanted > self._acknowledged:
             data = frames.encode(FrameType.ACKNOWLEDGE, self._wanted, b"") + data
             self._acknowledged = self._wanted
@@ -232,18 +237,25 @@ class GuestLink:
         loop = asyncio.get_running_loop()
         self._room = loop.create_future()
         try:
-            while data:
-                writable: asyncio.Future[None] = loop.create_future()
-                loop.add_writer(self._stdin, _settle, writable)
-                try:
-                    await writable
-                finally:
-                    loop.remove_writer(self._stdin)
-                with contextlib.suppress(BlockingIOError):
-                    data = data[os.write(self._stdin, data) :]
+            async with asyncio.timeout(WRITE_SECONDS):
+                while data:
+                    self._writable = loop.create_future()
+                    loop.add_writer(self._stdin, _settle, self._writable)
+                    await self._writable
+                    with contextlib.suppress(BlockingIOError):
+                        data = data[os.write(self._stdin, data) :]
+        except TimeoutError:
+            self._lose(f"the guest read nothing for {WRITE_SECONDS:g} s")
+            raise SandboxDied(f"the guest read nothing for {WRITE_SECONDS:g} s") from None
         finally:
+            self._write_no_more()
             self._room.set_result(None)
             self._room = None
+
+    def _write_no_more(self) -> None:
+        if self._writable is not None and self._stdin >= 0:
+            asyncio.get_running_loop().remove_writer(self._stdin)
+        self._writable = None
 
     # Reading.
 
@@ -308,10 +320,11 @@ class GuestLink:
         self._lost = SandboxLost(reason)
         self._events.append((self._lost, -1, 0))
         error = SandboxDied(reason)
-        for future in [self._attached, self._ready, *self._pings.values()]:
+        for future in [self._attached, self._ready, self._writable, *self._pings.values()]:
             if future is not None and not future.done():
                 future.set_exception(error)
                 future.exception()
+        self._write_no_more()
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
 
@@ -364,7 +377,7 @@ def _result(seq: int, fields: dict[str, Any]) -> Result:
     return Result(
         seq=seq,
         value=None if value is None else str(value),
-        data=dict(fields.get("data") or {}),
+        data={kind: each for kind, each in dict(fields.get("data") or {}).items() if not too_deep(each)},
         error=error,
         runtime_ms=int(fields["runtime_ms"]),
     )

@@ -89,6 +89,8 @@ class Snapshot:
     image_bytes: int
     series: str
     created_at: datetime | None = None
+    packs: tuple[str, ...] = ()
+    """Keys of the packs that it needs."""
 
     @property
     def quiescent(self) -> bool:
@@ -198,11 +200,13 @@ class Ledger(Protocol):
         ...
 
     async def allot_save(self, hold: Hold) -> tuple[int, str]:
-        """A new generation number and the key under which its object will be stored, registered before it is put."""
+        """A new generation number and the key of its manifest: that and its pack's are known before they are put."""
         ...
 
     async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:
         """Make it the head if the head is still generation `expected_head`. Idempotent. Raises `HeadMoved`.
+
+        So it does if a pack that the snapshot needs was condemned: it builds on what is gone.
 
         A commit that makes two newer quiescent generations condemns the older ones (never the two newest quiescent).
         """

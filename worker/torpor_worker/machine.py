@@ -52,6 +52,8 @@ class Machine:
         """Whether a process of the present hold was served."""
         self._sent: int | None = None
         """The highest position that a process of the present hold was sent before it died."""
+        self._unwanted: int | None = None
+        """A seq that is to be interrupted as soon as it begins."""
         self._ready = False
         self._woke = "woke"
         self._process: Process | None = None
@@ -65,9 +67,15 @@ class Machine:
         """An entry was accepted: a started one to run now, or None to look into the log."""
         self._inbox.deliver(entry)
 
-    def interrupt(self, seq: int | None) -> int | None:
-        """Begin to end what runs, if it is `seq` (None: whatever it is); its seq, None if nothing was done."""
+    def interrupt(self, seq: int | None, *, coming: bool = False) -> int | None:
+        """Begin to end what runs, if it is `seq` (None: whatever it is); its seq, None if nothing was done.
+
+        `coming`: `seq` was accepted, and is ended as soon as it begins if it has not yet.
+        """
         running = None if self._process is None else self._process.running
+        if seq is not None and coming and seq > (-1 if self._process is None else self._process.last_seq):
+            self._unwanted = seq
+            return seq
         if running is None or (seq is not None and running.seq != seq):
             return None
         running.stop(EndedBy.INTERRUPT, self._loop.time())
@@ -120,8 +128,8 @@ class Machine:
     def keys_in_use(self) -> list[str]:
         """Keys of objects that it reads, or builds on."""
         head = None if self._process is None else self._process.saver.head
-        needs = [self._waking.needs, None if head is None else head.manifest_key]
-        return [key for key in needs if key is not None]
+        needs = [snapshot for snapshot in (self._waking.needs, head) if snapshot is not None]
+        return [key for snapshot in needs for key in (snapshot.manifest_key, *snapshot.packs)]
 
     def _check_held(self) -> None:
         if self.phase is None:
@@ -287,6 +295,8 @@ class Machine:
                 self._wishes.slept(Draining("The server is stopping."))
                 return await sleeping.drain()
             if process.running is not None:
+                if process.running.seq == self._unwanted:
+                    process.running.stop(EndedBy.INTERRUPT, self._loop.time())
                 until = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
                 await process.attend(lambda: self._stops_attending(process), until)
                 if process.running is not None:

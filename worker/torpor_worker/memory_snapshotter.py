@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from torpor_worker.snapshots import SnapshotterError, Stored
+from torpor_snapshotter.key import pack_key
+from torpor_worker.snapshots import Parent, SnapshotterError, Stored
 
 
 class MemorySnapshotter:
@@ -17,7 +18,7 @@ class MemorySnapshotter:
         self.fields: dict[str, dict[str, Any]] = {}
         self.failures = 0
 
-    async def store(self, image: Path, key: str, fields: dict[str, Any]) -> Stored:
+    async def store(self, image: Path, key: str, fields: dict[str, Any], parent: Parent | None = None) -> Stored:
         """See `Snapshotter`."""
         if self.failures:
             self.failures -= 1
@@ -25,7 +26,7 @@ class MemorySnapshotter:
         files = self._read(image)
         self.objects[key], self.fields[key] = files, fields
         size_bytes = sum(map(len, files.values()))
-        return Stored(key, self._digest(files), size_bytes, size_bytes)
+        return Stored(key, self._digest(files), size_bytes, size_bytes, (pack_key(key),))
 
     async def fetch(self, key: str, sha256: str, into: Path) -> None:
         """See `Snapshotter`."""
@@ -33,6 +34,11 @@ class MemorySnapshotter:
         if files is None or self._digest(files) != sha256:
             raise SnapshotterError(f"{key} is damaged or missing", retryable=False)
         self._write(into, files)
+
+    async def destroy_key(self, machine: str) -> None:
+        """See `Snapshotter`."""
+        for key in [key for key, fields in self.fields.items() if fields["machine"] == machine]:
+            self.objects.pop(key, None)
 
     async def delete(self, key: str) -> None:
         """See `Snapshotter`."""

@@ -43,6 +43,13 @@ class Process:
         self._batch = OutputBatch()
         self._unacknowledged = False
         self._last_run: tuple[int, int] | None = None
+        """Seq and attempt."""
+
+    @property
+    def last_seq(self) -> int:
+        """The seq that ran last, or runs; -1 before the first of this process."""
+        last_run = -1 if self._last_run is None else self._last_run[0]
+        return last_run if self.running is None else self.running.seq
 
     # Instructions.
 
@@ -100,6 +107,9 @@ class Process:
         if self._batch and (self._batch.seq != running.seq or self._batch.background):
             await self.flush()
         output = self._batch.records() if self._batch else None
+        if not running.steps:
+            # An interrupt was wished for and came to nothing: it ended by itself, and a replay may run it again.
+            running.ended_by = None
         result = results.answered(event, running)
         await self._services.durably(
             lambda: self._ledger.finish(

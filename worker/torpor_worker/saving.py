@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torpor_worker.errors import SaveRefused
 from torpor_worker.ledger import Fenced, HeadMoved, Hold, Snapshot
 from torpor_worker.sandbox import SandboxDied
 from torpor_worker.services import Services
+from torpor_worker.snapshots import Parent
 
 log = structlog.get_logger(__name__)
 
@@ -165,7 +167,14 @@ class Saver:
 
     async def _store(self, capture: _Capture) -> None:
         services, hold, point = self._services, capture.hold, capture.point
-        stored = await services.snapshotter.store(capture.image, capture.key, self._fields(capture))
+        parent = self.head
+        with self._local_image(parent) as image:
+            stored = await services.snapshotter.store(
+                capture.image,
+                capture.key,
+                self._fields(capture),
+                None if parent is None else Parent(parent.manifest_key, parent.manifest_sha256, image),
+            )
 
         async def commit() -> None:
             snapshot = Snapshot(
@@ -181,6 +190,7 @@ class Saver:
                 stored_bytes=stored.stored_bytes,
                 image_bytes=stored.image_bytes,
                 series=services.config.series,
+                packs=stored.packs,
             )
             await services.ledger.commit_snapshot(hold, snapshot.parent, snapshot)
             self.head = snapshot
@@ -202,6 +212,11 @@ class Saver:
         if self._failures:
             self._failures = 0
             await services.ledger.clear_notices(hold, "save_failed")
+
+    def _local_image(self, snapshot: Snapshot | None) -> AbstractContextManager[Path | None]:
+        if snapshot is None:
+            return nullcontext()
+        return self._services.images.use(self._machine, snapshot.generation)
 
     async def _read_back(self, hold: Hold) -> bool:
         """Take a newer head of our own line as ours; whether there is one."""

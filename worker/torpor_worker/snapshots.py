@@ -22,18 +22,39 @@ class Stored:
     manifest_key: str
     manifest_sha256: str
     stored_bytes: int
+    """What was added to the store for it."""
     image_bytes: int
+    packs: tuple[str, ...]
+    """Keys of the packs that it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The snapshot that a new one is like, of the same machine or another whose key is there; pages are shared."""
+
+    manifest_key: str
+    manifest_sha256: str
+    image: Path | None
+    """Its local image, if there is one: a comparison with it is quick."""
 
 
 class Snapshotter(Protocol):
     """Images to stored snapshots and back."""
 
-    async def store(self, image: Path, key: str, fields: dict[str, Any]) -> Stored:
-        """Encode the image, put it under `key`, verify what was put. `fields` go into the manifest."""
+    async def store(self, image: Path, key: str, fields: dict[str, Any], parent: Parent | None = None) -> Stored:
+        """Put what the parent lacks into a pack, and a manifest under `key`; verify both.
+
+        `fields` go into the manifest; `machine`, a name, and `generation` must be among them. What only a parent that
+        cannot be read has is stored again.
+        """
         ...
 
     async def fetch(self, key: str, sha256: str, into: Path) -> None:
         """Bring the image back into the new folder `into`, every checksum verified."""
+        ...
+
+    async def destroy_key(self, machine: str) -> None:
+        """Make what is stored of a machine unreadable for ever; no error if that was done."""
         ...
 
     async def delete(self, key: str) -> None:

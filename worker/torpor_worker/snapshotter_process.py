@@ -14,8 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import structlog
+
 from torpor_snapshotter.store_url import open_store
-from torpor_worker.snapshots import SnapshotterError, Stored
+from torpor_worker.snapshots import Parent, SnapshotterError, Stored
+
+log = structlog.get_logger(__name__)
 
 _LONGEST_LINE_BYTES: Final = 4 << 20
 _START_SECONDS: Final = 30.0
@@ -43,10 +47,11 @@ class SnapshotterProcess:
     it. Use it as an asynchronous context, or call `start` and `close`.
     """
 
-    def __init__(self, store_url: str) -> None:
-        """Raises `torpor_snapshotter.store_url.BadStoreUrl`."""
+    def __init__(self, store_url: str, key_folder: Path) -> None:
+        """Machines' keys are in `key_folder`, and never here. Raises `torpor_snapshotter.store_url.BadStoreUrl`."""
         open_store(store_url)
         self._store_url = store_url
+        self._key_folder = key_folder
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
         self._stores_in_hand: dict[object, int] = {}
@@ -85,14 +90,15 @@ class SnapshotterProcess:
         """Write, read and delete an object; removes what crashed writers left. Raises `SnapshotterError`."""
         await self._ask({"do": "check"}, _SHORT_SECONDS)
 
-    async def store(self, image: Path, key: str, fields: dict[str, Any]) -> Stored:
-        """Encode the image, put it under `key`, verify what was put. `fields` go into the manifest."""
+    async def store(self, image: Path, key: str, fields: dict[str, Any], parent: Parent | None = None) -> Stored:
+        """Put what the parent lacks into a pack, and a manifest under `key`; verify both."""
         ticket = object()
         self._stores_in_hand[ticket] = await asyncio.to_thread(_folder_bytes, image)
         try:
             # They are done one after the other, so this one waits for those in hand.
             seconds = sum(_SHORT_SECONDS + size / _SLOWEST_BYTES_PER_SECOND for size in self._stores_in_hand.values())
-            answer = await self._ask({"do": "store", "image": str(image), "key": key, "fields": fields}, seconds)
+            request = {"do": "store", "image": str(image), "key": key, "fields": fields, "parent": _described(parent)}
+            answer = await self._ask(request, seconds)
         finally:
             del self._stores_in_hand[ticket]
         return Stored(
@@ -100,11 +106,16 @@ class SnapshotterProcess:
             manifest_sha256=answer["sha256"],
             stored_bytes=answer["stored_bytes"],
             image_bytes=answer["image_bytes"],
+            packs=tuple(answer["packs"]),
         )
 
     async def fetch(self, key: str, sha256: str, into: Path) -> None:
         """Bring the image back into the new folder `into`, every checksum verified."""
         await self._ask({"do": "fetch", "key": key, "sha256": sha256, "into": str(into)}, _FETCH_SECONDS)
+
+    async def destroy_key(self, machine: str) -> None:
+        """Make what is stored of a machine unreadable for ever; no error if that was done."""
+        await self._ask({"do": "destroy_key", "machine": machine}, _SHORT_SECONDS)
 
     async def delete(self, key: str) -> None:
         """Delete an object; no error if it is not there."""
@@ -181,7 +192,11 @@ class SnapshotterProcess:
     async def _keep_running(self) -> None:
         back_off_seconds = _FIRST_BACK_OFF_SECONDS
         while True:
-            answered = await self._run_once()
+            try:
+                answered = await self._run_once()
+            except Exception:  # no memory or file descriptor for a process: there may be one for the next
+                log.exception("The snapshotter process failed; it is started again.", action="snapshotter")
+                answered = False
             back_off_seconds = _FIRST_BACK_OFF_SECONDS if answered else back_off_seconds
             await asyncio.sleep(back_off_seconds)
             back_off_seconds = min(2 * back_off_seconds, _LONGEST_BACK_OFF_SECONDS)
@@ -195,7 +210,7 @@ class SnapshotterProcess:
         try:
             with theirs:
                 process = self._process = await asyncio.create_subprocess_exec(
-                    *_command(self._store_url, theirs.fileno()),
+                    *_command(self._store_url, self._key_folder, theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
@@ -219,9 +234,21 @@ class SnapshotterProcess:
         return answered
 
 
-def _command(store_url: str, socket_fd: int) -> list[str]:
-    flags = {"--socket-fd": socket_fd, "--parent-pid": os.getpid(), "--store-url": store_url}
+def _command(store_url: str, key_folder: Path, socket_fd: int) -> list[str]:
+    flags = {
+        "--socket-fd": socket_fd,
+        "--parent-pid": os.getpid(),
+        "--store-url": store_url,
+        "--key-folder": key_folder,
+    }
     return [sys.executable, "-P", "-m", "torpor_snapshotter", *(f"{flag}={value}" for flag, value in flags.items())]
+
+
+def _described(parent: Parent | None) -> dict[str, Any] | None:
+    if parent is None:
+        return None
+    image = None if parent.image is None else str(parent.image)
+    return {"key": parent.manifest_key, "sha256": parent.manifest_sha256, "image": image}
 
 
 def _note(pending: _Request, message: dict[str, Any]) -> None:

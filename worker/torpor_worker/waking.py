@@ -49,8 +49,8 @@ class Waking:
 
     def __init__(self, machine: str, services: Services, bell: Bell) -> None:
         self.suspicion = Suspicion(services.config.undo_limit)
-        self.needs: str | None = None
-        """The object that a wake is reading at this moment."""
+        self.needs: Snapshot | None = None
+        """The snapshot that a wake is reading at this moment."""
         self.attached: Attached | None = None
         """The process that is being brought back at this moment."""
         self._machine = machine
@@ -205,7 +205,7 @@ class Waking:
         with services.images.use(self._machine, head.generation) as image:
             if image is not None:
                 return
-        self.needs = head.manifest_key
+        self.needs = head
         try:
             into = services.images.new(self._machine, head.generation)
             await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into)

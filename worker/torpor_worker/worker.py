@@ -16,7 +16,7 @@ from torpor_worker.ledger import Entry, Ledger
 from torpor_worker.machine import Machine, Phase
 from torpor_worker.sandbox import SandboxHost
 from torpor_worker.services import Services
-from torpor_worker.snapshots import Snapshotter
+from torpor_worker.snapshots import Snapshotter, SnapshotterError
 from torpor_worker.templates import Templates
 
 log = structlog.get_logger(__name__)
@@ -94,10 +94,13 @@ class Worker:
         elif machine in self._machines:
             self._machines[machine].deliver(entry)
 
-    async def interrupt(self, machine: str, seq: int | None) -> int | None:
-        """Begin to end what runs; its seq, None if nothing runs, or something else than `seq`."""
+    async def interrupt(self, machine: str, seq: int | None, *, coming: bool = False) -> int | None:
+        """Begin to end what runs; its seq, None if nothing runs, or something else than `seq`.
+
+        With `coming`, `seq` is ended too if it was accepted and is yet to begin.
+        """
         held = self._machines.get(machine)
-        return None if held is None else held.interrupt(seq)
+        return None if held is None else held.interrupt(seq, coming=coming)
 
     async def wake(self, machine: str) -> None:
         """Wake it, and wait until it is awake. Raises `CannotWake`, `MachineGone`, `Draining`."""
@@ -126,11 +129,16 @@ class Worker:
                 await held.sync()
 
     async def discard(self, machine: str) -> None:
-        """It was deleted: end its process and forget its images."""
+        """It was deleted: end its process, destroy its key and forget its images."""
         task = self._tasks.get(machine)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        try:
+            await self._services.snapshotter.destroy_key(machine)
+        except SnapshotterError as error:
+            # The ledger remembers that it is to be destroyed, before anything else of the machine's is deleted.
+            log.warning("A key could not be destroyed yet", action="destroy_key", machine=machine, error=str(error))
         await self._images.drop(machine)
 
     def phase(self, machine: str) -> Phase | None:

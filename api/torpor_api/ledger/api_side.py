@@ -219,9 +219,17 @@ class ApiSide:
         return await self._readers.run(work)
 
     async def delete_machine(self, account: str, name: str) -> None:
-        """Delete a machine's rows and output, and condemn its objects. Raises `MachineNotFound`."""
+        """Delete a machine's rows and output, and condemn its key and its objects. Raises `MachineNotFound`."""
         await self._writer.run(lambda connection: machines.remove(connection, account, name), touches=name)
         await self._writer.run(lambda _: self._segments.remove(name))
+
+    async def condemned_machines(self) -> list[str]:
+        """Deleted machines whose keys are to be destroyed, before any object of theirs is."""
+        return await self._readers.run(saves.condemned_machine_names)
+
+    async def forget_condemned_machine(self, name: str) -> None:
+        """Its key is destroyed."""
+        await self._writer.run(lambda connection: saves.forget_condemned_machine(connection, name))
 
     async def condemned(self) -> list[str]:
         """Keys of objects that nothing needs any more, oldest first."""

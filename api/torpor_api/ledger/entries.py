@@ -56,11 +56,10 @@ _FOR_ACCEPT = Statement(
     .where(machines.c.name == bindparam("machine"), accounts.c.name == bindparam("account"))
 )
 _RUNNING_SEQ = Statement(
-    select(entries.c.seq).where(
-        entries.c.machine_id == bindparam("of_machine"),
-        entries.c.finished_at.is_(None),
-        entries.c.started_at.is_not(None),
-    )
+    select(entries.c.seq)
+    .where(entries.c.machine_id == bindparam("of_machine"), entries.c.finished_at.is_(None))
+    .order_by(entries.c.started_at.is_(None), entries.c.id)
+    .limit(1)
 )
 _INSERT = Statement(
     insert(entries),

@@ -17,7 +17,7 @@ from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
 from torpor_api.ledger.moments import moment, now
 from torpor_api.ledger.notices import COLUMNS, notice
 from torpor_api.ledger.rows import Idempotency, MachineRow, MachineState, Notice
-from torpor_api.ledger.schema import accounts, entries, machine_tags, machines, notices, snapshots
+from torpor_api.ledger.schema import accounts, entries, machine_tags, machines, notices, pack_references, packs
 
 NAME_ALPHABET = string.ascii_lowercase + string.digits
 NAME_LENGTH = 16
@@ -98,9 +98,9 @@ def newest_first(
 
 
 def remove(connection: Connection, account: str, name: str) -> None:
-    """Delete a machine's rows and condemn its objects. Raises `MachineNotFound`."""
+    """Delete a machine's rows, and condemn its key and its objects. Raises `MachineNotFound`."""
     machine_id = identify(connection, account, name)
-    saves.condemn_all(connection, machine_id)
+    saves.condemn_all(connection, machine_id, name)
     connection.execute(delete(machines).where(machines.c.id == machine_id))
 
 
@@ -138,8 +138,12 @@ def _query(account: str) -> Select[Any]:
             .where(mine, entries.c.seq == machines.c.next_seq - 1)
             .scalar_subquery()
             .label("last_used_at"),
-            select(func.coalesce(func.sum(snapshots.c.stored_bytes), 0))
-            .where(snapshots.c.machine_id == machines.c.id)
+            select(func.coalesce(func.sum(packs.c.size_bytes), 0))
+            .where(
+                packs.c.object_key.in_(
+                    select(pack_references.c.object_key).where(pack_references.c.machine_id == machines.c.id)
+                )
+            )
             .scalar_subquery()
             .label("stored_bytes"),
         )

@@ -24,7 +24,7 @@ class Readers:
         self._engine = engine
         self._mine = threading.local()
         self._connections: list[Connection] = []
-        self._executor = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-reader", initializer=self._connect)
+        self._executor = ThreadPoolExecutor(READERS, thread_name_prefix="ledger-reader")
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         """The result of `work`; it must be whole, not a cursor."""
@@ -37,15 +37,17 @@ class Readers:
             connection.close()
         self._connections.clear()
 
-    def _connect(self) -> None:
+    def _connect(self) -> Connection:
         connection = self._engine.connect()
         driver(connection).execute("PRAGMA query_only = ON")
         driver(connection).execute(f"PRAGMA cache_size = -{CACHE_KIBIBYTES}")
         self._mine.connection = connection
         self._connections.append(connection)
+        return connection
 
     def _read(self, work: Callable[[Connection], T]) -> T:
-        connection: Connection = self._mine.connection
+        # Not when the thread starts: a pool whose thread once failed to (no file descriptor was left) stays broken.
+        connection: Connection = getattr(self._mine, "connection", None) or self._connect()
         raw = driver(connection)
         raw.execute("BEGIN")
         try:

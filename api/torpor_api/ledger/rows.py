@@ -37,7 +37,7 @@ class Busy:
     """The machine has an unfinished instruction, and the caller did not want to wait; nothing was added."""
 
     running_seq: int | None
-    """The one that is started; None if all of them still wait."""
+    """The one that is started, or will be first."""
 
 
 @dataclass(frozen=True, slots=True)

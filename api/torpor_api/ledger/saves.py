@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, insert, select, update
 
 from torpor_api.ledger.moments import moment, now
-from torpor_api.ledger.schema import condemned, machines, saves, snapshots
+from torpor_api.ledger.schema import (
+    condemned,
+    condemned_machines,
+    machines,
+    pack_references,
+    packs,
+    saves,
+    snapshots,
+)
+from torpor_snapshotter.key import pack_key
 from torpor_snapshotter.retention import Generation, superseded
 from torpor_worker.ledger import HeadMoved, Snapshot
 
 
 def allot(connection: Connection, machine_id: int, machine: str) -> tuple[int, str]:
-    """The next generation and the key of its object, which is known from now on."""
+    """The next generation and the key of its manifest, which is known from now on, as is its pack's."""
     row = connection.execute(
         update(machines)
         .where(machines.c.id == machine_id)
@@ -26,6 +36,7 @@ def allot(connection: Connection, machine_id: int, machine: str) -> tuple[int, s
     connection.execute(
         insert(saves).values(machine_id=machine_id, generation=generation, epoch=row.epoch, manifest_key=key)
     )
+    connection.execute(insert(packs).values(object_key=pack_key(key), size_bytes=0))
     return generation, key
 
 
@@ -49,6 +60,9 @@ def commit(connection: Connection, machine_id: int, expected_head: int | None, s
         raise ValueError(f"generation {snapshot.generation} was not allotted to {snapshot.manifest_key}")
     if not -1 <= snapshot.position < row.next_position:
         raise ValueError(f"position {snapshot.position} was never allotted")
+    known_packs = set(connection.scalars(select(packs.c.object_key).where(packs.c.object_key.in_(snapshot.packs))))
+    if gone := set(snapshot.packs) - known_packs:
+        raise HeadMoved(f"what it builds on is gone: {', '.join(sorted(gone))}")
     connection.execute(
         insert(snapshots).values(
             machine_id=machine_id,
@@ -66,6 +80,12 @@ def commit(connection: Connection, machine_id: int, expected_head: int | None, s
             created_at=now(),
         )
     )
+    for key in snapshot.packs:
+        connection.execute(
+            insert(pack_references).values(machine_id=machine_id, generation=snapshot.generation, object_key=key)
+        )
+    own = pack_key(snapshot.manifest_key)
+    connection.execute(update(packs).where(packs.c.object_key == own).values(size_bytes=snapshot.stored_bytes))
     connection.execute(update(machines).where(machines.c.id == machine_id).values(head_generation=snapshot.generation))
     _condemn_superseded(connection, machine_id, snapshot.generation)
 
@@ -73,13 +93,14 @@ def commit(connection: Connection, machine_id: int, expected_head: int | None, s
 def snapshot(connection: Connection, machine_id: int, generation: int) -> Snapshot | None:
     """A committed snapshot that is not condemned."""
     row = connection.execute(_query(machine_id).where(snapshots.c.generation == generation)).first()
-    return None if row is None else _snapshot(row)
+    return None if row is None else _snapshot(row, _packs_of(connection, machine_id))
 
 
 def line_of_descent(connection: Connection, machine_id: int) -> list[Snapshot]:
     """The head and the snapshots it came from, newest first; those that a rollback set aside are not among them."""
     head = connection.scalar(select(machines.c.head_generation).where(machines.c.id == machine_id))
-    kept = {row.generation: _snapshot(row) for row in connection.execute(_query(machine_id))}
+    referred = _packs_of(connection, machine_id)
+    kept = {row.generation: _snapshot(row, referred) for row in connection.execute(_query(machine_id))}
     line: list[Snapshot] = []
     while head is not None and head in kept:
         line.append(kept[head])
@@ -103,10 +124,21 @@ def condemn_abandoned(connection: Connection, machine_id: int | None = None) -> 
         _condemn(connection, row.machine_id, row.generation, row.manifest_key)
 
 
-def condemn_all(connection: Connection, machine_id: int) -> None:
-    """Condemn every object of a machine that is being deleted."""
-    keys = select(saves.c.manifest_key).where(saves.c.machine_id == machine_id)
-    connection.execute(insert(condemned).from_select(["object_key"], keys))
+def condemn_all(connection: Connection, machine_id: int, machine: str) -> None:
+    """Condemn the key, and every object, of a machine that is being deleted; what others refer to stays."""
+    connection.execute(insert(condemned_machines).values(name=machine))
+    for row in connection.execute(select(saves).where(saves.c.machine_id == machine_id)).all():
+        _condemn(connection, machine_id, row.generation, row.manifest_key)
+
+
+def condemned_machine_names(connection: Connection) -> list[str]:
+    """Deleted machines whose keys are not known to be destroyed."""
+    return list(connection.scalars(select(condemned_machines.c.name)))
+
+
+def forget_condemned_machine(connection: Connection, name: str) -> None:
+    """Its key is destroyed."""
+    connection.execute(delete(condemned_machines).where(condemned_machines.c.name == name))
 
 
 def condemned_keys(connection: Connection) -> list[str]:
@@ -121,8 +153,8 @@ def forget_condemned(connection: Connection, keys: list[str]) -> None:
 
 
 def known_keys(connection: Connection) -> set[str]:
-    """Keys of objects that are, or may become, a snapshot."""
-    return set(connection.scalars(select(saves.c.manifest_key)))
+    """Keys of objects that are, or may become, part of a snapshot."""
+    return set(connection.scalars(select(saves.c.manifest_key).union_all(select(packs.c.object_key))))
 
 
 def _condemn_superseded(connection: Connection, machine_id: int, head: int) -> None:
@@ -146,8 +178,27 @@ def _condemn_superseded(connection: Connection, machine_id: int, head: int) -> N
 
 
 def _condemn(connection: Connection, machine_id: int, generation: int, key: str) -> None:
+    """Condemn a save's manifest, and of the packs that it referred to, or made, those that no snapshot refers to."""
+    referred = select(pack_references.c.object_key).where(
+        pack_references.c.machine_id == machine_id, pack_references.c.generation == generation
+    )
+    let_go = {pack_key(key), *connection.scalars(referred)}
     connection.execute(delete(saves).where(saves.c.machine_id == machine_id, saves.c.generation == generation))
-    connection.execute(insert(condemned).values(object_key=key))
+    still_referred = exists().where(pack_references.c.object_key == packs.c.object_key)
+    gone = connection.scalars(
+        delete(packs).where(packs.c.object_key.in_(let_go), ~still_referred).returning(packs.c.object_key)
+    ).all()
+    for each in (key, *sorted(gone)):
+        connection.execute(insert(condemned).values(object_key=each))
+
+
+def _packs_of(connection: Connection, machine_id: int) -> dict[int, list[str]]:
+    """Keys of the packs that each snapshot of a machine refers to."""
+    query = select(pack_references).where(pack_references.c.machine_id == machine_id)
+    referred: dict[int, list[str]] = defaultdict(list)
+    for row in connection.execute(query.order_by(pack_references.c.object_key)):
+        referred[row.generation].append(row.object_key)
+    return referred
 
 
 def _query(machine_id: int) -> Select[Any]:
@@ -158,7 +209,7 @@ def _query(machine_id: int) -> Select[Any]:
     )
 
 
-def _snapshot(row: Row[Any]) -> Snapshot:
+def _snapshot(row: Row[Any], referred: dict[int, list[str]]) -> Snapshot:
     return Snapshot(
         generation=row.generation,
         line=row.line,
@@ -173,4 +224,5 @@ def _snapshot(row: Row[Any]) -> Snapshot:
         image_bytes=row.image_bytes,
         series=row.series,
         created_at=moment(row.created_at),
+        packs=tuple(referred.get(row.generation, ())),
     )

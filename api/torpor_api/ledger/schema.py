@@ -263,6 +263,35 @@ snapshots = Table(
     sqlite_strict=True,
 )
 
+packs = Table(
+    "packs",
+    metadata,
+    Column("object_key", Text, primary_key=True),
+    Column("size_bytes", NUMBER, nullable=False),
+    CheckConstraint("size_bytes >= 0", name="size_is_not_negative"),
+    sqlite_strict=True,
+)
+
+pack_references = Table(
+    "pack_references",
+    metadata,
+    Column("machine_id", NUMBER, nullable=False),
+    Column("generation", NUMBER, nullable=False),
+    Column("object_key", Text, ForeignKey("packs.object_key"), nullable=False, index=True),
+    PrimaryKeyConstraint("machine_id", "generation", "object_key"),
+    ForeignKeyConstraint(
+        ["machine_id", "generation"], ["snapshots.machine_id", "snapshots.generation"], ondelete="CASCADE"
+    ),
+    sqlite_strict=True,
+)
+
+condemned_machines = Table(
+    "condemned_machines",
+    metadata,
+    Column("name", Text, primary_key=True),
+    sqlite_strict=True,
+)
+
 condemned = Table(
     "condemned",
     metadata,

@@ -57,6 +57,16 @@ async def test_rich_output_keeps_its_order_and_a_bad_bundle_is_text(api: Api) ->
     ]
 
 
+@pytest.mark.parametrize("levels", [90, 925, 5000])
+async def test_a_display_nested_however_deep_can_be_answered(api: Api, levels: int) -> None:
+    code = f"write('display', b'{{\"data\": {{\"application/json\": ' + b'[' * {levels} + b']' * {levels} + b'}}}}')"
+    answer = await api.client.post("/v1/run", json={"code": code})
+
+    assert answer.status_code == 200
+    kind = "application/json" if levels < 100 else "text/plain"
+    assert list(answer.json()["events"][0]["data"]) == [kind]
+
+
 async def test_output_over_the_limit_ends_with_a_marker(api: Api) -> None:
     events = (await api.client.post("/v1/run", json={"code": "write('stdout', b'x' * 100_007)"})).json()["events"]
 

@@ -71,7 +71,7 @@ async def test_a_busy_machine_refuses_or_queues_as_the_caller_wants(ledger: SqlL
 async def test_a_machine_whose_entries_all_wait_is_busy_without_a_running_one(ledger: SqlLedger, machine: str) -> None:
     await accepted(ledger, machine)
 
-    assert await ledger.accept(ACCOUNT, machine, "", 1.0, when_busy="refuse") == Busy(running_seq=None)
+    assert await ledger.accept(ACCOUNT, machine, "", 1.0, when_busy="refuse") == Busy(running_seq=0)
 
 
 async def test_another_accounts_machine_is_not_found(ledger: SqlLedger, machine: str) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import insert, update
+from sqlalchemy import event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from tests.support.ledger import ACCOUNT, accepted, started
 
 from torpor_api.ledger import SqlLedger
 from torpor_api.ledger.database import open_engine
+from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.schema import entries, machines, metadata
 from torpor_worker.ledger import Hold
 
@@ -68,3 +69,20 @@ async def test_the_database_itself_refuses(ledger: SqlLedger, hold: Hold, nonsen
 
     with pytest.raises(IntegrityError):
         await ledger._writer.run(lambda connection: connection.execute(NONSENSE[nonsense]).rowcount)
+
+
+async def test_readers_that_could_not_connect_once_read_later(ledger: SqlLedger, tmp_path: Path) -> None:
+    engine = open_engine("sqlite:", tmp_path)
+    failures = [OSError("too many open files")]
+
+    @event.listens_for(engine, "do_connect")
+    def connect(*_: object) -> None:
+        if failures:
+            raise failures.pop()
+
+    readers = Readers(engine)
+    with pytest.raises(OSError, match="too many"):
+        await readers.run(lambda connection: connection.scalar(select(1)))
+    assert await readers.run(lambda connection: connection.scalar(select(1))) == 1
+    await readers.close()
+    engine.dispose()

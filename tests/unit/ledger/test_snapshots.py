@@ -3,9 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tests.support.ledger import ACCOUNT, ran, saved, started
+from tests.support.ledger import ACCOUNT, awake, new_machine, ran, saved, started
 
 from torpor_api.ledger import SqlLedger
+from torpor_snapshotter.key import pack_key
 from torpor_worker.ledger import Fenced, HeadMoved, Hold, Snapshot
 
 
@@ -18,7 +19,7 @@ async def test_a_key_is_known_before_its_object_is_put(ledger: SqlLedger, hold: 
     second = await ledger.allot_save(hold)
 
     assert (first[0], second[0]) == (0, 1)
-    assert await ledger.known_keys() == {first[1], second[1]}
+    assert await ledger.known_keys() == {first[1], pack_key(first[1]), second[1], pack_key(second[1])}
     assert len({first[1], second[1]}) == 2
 
 
@@ -40,7 +41,7 @@ async def test_a_commit_on_a_head_that_moved_is_refused(ledger: SqlLedger, hold:
     with pytest.raises(HeadMoved):
         await ledger.commit_snapshot(hold, None, replace(quick, generation=slow[0], manifest_key=slow[1]))
     assert await kept(ledger, hold) == [1]
-    assert await ledger.condemned() == [slow[1]]
+    assert await ledger.condemned() == [slow[1], pack_key(slow[1])]
 
 
 async def test_a_commit_that_is_repeated_changes_nothing(ledger: SqlLedger, hold: Hold) -> None:
@@ -74,7 +75,7 @@ async def test_the_commit_that_makes_two_newer_quiescent_generations_condemns_th
     await saved(ledger, hold, 2, 1)
 
     assert await kept(ledger, hold) == [3, 2, 1]
-    assert await ledger.condemned() == [first.manifest_key]
+    assert await ledger.condemned() == [first.manifest_key, *first.packs]
     assert first.manifest_key not in await ledger.known_keys()
 
 
@@ -114,15 +115,52 @@ async def test_saves_of_a_dead_session_are_condemned_by_the_next(ledger: SqlLedg
     _, lost = await ledger.allot_save(hold)
     await ledger.open_session("the next life")
 
-    assert await ledger.condemned() == [lost]
-    assert await ledger.known_keys() == {committed.manifest_key}
+    assert await ledger.condemned() == [lost, pack_key(lost)]
+    assert await ledger.known_keys() == {committed.manifest_key, *committed.packs}
 
 
 async def test_objects_of_a_deleted_machine_are_condemned_with_it(ledger: SqlLedger, hold: Hold) -> None:
-    keys = {(await saved(ledger, hold, None, 0)).manifest_key, (await ledger.allot_save(hold))[1]}
+    manifest_keys = {(await saved(ledger, hold, None, 0)).manifest_key, (await ledger.allot_save(hold))[1]}
+    keys = manifest_keys | {pack_key(key) for key in manifest_keys}
     await ledger.delete_machine(ACCOUNT, hold.machine)
 
+    assert await ledger.condemned_machines() == [hold.machine]
+    await ledger.forget_condemned_machine(hold.machine)
+    assert await ledger.condemned_machines() == []
     assert set(await ledger.condemned()) == keys
     assert await ledger.known_keys() == set()
     await ledger.forget_condemned(sorted(keys))
     assert await ledger.condemned() == []
+
+
+async def test_a_pack_is_condemned_with_the_last_snapshot_that_refers_to_it(ledger: SqlLedger, hold: Hold) -> None:
+    first = await saved(ledger, hold, None, 0)
+    second = await saved(ledger, hold, 0, 0, shared=first.packs)
+    third = await saved(ledger, hold, 1, 0, shared=first.packs)
+    assert await ledger.condemned() == [first.manifest_key]
+    assert (await ledger.machine(ACCOUNT, hold.machine)).stored_bytes == 30
+
+    await saved(ledger, hold, 2, 0, shared=third.packs[1:])
+    assert await ledger.condemned() == [first.manifest_key, second.manifest_key, *second.packs[1:]]
+    await saved(ledger, hold, 3, 0)
+    assert first.packs[0] in await ledger.condemned()
+    assert first.packs[0] not in await ledger.known_keys()
+
+
+async def test_a_pack_that_another_machine_refers_to_outlives_its_own(ledger: SqlLedger, hold: Hold) -> None:
+    template = await saved(ledger, hold, None, 0)
+    other = await awake(ledger, await new_machine(ledger))
+    mine = await saved(ledger, other, None, 0, shared=template.packs)
+    await ledger.delete_machine(ACCOUNT, hold.machine)
+
+    assert await ledger.condemned() == [template.manifest_key]
+    await ledger.delete_machine(ACCOUNT, other.machine)
+    assert set(await ledger.condemned()) == {template.manifest_key, mine.manifest_key, *mine.packs}
+
+
+async def test_a_snapshot_on_a_pack_that_is_gone_is_refused(ledger: SqlLedger, hold: Hold) -> None:
+    head = await saved(ledger, hold, None, 0)
+
+    with pytest.raises(HeadMoved, match="gone"):
+        await saved(ledger, hold, 0, 0, shared=("machines/none.pack",))
+    assert await kept(ledger, hold) == [head.generation]

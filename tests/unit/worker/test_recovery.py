@@ -1,12 +1,14 @@
 """Deaths of processes and of workers, and what becomes of the machine."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from tests.support.house import House, until
 
 from torpor_worker.errors import CannotWake, MachineGone
-from torpor_worker.ledger import EndedBy
+from torpor_worker.ledger import EndedBy, Hold, OutputRecord
+from torpor_worker.memory_ledger import MemoryLedger
 
 
 @pytest.mark.parametrize("how", ["die('exit status 3')", "lose('exit status 3')"])
@@ -237,6 +239,51 @@ async def test_interrupting_another_seq_does_nothing(house: House) -> None:
     assert await house.worker.interrupt("m", seq) == seq
     assert "KeyboardInterrupt" in str((await house.result(seq)).error)
     assert await house.worker.interrupt("m", None) is None
+
+
+async def test_an_instruction_that_has_not_begun_is_interrupted_when_it_does(house: House) -> None:
+    seq = house.send("hang()")
+    assert house.worker.phase("m") == "waking"
+    assert await house.worker.interrupt("m", seq, coming=True) == seq
+    assert "KeyboardInterrupt" in str((await house.result(seq)).error)
+    assert await house.worker.interrupt("m", seq, coming=True) is None
+    assert await house.value("3") == "3"
+
+
+async def test_an_interrupt_that_comes_too_late_takes_nothing_back(tmp_path: Path) -> None:
+    house = House(tmp_path, ledger := SlowOutput())
+    house.set(output_batch_seconds=3600)
+    ledger.create("m")
+    await house.start()
+    await house.run("say_later('later')")
+    ledger.free.clear()
+    seq = house.send("a = 3; print(a)")
+    await ledger.stuck.wait()  # with the background's output, while the result is there already
+    assert await house.worker.interrupt("m", seq) == seq
+    ledger.free.set()
+    assert (await house.result(seq)).error is None
+    await house.crash()
+    await house.start()
+    assert await house.value("a") == "3"
+    await house.close()
+
+
+class SlowOutput(MemoryLedger):
+    """A ledger that stores output when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+        self.free.set()
+        self.stuck = asyncio.Event()
+
+    async def append_output(
+        self, hold: Hold, seq: int, attempt: int, records: list[OutputRecord], *, background: bool
+    ) -> None:
+        if not self.free.is_set():
+            self.stuck.set()
+        await self.free.wait()
+        await super().append_output(hold, seq, attempt, records, background=background)
 
 
 async def test_the_next_instruction_after_an_interrupt_waits_for_a_capture(house: House) -> None:

@@ -23,8 +23,13 @@ class AgentLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self._own_fds = len(self._selector.get_map())  # type: ignore[attr-defined]  # asyncio's own attribute
+        self._own_fds = self._count_fds()
         asyncio.set_event_loop(self)
+
+    def add_own_reader(self, fd: int, callback: Callable[[], None]) -> None:
+        """Have the agent's own fd read; it does not keep the loop from being quiet."""
+        self.add_reader(fd, callback)
+        self._own_fds = self._count_fds()
 
     def pretend_running(self, pretend: bool) -> None:
         """Make `asyncio.create_task` and the like find this loop, or not."""
@@ -39,10 +44,13 @@ class AgentLoop(asyncio.SelectorEventLoop):
         return (
             not self._ready  # type: ignore[attr-defined]  # asyncio's own attributes
             and not self._scheduled  # type: ignore[attr-defined]
-            and len(self._selector.get_map()) == self._own_fds  # type: ignore[attr-defined]
+            and self._count_fds() == self._own_fds
             and not self._signal_handlers  # type: ignore[attr-defined]
             and count_threads() == 1
         )
+
+    def _count_fds(self) -> int:
+        return len(self._selector.get_map())  # type: ignore[attr-defined]  # asyncio's own attribute
 
     def is_whole(self) -> bool:
         """Whether user code has left its fd alone."""

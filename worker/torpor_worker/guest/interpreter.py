@@ -52,7 +52,7 @@ class Interpreter:
         self._handlers = {signal.SIGINT: self._interrupted, signal.SIGURG: self._nudged}
         let_loops_nest()
         self._loop = AgentLoop()
-        self._loop.add_reader(self._connection.fileno(), self._read)
+        self._loop.add_own_reader(self._connection.fileno(), self._read)
         self._shell = make_shell(self._output)
         self._add_module()
         offline.explain(self._shell)
@@ -110,13 +110,14 @@ class Interpreter:
         message = self._assembler.add(self._connection.receive())
         if message is not None:
             self._arrived.append(message)
-            self._loop.stop()
+            if self._loop.is_running():
+                self._loop.stop()
 
     def _new_loop(self, reason: str) -> None:
         with contextlib.suppress(Exception):
             self._loop.abandon()
         self._loop = AgentLoop()
-        self._loop.add_reader(self._connection.fileno(), self._read)
+        self._loop.add_own_reader(self._connection.fileno(), self._read)
         self._notice(f"The event loop was broken ({reason}) and is a new one; tasks on the old one are lost.")
 
     # One instruction.

@@ -15,8 +15,8 @@ from . import channel, frames, processes
 from .frames import FrameType
 
 WINDOW_BYTES = 1 << 20
-READ_BYTES = 256 << 10
-PIPE_READ_BYTES = 64 << 10
+READ_BYTES = 64 << 10
+"""What a pipe holds. A larger buffer would be mapped and unmapped for every read, which is slow in a sandbox."""
 ABSENT_SECONDS = 0.02
 """How long to look away from a stream whose other end is gone."""
 DRAIN_SECONDS = 0.05
@@ -313,7 +313,7 @@ class Supervisor:
 
     def _read_pipe(self, interpreter: processes.Interpreter, fd: int, kind: int) -> bool:
         try:
-            data = os.read(fd, PIPE_READ_BYTES)
+            data = os.read(fd, READ_BYTES)
         except BlockingIOError:
             return False
         if not data:

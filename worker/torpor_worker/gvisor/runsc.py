@@ -80,14 +80,8 @@ class Runsc:
         return [*self.prefix, str(self.binary), f"--root={self.state}", *flags]
 
     async def _command(self, timeout_seconds: float, *arguments: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            *self._flags(),
-            *arguments,
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            cwd=self.runtime_folder,
-            start_new_session=True,
+        process = await _started(
+            [*self._flags(), *arguments], stdin=DEVNULL, stdout=PIPE, stderr=PIPE, cwd=self.runtime_folder
         )
         printed, errors = await _finished(process, arguments[0], timeout_seconds)
         if process.returncode != 0:
@@ -107,23 +101,33 @@ class Runsc:
         # Standard error becomes the container's, so nobody may wait for its end: messages come through the log.
         log = folder / f"{name}.log"
         with fifos.guest_ends() as (stdin, stdout):
-            process = await asyncio.create_subprocess_exec(
-                *wrapper,
-                *self._flags(),
-                f"--log={log}",
-                name,
-                *arguments,
-                container,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=DEVNULL,
-                cwd=self.runtime_folder,
-                start_new_session=True,
-            )
+            command = [*wrapper, *self._flags(), f"--log={log}", name, *arguments, container]
+            process = await _started(command, stdin=stdin, stdout=stdout, stderr=DEVNULL, cwd=self.runtime_folder)
             await _finished(process, name, timeout_seconds)
         if process.returncode != 0:
             printed = log.read_text(errors="replace") if log.exists() else ""
             raise _failure(name, process.returncode, printed)
+
+
+async def _started(command: list[str], *, stdin: int, stdout: int, stderr: int, cwd: Path) -> Process:
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, start_new_session=True
+        ),
+        name=f"start:{command[0]}",
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # Cancelled itself, it would kill the command alone, and wait for the pipes that the command's children hold.
+        await _kill(await starting)
+        raise
+
+
+async def _kill(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
 
 
 async def _finished(process: Process, name: str, timeout_seconds: float) -> tuple[bytes, bytes]:
@@ -134,9 +138,7 @@ async def _finished(process: Process, name: str, timeout_seconds: float) -> tupl
         raise SandboxError(f"`runsc {name}` took longer than {timeout_seconds:g} s.") from None
     finally:
         if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            await _kill(process)
 
 
 def _failure(name: str, status: int | None, printed: str) -> SandboxError:

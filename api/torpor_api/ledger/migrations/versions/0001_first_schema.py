@@ -33,6 +33,20 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_table(
+        "condemned_machines",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_condemned_machines")),
+        sqlite_strict=True,
+    )
+    op.create_table(
+        "packs",
+        sa.Column("object_key", sa.Text(), nullable=False),
+        sa.Column("size_bytes", NUMBER, nullable=False),
+        sa.CheckConstraint("size_bytes >= 0", name=op.f("ck_packs_size_is_not_negative")),
+        sa.PrimaryKeyConstraint("object_key", name=op.f("pk_packs")),
+        sqlite_strict=True,
+    )
+    op.create_table(
         "sessions",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=False),
@@ -71,6 +85,7 @@ def upgrade() -> None:
         sa.Column("next_generation", NUMBER, server_default=sa.text("0"), nullable=False),
         sa.Column("next_seq", NUMBER, server_default=sa.text("0"), nullable=False),
         sa.Column("next_position", NUMBER, server_default=sa.text("0"), nullable=False),
+        sa.Column("template", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "epoch >= 0 AND next_seq >= 0 AND next_position >= 0", name=op.f("ck_machines_counters_are_not_negative")
         ),
@@ -333,3 +348,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("machine_id", "generation", name=op.f("pk_snapshots")),
         sqlite_strict=True,
     )
+    op.create_table(
+        "pack_references",
+        sa.Column("machine_id", NUMBER, nullable=False),
+        sa.Column("generation", NUMBER, nullable=False),
+        sa.Column("object_key", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["machine_id", "generation"],
+            ["snapshots.machine_id", "snapshots.generation"],
+            name=op.f("fk_pack_references_machine_id_generation"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(["object_key"], ["packs.object_key"], name=op.f("fk_pack_references_object_key")),
+        sa.PrimaryKeyConstraint("machine_id", "generation", "object_key", name=op.f("pk_pack_references")),
+        sqlite_strict=True,
+    )
+    op.create_index(op.f("ix_pack_references_object_key"), "pack_references", ["object_key"], unique=False)
