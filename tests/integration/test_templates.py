@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from tests.support.sandboxes import LIMITS, run
 
+from torpor_snapshotter.archive import Archive, ParentKey
+from torpor_snapshotter.folder_store import FolderStore
+from torpor_snapshotter.keys import FolderKeyStore
 from torpor_worker.gvisor import GVisorHost
 from torpor_worker.sandbox import Sandbox
 from torpor_worker.templates import MODULES, PYTHON, Templates
@@ -77,6 +80,33 @@ async def test_a_template_is_used_again_after_a_restart(templates: Templates, ho
     again = Templates(folder / "templates", host)
     await again.prepare()
     assert PYTHON in again
-    assert [place.name for place in (folder / "templates").iterdir()] == [again.image(PYTHON).parent.name]
+    assert again.version(PYTHON) == templates.version(PYTHON)
+    assert [place.name for place in (folder / "templates").iterdir()] == [again.image(PYTHON).parent.parent.name]
     sandbox = await again.restore(PYTHON, "machine", LIMITS)
     assert await run(sandbox, 0, "1 + 1") == "2"
+
+
+async def test_a_snapshot_on_a_template_adds_little_and_comes_back_without_the_template(
+    templates: Templates, folder: Path, host: GVisorHost
+) -> None:
+    await templates.make(PYTHON)
+    store, keys = FolderStore(folder / "store"), FolderKeyStore(folder / "keys")
+    archive = Archive(store, keys)
+    try:
+        whole = await archive.store(
+            templates.image(PYTHON), "templates/template-1/image", {"machine": "template-1", "generation": 0}
+        )
+        sandbox = await templates.restore(PYTHON, "machine", LIMITS)
+        assert await run(sandbox, 0, "a = 'kept'") is None
+        await sandbox.checkpoint(folder / "first")
+        parent = ParentKey(whole.key, whole.sha256, templates.image(PYTHON))
+        first = await archive.store(folder / "first", "machines/m/0-1", {"machine": "m", "generation": 0}, parent)
+        assert first.stored_bytes < whole.stored_bytes / 5
+        assert set(first.packs) & set(whole.packs)
+        await archive.destroy_key("template-1")
+        await store.delete(whole.key)
+        await archive.fetch(first.key, first.sha256, folder / "again")
+    finally:
+        await archive.close()
+    woken, _ = await host.restore("machine", folder / "again", LIMITS)
+    assert await run(woken, 1, "a") == "'kept'"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import structlog
 
 from torpor_worker.admission import LEAST_BYTES, Admission
 from torpor_worker.config import WorkerConfig
+from torpor_worker.ledger import Ledger, StoredTemplate
 from torpor_worker.sandbox import Limits, Sandbox, SandboxError, SandboxHost
+from torpor_worker.snapshots import Parent, Snapshotter, SnapshotterError
 from torpor_worker.templates import MAKING_LIMITS, MODULES, PYTHON, Templates
 from torpor_worker.warm_pool import WarmPool
 
@@ -36,15 +39,24 @@ class Beginnings:
     """
 
     def __init__(
-        self, host: SandboxHost, admission: Admission, config: WorkerConfig, templates: Templates | None
+        self,
+        ledger: Ledger,
+        host: SandboxHost,
+        snapshotter: Snapshotter,
+        admission: Admission,
+        config: WorkerConfig,
+        templates: Templates | None,
     ) -> None:
         """Without templates every machine starts from nothing."""
+        self._ledger = ledger
         self._host = host
+        self._snapshotter = snapshotter
         self._admission = admission
         self._templates = templates
         self._pool = WarmPool(config.warm_machines if templates is not None else 0)
         self._wanted = {PYTHON}
         self._failures = dict.fromkeys(MODULES, 0)
+        self._stored: dict[str, Parent] = {}
         self._something_to_do = asyncio.Event()
         self._taken_at = float("-inf")
         self._retry_seconds = config.retry_seconds
@@ -63,6 +75,10 @@ class Beginnings:
     def image_bytes(self, template: str | None) -> int:
         """What a machine of this template takes at least, as far as it is known."""
         return 0 if self._templates is None or template is None else self._templates.image_bytes(template)
+
+    def stored(self, template: str | None) -> Parent | None:
+        """What a machine's first snapshot is like, so that only what differs is stored; None if nothing is known."""
+        return None if template is None else self._stored.get(template)
 
     async def start(self) -> None:
         """Look for templates made earlier, and begin to work in the background."""
@@ -109,6 +125,7 @@ class Beginnings:
 
     async def _throw_away(self, templates: Templates, name: str, error: Exception) -> None:
         self._failed(name, error)
+        self._stored.pop(name, None)
         await templates.discard(name)
         self._something_to_do.set()
 
@@ -122,6 +139,7 @@ class Beginnings:
             try:
                 await self._make_missing(templates)
                 await self._fill(templates)
+                await self._store(templates)
             except Exception:
                 log.exception("The work on templates failed; it is tried again", action="template")
             try:
@@ -154,6 +172,31 @@ class Beginnings:
                 await (await self._host.start("warm", MAKING_LIMITS)).destroy()
                 await self._throw_away(templates, PYTHON, error)
                 return
+
+    async def _store(self, templates: Templates) -> None:
+        """Put templates into the store, once each, so that machines' snapshots need not have their pages again."""
+        for name in MODULES:
+            if name not in templates or name in self._stored or self._failures[name] >= FAILURES:
+                continue
+            await self._others_first()
+            image, version = templates.image(name), templates.version(name)
+            stored = await self._ledger.stored_template(name, version)
+            if stored is None:
+                try:
+                    stored = await self._put(name, image, version)
+                except SnapshotterError as error:
+                    self._failed(name, error)
+                    continue
+            self._stored[name] = Parent(stored.manifest_key, stored.manifest_sha256, image)
+
+    async def _put(self, name: str, image: Path, version: str) -> StoredTemplate:
+        key = await self._ledger.allot_template(name, version)
+        # Its key in the key store is its own: nothing of a machine's opens it, and deleting one leaves it whole.
+        fields = {"machine": key.split("/")[1], "generation": 0, "template": name, "version": version}
+        put = await self._snapshotter.store(image, key, fields)
+        stored = StoredTemplate(put.manifest_key, put.manifest_sha256)
+        await self._ledger.commit_template(name, stored, put.stored_bytes)
+        return stored
 
     async def _others_first(self) -> None:
         """Wait until no machine is being woken."""

@@ -16,6 +16,7 @@ from torpor_worker.ledger import (
     InstructionResult,
     OutputRecord,
     Snapshot,
+    StoredTemplate,
 )
 
 
@@ -63,6 +64,8 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self.machines: dict[str, MachineMemory] = {}
+        self.templates: dict[str, tuple[str, str, StoredTemplate | None]] = {}
+        """Version, key of the manifest, and what was committed, by name."""
         self._sessions = 0
         self._entries = 0
         self._session: str | None = None
@@ -287,6 +290,23 @@ class MemoryLedger:
         failure = InstructionResult(None, {}, f"MachineParked: {reason}", None, 0)
         for entry in machine.unfinished():
             machine.replace(entry, result=failure)
+
+    async def stored_template(self, name: str, version: str) -> StoredTemplate | None:
+        """See `Ledger`."""
+        known, _, stored = self.templates.get(name, ("", "", None))
+        return stored if known == version else None
+
+    async def allot_template(self, name: str, version: str) -> str:
+        """See `Ledger`."""
+        key = f"templates/{name}-{len(self.templates)}/image"
+        self.templates[name] = (version, key, None)
+        return key
+
+    async def commit_template(self, name: str, stored: StoredTemplate, stored_bytes: int) -> None:
+        """See `Ledger`."""
+        version, key, _ = self.templates[name]
+        if key == stored.manifest_key:
+            self.templates[name] = (version, key, stored)
 
     async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:
         """See `Ledger`."""

@@ -16,6 +16,8 @@ class MemorySnapshotter:
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, bytes]] = {}
         self.fields: dict[str, dict[str, Any]] = {}
+        self.parents: dict[str, Parent | None] = {}
+        """What each stored image was said to be like."""
         self.failures = 0
 
     async def store(self, image: Path, key: str, fields: dict[str, Any], parent: Parent | None = None) -> Stored:
@@ -24,7 +26,7 @@ class MemorySnapshotter:
             self.failures -= 1
             raise SnapshotterError("the store refuses")
         files = self._read(image)
-        self.objects[key], self.fields[key] = files, fields
+        self.objects[key], self.fields[key], self.parents[key] = files, fields, parent
         size_bytes = sum(map(len, files.values()))
         return Stored(key, self._digest(files), size_bytes, size_bytes, (pack_key(key),))
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from torpor_worker.local_images import trusted_bytes, write_marker
+from torpor_worker.local_images import MARKER, trusted_bytes, write_marker
 from torpor_worker.sandbox import GuestState, Limits, Sandbox, SandboxError, SandboxHost
 
 log = structlog.get_logger(__name__)
@@ -42,8 +44,17 @@ QUIET_SECONDS: Final = 0.1
 _FRESH: Final = GuestState(last_position=-1, running=None, background=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A template that is whole."""
+
+    folder: Path
+    """Its name is random: what is read from this path is this image, or not there any more."""
+    image_bytes: int
+
+
 class Templates:
-    """The templates in a folder, `NAME-DIGEST/` each. Nothing in them is secret: every machine begins as such a copy.
+    """The templates in a folder, `NAME-DIGEST/ID/image` each. Nothing in them is secret: every machine begins as one.
 
     What is not whole, or of another runtime or guest, is removed by `prepare`. Any method may raise `SandboxError`.
     """
@@ -52,8 +63,7 @@ class Templates:
         """`folder` is this object's own."""
         self._folder = folder
         self._host = host
-        self._sizes: dict[str, int] = {}
-        """Templates that are there, and the bytes of their images."""
+        self._there: dict[str, _Made] = {}
         self._being_made: Sandbox | None = None
 
     @property
@@ -62,15 +72,21 @@ class Templates:
         return 0 if self._being_made is None else self._being_made.memory_bytes()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._sizes
+        return name in self._there
 
     def image_bytes(self, name: str) -> int:
         """The size of its image, 0 if it is not there."""
-        return self._sizes.get(name, 0)
+        return self._there[name].image_bytes if name in self._there else 0
 
     def image(self, name: str) -> Path:
-        """The folder of its image, whether it is there or not."""
-        return self._place(name) / "image"
+        """The folder of its image. Raises `SandboxError` if it is not there."""
+        if name not in self._there:
+            raise SandboxError(f"Template {name} is not there.")
+        return self._there[name].folder / "image"
+
+    def version(self, name: str) -> str:
+        """Names this one image. Raises `SandboxError` if it is not there."""
+        return self.image(name).parent.name
 
     async def prepare(self) -> None:
         """See what an earlier process left, and remove what is of no use."""
@@ -78,20 +94,20 @@ class Templates:
 
     async def make(self, name: str) -> None:
         """Start an interpreter, import what the template has, and write its image. Raises `SandboxError`, `OSError`."""
-        place = self._place(name)
-        await asyncio.to_thread(_empty, place)
+        folder = self._place(name) / secrets.token_hex(16)
+        await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True)
         sandbox = await self._host.start(f"template-{name}", MAKING_LIMITS, preload=MODULES[name])
         self._being_made = sandbox
         try:
             await _hear_out(sandbox)
             if await sandbox.ping() != _FRESH:
                 raise SandboxError(f"The interpreter of template {name} is not as a new one should be.")
-            await sandbox.checkpoint(place / "image")
+            await sandbox.checkpoint(folder / "image")
         finally:
             self._being_made = None
             await asyncio.shield(sandbox.destroy())
-        await asyncio.to_thread(write_marker, place)
-        self._load_one(name)
+        await asyncio.to_thread(write_marker, folder)
+        await asyncio.to_thread(self._load)
         log.info("A template was made", action="template", template=name, image_bytes=self.image_bytes(name))
 
     async def restore(self, name: str, machine: str, limits: Limits) -> Sandbox:
@@ -104,8 +120,8 @@ class Templates:
 
     async def discard(self, name: str) -> None:
         """Throw its image away: it does not restore."""
-        self._sizes.pop(name, None)
-        await asyncio.to_thread(_remove, self._place(name))
+        if (made := self._there.pop(name, None)) is not None:
+            await asyncio.to_thread(_remove, made.folder)
 
     def _place(self, name: str) -> Path:
         facts = json.dumps([self._host.version, MODULES[name]])
@@ -113,17 +129,17 @@ class Templates:
 
     def _load(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in MODULES:
-            self._load_one(name)
-        usable = {self._place(name) for name in self._sizes}
+        places = {self._place(name): name for name in MODULES}
         for place in self._folder.iterdir():
-            if place not in usable:
+            if place not in places:
                 _remove(place)
-
-    def _load_one(self, name: str) -> None:
-        size_bytes = trusted_bytes(self._place(name))
-        if size_bytes is not None:
-            self._sizes[name] = size_bytes
+                continue
+            for folder in place.iterdir():
+                size_bytes = trusted_bytes(folder)
+                if size_bytes is None or self._there.get(places[place], _Made(folder, 0)).folder != folder:
+                    _remove(folder)
+                else:
+                    self._there[places[place]] = _Made(folder, size_bytes)
 
 
 async def _hear_out(sandbox: Sandbox) -> None:
@@ -136,13 +152,8 @@ async def _hear_out(sandbox: Sandbox) -> None:
             return await sandbox.acknowledge()
 
 
-def _empty(place: Path) -> None:
-    _remove(place)
-    place.mkdir(mode=0o700)
-
-
-def _remove(place: Path) -> None:
+def _remove(folder: Path) -> None:
     # The marker goes first: what is left of a removal that was cut short is not trusted.
-    for marker in place.glob("*.json"):
+    for marker in folder.rglob(MARKER):
         marker.unlink(missing_ok=True)
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -43,7 +43,7 @@ class Worker:
         self._images = images
         self._config = config
         self._admission = Admission(config, self._used_bytes, self._free_some)
-        self._beginnings = Beginnings(host, self._admission, config, templates)
+        self._beginnings = Beginnings(ledger, host, snapshotter, self._admission, config, templates)
         self._services = Services(ledger, host, snapshotter, images, config, self._admission, self._beginnings)
         self._machines: dict[str, Machine] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -67,8 +67,7 @@ class Worker:
         self._draining = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
-        await self._beginnings.close()
+        closing = asyncio.get_running_loop().create_task(self._beginnings.close(), name="templates: close")
         tasks = dict(self._tasks)
         saving = [task for name, task in tasks.items() if self._machines[name].drain()]
         for task in tasks.values():
@@ -81,7 +80,8 @@ class Worker:
         finally:
             for task in late:
                 task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            ending = [*tasks.values(), closing] if self._sweeper is None else [*tasks.values(), closing, self._sweeper]
+            await asyncio.gather(*ending, return_exceptions=True)
         if late:
             raise SaveRefused(
                 f"{len(late)} awake machines could not be saved in time; they are recovered from the log."

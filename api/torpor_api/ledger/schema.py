@@ -285,6 +285,17 @@ pack_references = Table(
     sqlite_strict=True,
 )
 
+templates = Table(
+    "templates",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("manifest_key", Text, nullable=False, unique=True),
+    Column("pack_key", Text, ForeignKey("packs.object_key"), nullable=False, unique=True),
+    Column("manifest_sha256", Text),
+    sqlite_strict=True,
+)
+
 condemned_machines = Table(
     "condemned_machines",
     metadata,

@@ -175,3 +175,23 @@ async def test_nothing_waits_after_a_stop(templated: House) -> None:
     await until(lambda: warm(templated) == 2)
     await templated.worker.drain(30)
     assert templated.host.sandboxes == {}
+
+
+async def test_a_first_snapshot_builds_on_the_template_in_the_store_and_later_ones_do_not(templated: House) -> None:
+    await templated.start()
+    templates, store = templated.templates, templated.snapshotter
+    assert templates is not None
+    await until(lambda: templated.ledger.templates.get(PYTHON, ("", "", None))[2] is not None)
+    _, key, _ = templated.ledger.templates[PYTHON]
+    await answer(templated, "m", "a = 1")
+    await templated.worker.sync("m")
+    templated.ledger.accept("m", "a = 2")
+    templated.worker.deliver("m", None)
+    await until(lambda: templated.machine().instruction(1).result is not None)
+    await templated.worker.sync("m")
+    first, second = sorted(made for made in store.parents if made.startswith("m/"))
+    base, later = store.parents[first], store.parents[second]
+    assert base is not None
+    assert later is not None
+    assert (base.manifest_key, base.image) == (key, templates.image(PYTHON))
+    assert later.manifest_key == first
