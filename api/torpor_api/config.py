@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from torpor_api.data_dir import default_data_dir
+from torpor_snapshotter.store_url import locate
 
 MIB = 1024 * 1024
 SHARE_OF_HOST_MEMORY = 0.6
@@ -52,9 +53,9 @@ def _sqlite_only(value: str | None) -> str | None:
     return value
 
 
-def _file_only(value: str | None) -> str | None:
-    if value is not None and not value.startswith("file:"):
-        raise ValueError("only file: is there for now, for example file:///var/lib/torpor/store")
+def _store_url(value: str | None) -> str | None:
+    if value is not None:
+        locate(value)
     return value
 
 
@@ -88,7 +89,7 @@ class Config(BaseSettings):
     """The folder that holds the database, the store, runtimes and local images."""
     database_url: Annotated[str | None, AfterValidator(_sqlite_only)] = None
     """The ledger's database; by default `torpor.db` in the data folder."""
-    store_url: Annotated[str | None, AfterValidator(_file_only)] = None
+    store_url: Annotated[str | None, AfterValidator(_store_url)] = None
     """Where snapshots are kept; by default `store` in the data folder."""
     idle_seconds: Seconds = 60.0
     """After how long without an instruction a machine falls asleep, unless it has a value of its own."""

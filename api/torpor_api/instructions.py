@@ -105,11 +105,11 @@ async def finished(
     With `fresh`, it was started a moment ago: there is nothing to read before the next commit. Raises `ShuttingDown`,
     `ClientDisconnect`, and `MachineNotFound` if the machine is deleted meanwhile.
     """
-    with services.ledger.changes.watch(machine) as watch:
+    with services.ledger.changes.watch(machine, seq) as watch:
         if fresh:
             await watch.wait(PRESENCE_SECONDS)
         while True:
-            outcome = await services.ledger.outcome(account, machine, seq)
+            outcome = watch.outcome or await services.ledger.outcome(account, machine, seq)
             if outcome.instruction.result is not None:
                 return outcome, outcome.instruction.result
             services.stopping.refuse_waiting()

@@ -93,6 +93,8 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
         stack.push_async_callback(_close, "snapshotter", snapshotter.close)
         await snapshotter.start()
         await snapshotter.check()
+        has_objects = bool(await ledger.known_keys() or await ledger.condemned())
+        await snapshotter.claim(await ledger.identity(), has_objects=has_objects)
         tell("Preparing sandboxes ...")
         host = GVisorHost(runtime, folder / "sandboxes")
         stack.push_async_callback(_close, "sandboxes", host.close)

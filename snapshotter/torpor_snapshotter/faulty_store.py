@@ -18,6 +18,8 @@ class Fault(StrEnum):
     """Writes fail after their first piece."""
     REFUSING = "refusing"
     """Every call fails."""
+    CUT = "cut"
+    """Writes are done, but fail all the same; reads and deletions fail."""
     WRONG_WRITE = "wrong write"
     """One bit of what is written is another."""
     WRONG_READ = "wrong read"
@@ -46,11 +48,14 @@ class FaultyStore:
     async def put_new(self, key: str, body: AsyncIterator[bytes]) -> int:
         """As the inner store; see `Fault`."""
         self._refuse()
-        return await self._inner.put_new(key, self._faulty(body))
+        size_bytes = await self._inner.put_new(key, self._faulty(body))
+        self._cut()
+        return size_bytes
 
     async def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
         """As the inner store; see `Fault`."""
         self._refuse()
+        self._cut()
         if self.fault is Fault.MISSING:
             raise NotStored(f"{key} is not stored.")
         await self._wait_if_slow()
@@ -58,8 +63,9 @@ class FaultyStore:
         return _flipped(data) if self.fault is Fault.WRONG_READ else data
 
     async def delete(self, key: str) -> None:
-        """As the inner store, unless it is refusing."""
+        """As the inner store, unless it is refusing or cut."""
         self._refuse()
+        self._cut()
         await self._inner.delete(key)
 
     async def list(self, prefix: str = "") -> AsyncIterator[str]:
@@ -72,6 +78,10 @@ class FaultyStore:
     def _refuse(self) -> None:
         if self.fault is Fault.REFUSING:
             raise StoreError("The store refuses.")
+
+    def _cut(self) -> None:
+        if self.fault is Fault.CUT:
+            raise StoreError("The connection to the store was cut.")
 
     async def _faulty(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         first = True

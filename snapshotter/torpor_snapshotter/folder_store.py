@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from torpor_snapshotter.key import check_key, is_plain_name
+from torpor_snapshotter.key import PROBE_PREFIX, check_key, is_plain_name
 from torpor_snapshotter.store import AlreadyStored, NotStored, StoreError
 
 Answer = TypeVar("Answer")
@@ -38,7 +38,7 @@ class FolderStore:
     async def check(self) -> None:
         """Write, read and delete an object, and remove what crashed writers left. Raises `StoreError`."""
         await self._in_thread(self._remove_leftovers)
-        key = f"check-{secrets.token_hex(8)}"
+        key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
         written = secrets.token_bytes(64)
 
         async def body() -> AsyncIterator[bytes]:

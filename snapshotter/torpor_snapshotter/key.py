@@ -7,6 +7,8 @@ from typing import Final
 
 from torpor_snapshotter.store import StoreError
 
+PROBE_PREFIX: Final = "check-"
+"""What keys begin with that a store's `check` writes; one that died may have left its object."""
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _LONGEST_KEY: Final = 512
 _LONGEST_NAME: Final = 200

@@ -6,9 +6,9 @@
     {"id": 2, "error": {"message": "...", "retryable": false}}
 
 The parent of an image to be stored is `{"key": "...", "sha256": "...", "image": "/path"}`, the path null if there is no
-local image. `delete` has `key`, `destroy_key` has `machine`; `list` and `check` have nothing more; `cancel` has the
-`id` of the request that is to end, which is then answered with an error. A list comes in parts: `{"id": 3, "part":
-[...]}` until the answer.
+local image. `delete` has `key`, `destroy_key` has `machine`, `claim` has `owner` and `has_objects`; `list` and `check`
+have nothing more; `cancel` has the `id` of the request that is to end, which is then answered with an error. A list
+comes in parts, `{"id": 3, "part": [...]}` until the answer, and leaves out the owner's mark.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from torpor_snapshotter.archive import Archive, ParentKey
 from torpor_snapshotter.image import BadImage
 from torpor_snapshotter.key import BadKey
 from torpor_snapshotter.keys import KeyStore
+from torpor_snapshotter.owner import OWNER_KEY, StoreOwned, claim
 from torpor_snapshotter.store import AlreadyStored, DamagedObject, NotStored, ObjectStore, StoreError
 
 _KEYS_A_PART: Final = 1000
-_FINAL_ERRORS: Final = (BadImage, BadKey, AlreadyStored, NotStored, DamagedObject)
+_FINAL_ERRORS: Final = (BadImage, BadKey, AlreadyStored, NotStored, DamagedObject, StoreOwned)
 _log: Final = logging.getLogger(__name__)
 _Request: TypeAlias = dict[str, Any]
 
@@ -97,6 +98,8 @@ class SnapshotterServer:
                 await self._list(request["id"], writer)
             case "check":
                 await self._store.check()
+            case "claim":
+                await claim(self._store, request["owner"], has_objects=request["has_objects"])
             case other:
                 raise StoreError(f"A snapshotter cannot {other!r}.")
         return None
@@ -104,7 +107,8 @@ class SnapshotterServer:
     async def _list(self, number: int, writer: asyncio.StreamWriter) -> None:
         keys: list[str] = []
         async for key in self._store.list():
-            keys.append(key)
+            if key != OWNER_KEY:
+                keys.append(key)
             if len(keys) == _KEYS_A_PART:
                 await self._send(writer, {"id": number, "part": keys})
                 keys = []

@@ -226,7 +226,15 @@ async def test_it_does_not_outlive_its_parent(tmp_path: Path) -> None:
     await until(lambda: is_gone(process_id))
 
 
-@pytest.mark.parametrize("url", ["s3://bucket", "/a/folder", "file://host/folder", "file:relative", ""])
-def test_a_store_that_is_no_folder_is_refused_with_a_sentence(url: str) -> None:
-    with pytest.raises(BadStoreUrl, match=r"as file:///|as in file:///"):
+async def test_the_mark_of_the_owner_is_no_object_to_collect(snapshotter: SnapshotterProcess) -> None:
+    await snapshotter.claim("one", has_objects=False)
+    assert await snapshotter.list() == []
+    with pytest.raises(SnapshotterError, match="another server's") as refusal:
+        await snapshotter.claim("two", has_objects=False)
+    assert not refusal.value.retryable
+
+
+@pytest.mark.parametrize("url", ["https://bucket", "s3://", "/a/folder", "file://host/folder", "file:relative", ""])
+def test_a_url_that_names_no_store_is_refused_with_a_sentence(url: str) -> None:
+    with pytest.raises(BadStoreUrl, match=r"as file:///|as s3://"):
         SnapshotterProcess(url, Path("keys"))

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 import structlog
 
-from torpor_snapshotter.store_url import open_store
+from torpor_snapshotter.store_url import locate
 from torpor_worker.snapshots import Parent, SnapshotterError, Stored
 
 log = structlog.get_logger(__name__)
@@ -49,7 +49,7 @@ class SnapshotterProcess:
 
     def __init__(self, store_url: str, key_folder: Path) -> None:
         """Machines' keys are in `key_folder`, and never here. Raises `torpor_snapshotter.store_url.BadStoreUrl`."""
-        open_store(store_url)
+        locate(store_url)
         self._store_url = store_url
         self._key_folder = key_folder
         self._numbers = itertools.count(1)
@@ -89,6 +89,10 @@ class SnapshotterProcess:
     async def check(self) -> None:
         """Write, read and delete an object; removes what crashed writers left. Raises `SnapshotterError`."""
         await self._ask({"do": "check"}, _SHORT_SECONDS)
+
+    async def claim(self, owner: str, *, has_objects: bool) -> None:
+        """See `torpor_snapshotter.owner.claim`. Raises `SnapshotterError`."""
+        await self._ask({"do": "claim", "owner": owner, "has_objects": has_objects}, _SHORT_SECONDS)
 
     async def store(self, image: Path, key: str, fields: dict[str, Any], parent: Parent | None = None) -> Stored:
         """Put what the parent lacks into a pack, and a manifest under `key`; verify both."""

@@ -65,8 +65,6 @@ class Worker:
         `SaveRefused` if any was not. If this is cancelled, the deadline is now.
         """
         self._draining = True
-        if self._sweeper is not None:
-            self._sweeper.cancel()
         closing = asyncio.get_running_loop().create_task(self._beginnings.close(), name="templates: close")
         tasks = dict(self._tasks)
         saving = [task for name, task in tasks.items() if self._machines[name].drain()]
@@ -75,13 +73,15 @@ class Worker:
                 task.cancel()
         late: set[asyncio.Task[None]] = set(saving)
         try:
+            if self._sweeper is not None:
+                self._sweeper.cancel()
+                await asyncio.gather(self._sweeper, return_exceptions=True)
             if saving:
                 _, late = await asyncio.wait(saving, timeout=deadline_seconds)
         finally:
             for task in late:
                 task.cancel()
-            ending = [*tasks.values(), closing] if self._sweeper is None else [*tasks.values(), closing, self._sweeper]
-            await asyncio.gather(*ending, return_exceptions=True)
+            await asyncio.gather(closing, *tasks.values(), return_exceptions=True)
         if late:
             raise SaveRefused(
                 f"{len(late)} awake machines could not be saved in time; they are recovered from the log."

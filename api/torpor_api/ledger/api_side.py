@@ -223,6 +223,10 @@ class ApiSide:
         await self._writer.run(lambda connection: machines.remove(connection, account, name), touches=name)
         await self._writer.run(lambda _: self._segments.remove(name))
 
+    async def identity(self) -> str:
+        """This ledger's own id, the same for ever, and in copies."""
+        return await self._readers.run(lambda connection: str(connection.scalar(select(schema.identity.c.id))))
+
     async def condemned_machines(self) -> list[str]:
         """Deleted machines whose keys are to be destroyed, before any object of theirs is."""
         return await self._readers.run(saves.condemned_machine_names)

@@ -6,11 +6,16 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from torpor_api.ledger.rows import Outcome
+
 
 class Watch:
     """One reader's interest in a machine. A change between a read and `wait` is never missed."""
 
-    def __init__(self) -> None:
+    def __init__(self, seq: int | None) -> None:
+        self.seq = seq
+        self.outcome: Outcome | None = None
+        """That of instruction `seq`, if it was finished during the watch: nobody has to read it."""
         self._changed = asyncio.Event()
 
     async def wait(self, timeout_seconds: float | None) -> bool:
@@ -35,9 +40,9 @@ class Changes:
         self._watches: dict[str, set[Watch]] = {}
 
     @contextmanager
-    def watch(self, machine: str) -> Iterator[Watch]:
-        """Watch a machine: enter, read, and if that was not enough `wait` and read again."""
-        watch = Watch()
+    def watch(self, machine: str, seq: int | None = None) -> Iterator[Watch]:
+        """Watch a machine, or one instruction of it: enter, read, and if that was not enough `wait` and read again."""
+        watch = Watch(seq)
         self._watches.setdefault(machine, set()).add(watch)
         try:
             yield watch
@@ -46,6 +51,16 @@ class Changes:
             watches.discard(watch)
             if not watches:
                 del self._watches[machine]
+
+    def is_awaited(self, machine: str, seq: int) -> bool:
+        """Whether somebody waits for the outcome of this instruction. May be asked from any thread."""
+        return any(watch.seq == seq for watch in list(self._watches.get(machine, ())))
+
+    def finished(self, machine: str, seq: int, outcome: Outcome) -> None:
+        """Hand an outcome that is committed to those who wait for it."""
+        for watch in self._watches.get(machine, ()):
+            if watch.seq == seq:
+                watch.outcome = outcome
 
     def notify(self, machines: Iterable[str]) -> None:
         """Wake everyone who watches one of these machines."""

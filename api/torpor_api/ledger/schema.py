@@ -52,6 +52,13 @@ def _machine_id() -> Column[int]:
     return Column("machine_id", NUMBER, ForeignKey("machines.id", ondelete="CASCADE"), nullable=False)
 
 
+identity = Table(
+    "identity",
+    metadata,
+    Column("id", Text, primary_key=True),  # one row, for ever
+    sqlite_strict=True,
+)
+
 accounts = Table(
     "accounts",
     metadata,

@@ -8,8 +8,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from torpor_api.ledger import entries, holds, notices, saves, templates
+from torpor_api.ledger.changes import Changes
+from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output import STREAMED_INLINE_LIMIT_BYTES, OutputLog, Sequence, output_end
 from torpor_api.ledger.readers import Readers
+from torpor_api.ledger.rows import Outcome
+from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
 from torpor_worker.ledger import EndedBy, Entry, Hold, InstructionResult, OutputRecord, Snapshot, StoredTemplate
 
@@ -22,6 +26,8 @@ class WorkerSide:
     _writer: Writer
     _readers: Readers
     _output_log: OutputLog
+    _segments: Segments
+    changes: Changes
     _session: str | None = None
 
     async def open_session(self, worker: str) -> str:
@@ -105,7 +111,7 @@ class WorkerSide:
         """
         session = self._session
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Outcome | None:
             if entries.finish(
                 connection,
                 self._output_log,
@@ -119,12 +125,19 @@ class WorkerSide:
                 ended_by=ended_by,
                 output=output,
             ):
-                return
+                # Whoever waits for it is handed all that the answer needs: a read after the commit would cost more.
+                awaited = self.changes.is_awaited(hold.machine, seq)
+                return outcome(connection, self._segments, hold.account, hold.machine, seq) if awaited else None
             known = entries.running_attempt(connection, holds.held(connection, session, hold), seq)
             if known is None or not known[2]:
                 raise ValueError(f"attempt {attempt} of instruction {seq} is not the one that runs")
+            return None
 
-        await self._writer.run(work, touches=hold.machine)
+        def then(found: Outcome | None) -> None:
+            if found is not None:
+                self.changes.finished(hold.machine, seq, found)
+
+        await self._writer.run(work, touches=hold.machine, then=then)
 
     async def note_replay(self, hold: Hold, seq: int) -> None:
         """Remember that a finished instruction was executed again."""

@@ -44,6 +44,7 @@ class Companion(Protocol):
 class _Operation:
     work: Callable[[Connection], Any]
     touches: str | None
+    then: Callable[[Any], None] | None
     future: asyncio.Future[Any]
     result: Any = None
     error: BaseException | None = field(default=None)
@@ -66,14 +67,17 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[Connection], T], *, touches: str | None = None) -> T:
+    async def run(
+        self, work: Callable[[Connection], T], *, touches: str | None = None, then: Callable[[T], None] | None = None
+    ) -> T:
         """Run `work` in a transaction; its result once that is durable. `touches` names the machine it is about.
 
+        `then` is called with the result after the commit, in the event loop, before anybody hears of the change.
         A caller that is cancelled meanwhile does not take the operation back.
         """
         if self._closed:
             raise RuntimeError("the ledger is closed")
-        operation = _Operation(work, touches, self._loop.create_future())
+        operation = _Operation(work, touches, then, self._loop.create_future())
         self._queue.put(operation)
         return cast(T, await operation.future)
 
@@ -138,7 +142,11 @@ class Writer:
         raw.execute("RELEASE operation")
 
     def _deliver(self, batch: list[_Operation]) -> None:
-        self._changes.notify({operation.touches for operation in batch if operation.touches and not operation.error})
+        done = [operation for operation in batch if operation.error is None]
+        for operation in done:
+            if operation.then is not None:
+                operation.then(operation.result)
+        self._changes.notify({operation.touches for operation in done if operation.touches})
         for operation in batch:
             if operation.future.done():
                 continue

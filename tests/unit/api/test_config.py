@@ -33,7 +33,7 @@ MIB = 1024 * 1024
         ("TORPOR_TIMEOUT_MAXIMUM_SECONDS", "14"),
         ("TORPOR_DRAIN_SECONDS", "1e400"),
         ("TORPOR_DATABASE_URL", "postgresql://localhost/torpor"),
-        ("TORPOR_STORE_URL", "s3://bucket"),
+        ("TORPOR_STORE_URL", "s3://"),
         ("TORPOR_BOOTSTRAP_API_KEY", "nodot"),
         ("TORPOR_BOOTSTRAP_API_KEY", "a.short"),
     ],
@@ -81,3 +81,9 @@ def test_the_key_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORPOR_BOOTSTRAP_API_KEY", "alice.0123456789abcdef")
 
     assert "0123456789abcdef" not in repr(read_config({}))
+
+
+def test_a_store_is_a_folder_or_a_bucket() -> None:
+    assert read_config({"store_url": "s3://bucket/prefix"}).store == "s3://bucket/prefix"
+    with pytest.raises(BadSettings, match=r"--store-url: .*s3://bucket/prefix"):
+        read_config({"store_url": "https://bucket.example/prefix"})

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.ledger import ACCOUNT, ran, result, started
+from tests.support.ledger import ACCOUNT, ran, result, started, stdout
 
 from torpor_api.errors import InstructionNotFound
 from torpor_api.ledger import SqlLedger
@@ -96,3 +96,13 @@ async def test_an_absurd_runtime_is_kept_within_what_a_column_holds(ledger: SqlL
     row = await ledger.instruction(ACCOUNT, hold.machine, 0)
     assert row.result is not None
     assert row.result.runtime_ms == 2**53
+
+
+async def test_who_waits_for_an_outcome_is_handed_what_a_read_would_give(ledger: SqlLedger, hold: Hold) -> None:
+    await started(ledger, hold)
+    with ledger.changes.watch(hold.machine, 0) as mine, ledger.changes.watch(hold.machine) as another:
+        await ledger.finish(hold, 0, 1, result("8"), output=[stdout("said")])
+        read = await ledger.outcome(ACCOUNT, hold.machine, 0)
+    assert mine.outcome == read
+    assert (read.instruction.result, read.output.finished) == (result("8"), True)
+    assert another.outcome is None

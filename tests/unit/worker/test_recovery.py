@@ -262,9 +262,7 @@ async def test_an_interrupt_that_comes_too_late_takes_nothing_back(tmp_path: Pat
     assert await house.worker.interrupt("m", seq) == seq
     ledger.free.set()
     assert (await house.result(seq)).error is None
-    await house.crash()
-    await house.start()
-    assert await house.value("a") == "3"
+    assert house.entry(seq).ended_by is None  # else a recovery would leave it out
     await house.close()
 
 

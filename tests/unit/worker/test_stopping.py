@@ -171,6 +171,15 @@ async def test_a_stop_that_is_cut_short_leaves_no_sandbox(house: House) -> None:
     assert not house.host.sandboxes
 
 
+async def test_a_stop_that_is_cut_short_before_it_has_begun_leaves_no_sandbox(house: House) -> None:
+    await house.run("a = 3")
+    stopping = asyncio.create_task(house.worker.drain(3600))
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+    assert not house.host.sandboxes
+
+
 async def test_a_machine_deleted_while_its_task_ends_leaves_no_sandbox(house: House) -> None:
     for number in range(20):
         name = f"n{number}"

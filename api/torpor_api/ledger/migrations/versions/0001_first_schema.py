@@ -47,19 +47,6 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_table(
-        "templates",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("version", sa.Text(), nullable=False),
-        sa.Column("manifest_key", sa.Text(), nullable=False),
-        sa.Column("pack_key", sa.Text(), nullable=False),
-        sa.Column("manifest_sha256", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(["pack_key"], ["packs.object_key"], name=op.f("fk_templates_pack_key")),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_templates")),
-        sa.UniqueConstraint("manifest_key", name=op.f("uq_templates_manifest_key")),
-        sa.UniqueConstraint("pack_key", name=op.f("uq_templates_pack_key")),
-        sqlite_strict=True,
-    )
-    op.create_table(
         "sessions",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("worker", sa.Text(), nullable=False),
@@ -98,7 +85,6 @@ def upgrade() -> None:
         sa.Column("next_generation", NUMBER, server_default=sa.text("0"), nullable=False),
         sa.Column("next_seq", NUMBER, server_default=sa.text("0"), nullable=False),
         sa.Column("next_position", NUMBER, server_default=sa.text("0"), nullable=False),
-        sa.Column("template", sa.Text(), nullable=True),
         sa.CheckConstraint(
             "epoch >= 0 AND next_seq >= 0 AND next_position >= 0", name=op.f("ck_machines_counters_are_not_negative")
         ),
