@@ -25,6 +25,8 @@ LOOK_SECONDS = 5.0
 """How often it is looked whether there is memory for the pool again, or one in it died."""
 AFTER_TAKING_SECONDS = 0.3
 """So long after one was taken the pool is left alone: whoever took it has the processors."""
+STORE_AGAIN_SECONDS = 60.0
+"""How long to wait after the store has refused a template."""
 BUSY_SECONDS = 0.05
 """How long to wait while machines are being woken, before looking again."""
 ROOM_BYTES = {PYTHON: 2 * LEAST_BYTES, "data": 12 * LEAST_BYTES}
@@ -57,6 +59,7 @@ class Beginnings:
         self._wanted = {PYTHON}
         self._failures = dict.fromkeys(MODULES, 0)
         self._stored: dict[str, Parent] = {}
+        self._store_not_before = 0.0
         self._something_to_do = asyncio.Event()
         self._taken_at = float("-inf")
         self._retry_seconds = config.retry_seconds
@@ -175,8 +178,11 @@ class Beginnings:
 
     async def _store(self, templates: Templates) -> None:
         """Put templates into the store, once each, so that machines' snapshots need not have their pages again."""
+        now = asyncio.get_running_loop().time()
+        if now < self._store_not_before:
+            return
         for name in MODULES:
-            if name not in templates or name in self._stored or self._failures[name] >= FAILURES:
+            if name not in templates or name in self._stored:
                 continue
             await self._others_first()
             image, version = templates.image(name), templates.version(name)
@@ -185,8 +191,10 @@ class Beginnings:
                 try:
                     stored = await self._put(name, image, version)
                 except SnapshotterError as error:
-                    self._failed(name, error)
-                    continue
+                    # Machines' own saves say so to their users, and are only larger for it.
+                    log.warning("A template could not be stored", action="template", template=name, error=str(error))
+                    self._store_not_before = now + STORE_AGAIN_SECONDS
+                    return
             self._stored[name] = Parent(stored.manifest_key, stored.manifest_sha256, image)
 
     async def _put(self, name: str, image: Path, version: str) -> StoredTemplate:
