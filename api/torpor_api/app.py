@@ -30,10 +30,11 @@ def create_app(services: Services) -> ASGIApp:
         redirect_slashes=False,
     )
     app.state.services = services
-    app.router.routes.extend(run.routes())  # first: the path that has to be fast
+    app.router.routes.extend(run.routes())
     app.router.routes.append(WebSocketRoute("/v1/machine/{name}/repl", repl))
     for router in (instructions.router, machines.router, accounts.router, health.router):
         app.include_router(router)
+    app.add_middleware(run.Shortcut)  # innermost: inside of the edge
     edge.install(app)
     exception_handlers.install(app)
     documentation.install(app, run.operations())

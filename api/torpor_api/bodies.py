@@ -19,6 +19,13 @@ BODY_LIMIT_BYTES = 8 * 1024 * 1024
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def _no_such_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_no_such_constant)
+
+
 async def read_body(receive: Receive, limit_bytes: int = BODY_LIMIT_BYTES) -> bytes:
     """The whole body. Raises `BodyTooLarge` as soon as that is known, and Starlette's `ClientDisconnect`."""
     pieces: list[bytes] = []
@@ -45,7 +52,7 @@ def parse_json(body: bytes | str) -> Any:
     """Read JSON as RFC 8259 has it. Raises `InvalidRequest`."""
     try:
         text = body.decode("utf-8") if isinstance(body, bytes) else body
-        value = json.loads(text, parse_constant=_no_such_constant)
+        value = _decoder.decode(text)
     except UnicodeDecodeError:
         raise InvalidRequest("body: it is not UTF-8.") from None
     except json.JSONDecodeError as error:
@@ -81,7 +88,3 @@ def _problem(problem: Any, leave_out: Sequence[str]) -> str:
 def fingerprint(request: BaseModel) -> str:
     """The same for two requests that say the same, however they are written."""
     return hashlib.sha256(to_json(request.model_dump(exclude_unset=True))).hexdigest()
-
-
-def _no_such_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

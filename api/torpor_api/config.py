@@ -86,7 +86,7 @@ class Config(BaseSettings):
     data_dir: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
         default_factory=default_data_dir
     )
-    """The folder that holds the database, the store, runtimes and local images."""
+    """The folder that holds the database, the store, keys, runtimes and local images."""
     database_url: Annotated[str | None, AfterValidator(_sqlite_only)] = None
     """The ledger's database; by default `torpor.db` in the data folder."""
     store_url: Annotated[str | None, AfterValidator(_store_url)] = None

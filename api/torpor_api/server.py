@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from torpor_api.http_protocol import OneWriteProtocol
 from torpor_api.websocket_protocol import QuietWebSocketProtocol
 
 KEEP_ALIVE_SECONDS = 75
@@ -62,7 +63,7 @@ def make_server(app: ASGIApp) -> Server:
     return Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=OneWriteProtocol,
             ws=QuietWebSocketProtocol,
             ws_max_size=WEBSOCKET_LIMIT_BYTES,
             ws_per_message_deflate=False,

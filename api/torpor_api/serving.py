@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -47,6 +48,7 @@ async def serve(config: Config, folder: Path, runtime: Runtime, listener: socket
         api_key = await prepare_accounts(services.ledger, config)
         server = make_server(create_app(services))
         serving = asyncio.create_task(server.serve([listener]), name="http server")
+        gc.freeze()  # what is there now stays: collections, which stop every request, need not look at it
         with signals:
             introduce(tell, url, api_key, client_settings_path())
             tell(f"Torpor is at {url}")

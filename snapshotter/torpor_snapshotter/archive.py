@@ -6,12 +6,12 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from torpor_snapshotter.decoder import decode
 from torpor_snapshotter.encoder import Encoder, Parent
@@ -22,6 +22,8 @@ from torpor_snapshotter.keys import KeyMissing, KeyStore
 from torpor_snapshotter.manifest import BadManifest, Manifest
 from torpor_snapshotter.pack_reader import PackReader
 from torpor_snapshotter.store import DamagedObject, NotStored, ObjectStore, StoreError
+
+Answer = TypeVar("Answer")
 
 _THREADS: Final = 2
 _STORING_NICENESS: Final = 10
@@ -87,9 +89,8 @@ class Archive:
             async with aclosing(encoder.pieces()) as pieces:
                 _, pack_bytes = await self._put(own, pieces)
             try:
-                loop = asyncio.get_running_loop()
-                manifest = await loop.run_in_executor(self._storing_threads, encoder.manifest, fields)
-                content = await loop.run_in_executor(self._storing_threads, manifest.to_bytes, keys.wrapping)
+                manifest = await self._run(encoder.manifest, fields)
+                content = await self._run(manifest.to_bytes, keys.wrapping)
                 async with aclosing(_once(close_envelope(header, content, keys))) as body:
                     sha256, manifest_bytes = await self._put(key, body)
             except BaseException:
@@ -146,7 +147,7 @@ class Archive:
 
         async def digested() -> AsyncGenerator[bytes, None]:
             async for piece in body:
-                hasher.update(piece)
+                await self._run(hasher.update, piece)
                 yield piece
 
         async with aclosing(digested()) as pieces:
@@ -164,9 +165,13 @@ class Archive:
         hasher = hashlib.sha256()
         size_bytes = 0
         while piece := await self._store.read(key, size_bytes, _PIECE_BYTES):
-            hasher.update(piece)
+            await self._run(hasher.update, piece)
             size_bytes += len(piece)
         return hasher.hexdigest(), size_bytes
+
+    async def _run(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Do a part of a store in a thread of low priority."""
+        return await asyncio.get_running_loop().run_in_executor(self._storing_threads, work, *arguments)
 
     async def _discard(self, key: str) -> None:
         with suppress(StoreError):  # what stays is garbage, and a row names it

@@ -7,6 +7,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -70,8 +71,9 @@ class Encoder:
         """The frames of the pack, in order. Raises `BadImage` if a file changes meanwhile, `StoreError`."""
         known = await self._known_pages()
         self._sorter = PageSorter(known, self._kept, self._digest_key)
-        async for frame in self._page_frames():
-            yield self._counted(frame)
+        async with aclosing(self._page_frames()) as frames:
+            async for frame in frames:
+                yield self._counted(frame)
         for file in self._files:
             if is_kept_whole(file):
                 yield self._counted(await self._whole_frame(file))
@@ -84,7 +86,8 @@ class Encoder:
         references = self._sorter.references()
         stored = references != 0
         addresses = [one for file in self._whole.values() for one in (file.content, file.dictionary) if one is not None]
-        used = sorted({*packs_of(references[stored]).tolist(), *(one.pack for one in addresses), len(packs) - 1})
+        of_pages = np.unique(packs_of(references[stored])).tolist()
+        used = sorted({*of_pages, *(one.pack for one in addresses), len(packs) - 1})
         places = np.zeros(len(packs), np.uint64)
         places[used] = np.arange(1, len(used) + 1, dtype=np.uint64)
         moved_packs = places[packs_of(references[stored])] << np.uint64(32)
@@ -244,4 +247,4 @@ class _EarlierFile:
 
 
 def _seal_pages(pages: bytes, secret: bytes, frame: int) -> bytes:
-    return seal(compress_pages(pages), secret, frame)
+    return seal(compress_pages(pages, frame), secret, frame)

@@ -18,6 +18,7 @@ from torpor_snapshotter.store import StoreError
 
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
+_TRIES: Final = 3
 _MACHINE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 _MASTER: Final = re.compile(r"[0-9]+")
 
@@ -63,17 +64,18 @@ class FolderKeyStore:
 
     def get(self, machine: str) -> bytes:
         """The machine's key. Raises `KeyMissing`."""
-        path = self._path(machine)
-        for _ in range(2):
+        reason = ""
+        for _ in range(_TRIES):
             # A rotation between the two reads leaves a file that names a master that is gone: then once more.
             try:
-                wrapped = path.read_bytes()
+                wrapped = self._path(machine).read_bytes()
                 master = (self._masters / str(int.from_bytes(wrapped[:4], "big"))).read_bytes()
+                return _unwrap(machine, wrapped, master)
             except FileNotFoundError as error:
-                missing = error
-                continue
-            return self._unwrap(machine, wrapped, master)
-        raise KeyMissing(f"The key of machine {machine} is not there: {missing.filename} is missing.")
+                reason = f"{error.filename} is missing"
+            except (InvalidTag, ValueError):
+                reason = f"{self._path(machine)} or its master is damaged"
+        raise KeyMissing(f"The key of machine {machine} cannot be used: {reason}.")
 
     def make(self, machine: str) -> bytes:
         """The machine's key; a new one, durable when this returns, if it has none."""
@@ -123,13 +125,6 @@ class FolderKeyStore:
         wrapped = AESGCM(master).encrypt(nonce, key, machine.encode())
         _write(self._path(machine), number.to_bytes(4, "big") + nonce + wrapped)
 
-    def _unwrap(self, machine: str, wrapped: bytes, master: bytes) -> bytes:
-        nonce, sealed = wrapped[4 : 4 + _NONCE_BYTES], wrapped[4 + _NONCE_BYTES :]
-        try:
-            return AESGCM(master).decrypt(nonce, sealed, machine.encode())
-        except (InvalidTag, ValueError) as error:
-            raise KeyMissing(f"The key of machine {machine} is damaged: {self._path(machine)}.") from error
-
     @contextmanager
     def _lock(self) -> Iterator[None]:
         for folder in (self._folder, self._masters, self._machines):
@@ -142,6 +137,11 @@ class FolderKeyStore:
             yield
         finally:
             os.close(descriptor)
+
+
+def _unwrap(machine: str, wrapped: bytes, master: bytes) -> bytes:
+    nonce, sealed = wrapped[4 : 4 + _NONCE_BYTES], wrapped[4 + _NONCE_BYTES :]
+    return AESGCM(master).decrypt(nonce, sealed, machine.encode())
 
 
 def _write(path: Path, content: bytes) -> None:

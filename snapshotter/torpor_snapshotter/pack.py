@@ -21,6 +21,8 @@ FRAME_PAGES: Final = 128
 FRAME_BYTES: Final = FRAME_PAGES * PAGE_BYTES
 TAG_BYTES: Final = 16
 
+_FIRST_FRAMES: Final = 32
+_FIRST_FRAMES_LEVEL: Final = 9
 _PAGES_LEVEL: Final = 3
 _FILE_LEVEL: Final = 9
 _LEAST_WINDOW_LOG: Final = 17
@@ -80,9 +82,10 @@ def unseal(data: bytes, secret: bytes, frame: int) -> bytes:
         raise BadFrame(f"frame {frame} is not as it was written") from error
 
 
-def compress_pages(pages: bytes) -> bytes:
-    """One zstd frame."""
-    return zstandard.ZstdCompressor(level=_PAGES_LEVEL).compress(pages)
+def compress_pages(pages: bytes, frame: int) -> bytes:
+    """One zstd frame. Small saves are common and take more care than the rest of a large one."""
+    level = _FIRST_FRAMES_LEVEL if frame < _FIRST_FRAMES else _PAGES_LEVEL
+    return zstandard.ZstdCompressor(level=level).compress(pages)
 
 
 def decompress_pages(data: bytes, pages: int) -> bytes:

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from torpor_snapshotter.store_url import BadStoreUrl
-from torpor_worker.snapshots import SnapshotterError
+from torpor_worker.snapshots import Parent, SnapshotterError
 from torpor_worker.snapshotter_process import SnapshotterProcess
 
 pytestmark = pytest.mark.integration
@@ -83,6 +83,30 @@ async def test_an_image_is_stored_listed_fetched_and_deleted(
         await snapshotter.delete("m/0-a")
         await snapshotter.delete("m/0-a.pack")
     assert await snapshotter.list() == []
+
+
+async def test_a_second_save_stores_what_is_new_and_is_whole_without_the_first(
+    snapshotter: SnapshotterProcess, image: Path, tmp_path: Path
+) -> None:
+    first = await snapshotter.store(image, "m/0-a", FIELDS)
+    changed = write_image(tmp_path / "changed", (image / "pages.img").read_bytes()[4096:] + os.urandom(4096))
+    parent = Parent(first.manifest_key, first.manifest_sha256, image)
+    second = await snapshotter.store(changed, "m/1-b", {**FIELDS, "generation": 1}, parent)
+    assert second.stored_bytes < 20_000
+    assert second.packs == ("m/0-a.pack", "m/1-b.pack")
+    await snapshotter.delete("m/0-a")
+    await snapshotter.fetch("m/1-b", second.manifest_sha256, tmp_path / "out")
+    assert content(tmp_path / "out") == content(changed)
+
+
+async def test_nothing_can_be_fetched_once_the_key_is_destroyed(
+    snapshotter: SnapshotterProcess, image: Path, tmp_path: Path
+) -> None:
+    stored = await snapshotter.store(image, "m/0-a", FIELDS)
+    for _ in range(2):
+        await snapshotter.destroy_key("m")
+    with pytest.raises(SnapshotterError, match="key of machine m"):
+        await snapshotter.fetch("m/0-a", stored.manifest_sha256, tmp_path / "out")
 
 
 async def test_requests_in_one_breath_are_all_answered(

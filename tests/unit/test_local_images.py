@@ -1,5 +1,6 @@
 """Images on the local disk: what is kept, what goes, and what is trusted after a restart."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,14 @@ async def test_dropping_a_machine_removes_all_of_its_images_and_a_failed_capture
     assert images.path(MACHINE, 1) is None
     assert images.size_bytes == 0
     assert not (tmp_path / MACHINE).exists()
+
+
+async def test_images_that_others_remove_meanwhile_are_no_error(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 1000)
+    for generation in range(4):
+        await keep(images, MACHINE, generation, stored=False)
+    await asyncio.gather(images.drop(MACHINE), images.forget(MACHINE, 3), images.drop(MACHINE))
+    assert images.size_bytes == 0
 
 
 async def test_a_second_try_at_an_image_starts_from_nothing(tmp_path: Path) -> None:

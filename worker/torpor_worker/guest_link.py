@@ -36,7 +36,8 @@ PING_SECONDS = 5.0
 READ_BYTES = 64 << 10
 """What a pipe holds."""
 ACKNOWLEDGE_BYTES = 64 << 10
-ACKNOWLEDGE_SECONDS = 0.005
+ACKNOWLEDGE_SECONDS = 0.25
+"""It only lets the guest forget; a frame of its own would wake the sandbox for that."""
 WRITE_SECONDS = 30.0
 """How long a guest may take to read a frame; then it reads nothing any more, and half a frame is in its way."""
 HELD_BYTES = 8 << 20
@@ -163,7 +164,7 @@ class GuestLink:
             del self._pings[ping]
 
     async def acknowledge(self) -> None:
-        """Say that every event received so far is durable; goes with the next frame, or alone very soon."""
+        """Say that every event received so far is durable; goes with the next frame, or alone a little later."""
         if self._lost is not None:
             raise SandboxDied(self._lost.reason)
         self._wanted = self._received

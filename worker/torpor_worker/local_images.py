@@ -80,7 +80,7 @@ class LocalImages:
         image.stored = True
         older = [key for key in self._images if key[0] == machine and key[1] < generation]
         for key in older:
-            if self._may_go(self._images[key]):
+            if key in self._images and self._may_go(self._images[key]):
                 await self._remove(key)
         await self._make_room()
 
@@ -116,7 +116,7 @@ class LocalImages:
     async def drop(self, machine: str) -> None:
         """Remove every image of a machine."""
         for key in [key for key in self._images if key[0] == machine]:
-            await self._remove(key)
+            await self.forget(*key)
         await asyncio.to_thread(shutil.rmtree, self._folder / machine, ignore_errors=True)
 
     async def _make_room(self) -> None:
@@ -154,7 +154,8 @@ class LocalImages:
 
 def _remove_whatever(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        # A process of the last start may be writing into it still; what stays of it is not trusted either.
+        shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink()
 

@@ -18,6 +18,8 @@ class MemorySnapshotter:
         self.fields: dict[str, dict[str, Any]] = {}
         self.parents: dict[str, Parent | None] = {}
         """What each stored image was said to be like."""
+        self.destroyed: set[str] = set()
+        """Machines whose keys were destroyed: nothing of them is fetched any more."""
         self.failures = 0
 
     async def store(self, image: Path, key: str, fields: dict[str, Any], parent: Parent | None = None) -> Stored:
@@ -33,14 +35,15 @@ class MemorySnapshotter:
     async def fetch(self, key: str, sha256: str, into: Path) -> None:
         """See `Snapshotter`."""
         files = self.objects.get(key)
+        if files is not None and self.fields[key]["machine"] in self.destroyed:
+            raise SnapshotterError(f"the key of {key} is missing")
         if files is None or self._digest(files) != sha256:
             raise SnapshotterError(f"{key} is damaged or missing", retryable=False)
         self._write(into, files)
 
     async def destroy_key(self, machine: str) -> None:
         """See `Snapshotter`."""
-        for key in [key for key, fields in self.fields.items() if fields["machine"] == machine]:
-            self.objects.pop(key, None)
+        self.destroyed.add(machine)
 
     async def delete(self, key: str) -> None:
         """See `Snapshotter`."""

@@ -58,10 +58,15 @@ class Process:
         if entry.position is None or entry.position <= self.position:
             raise RuntimeError(f"entry {entry.id} was sent before, or never started")
         running = Running(entry, attempt, self._config)
-        self.running = running
+        self.running, before = running, self.position
         self.position = entry.position
         running.start(self._loop.time())
-        await self.attached.sandbox.execute(entry.position, running.seq, entry.code, replaying=False)
+        try:
+            await self.attached.sandbox.execute(entry.position, running.seq, entry.code, replaying=False)
+        except SandboxDied:
+            # It had died before the frame was whole: nothing of this ran, and it is sent to the next process.
+            self.running, self.position = None, before
+            raise
 
     async def go_on_with(self, entry: Entry, *, recovering: bool) -> None:
         """Take up the instruction that runs in the snapshot, with the time that it used.

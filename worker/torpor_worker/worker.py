@@ -171,8 +171,11 @@ class Worker:
 
     async def _place(self) -> None:
         """Take care of machines of our session that have no task, and of those that wait for one."""
+        known = set(self._machines)
         for name in await self._ledger.mine():
-            self._held(name, recovering=True)
+            # One that had a task when we asked may have been released since: then there is nothing to recover.
+            if name not in known:
+                self._held(name, recovering=True)
         for name in await self._ledger.waiting():
             self.deliver(name, None)
 

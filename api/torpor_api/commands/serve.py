@@ -42,7 +42,7 @@ def _option(text: str) -> object:
 @app.command()
 def main(
     listen: Annotated[str | None, _option("host:port  [127.0.0.1:8000]")] = None,
-    data_dir: Annotated[Path | None, _option("Database, store, runtimes and images  [~/.local/share/torpor]")] = None,
+    data_dir: Annotated[Path | None, _option("Database, store, keys and images  [~/.local/share/torpor]")] = None,
     database_url: Annotated[str | None, _option("sqlite:///PATH  [torpor.db in the data folder]")] = None,
     store_url: Annotated[str | None, _option("file:///PATH or s3://BUCKET/PREFIX  [store in the data folder]")] = None,
     idle_seconds: Annotated[str | None, _option("Idle machines fall asleep after so long  [60]")] = None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from tests.support.api import Api
+from tests.support.api import AUTHORIZATION, Api
 
 
 async def test_run_answers_with_everything_in_one_round_trip(api: Api) -> None:
@@ -210,6 +210,26 @@ async def test_a_refusal_is_not_remembered(live: Api) -> None:
 
     assert refused.status_code == 409
     assert accepted.json()["result"]["value"] == "5"
+
+
+async def test_notices_wait_for_a_client_that_is_there(live: Api) -> None:
+    machine = await live.new_machine()
+    await live.recover(machine)
+    assert live.server is not None
+    connections = live.server.server_state.connections
+    async with httpx2.AsyncClient(base_url=live.client.base_url, headers=AUTHORIZATION) as leaving:
+        asking = asyncio.create_task(leaving.post(f"/v1/machine/{machine}/run", json={"code": "hang()"}))
+        seq = 2
+        while (await live.client.get(f"/v1/machine/{machine}/exec/{seq}")).json().get("state") != "running":
+            pass
+        asking.cancel()
+    while len(connections) > 1:  # noqa: ASYNC110 (nobody tells)
+        await asyncio.sleep(0.01)
+    await live.client.post(f"/v1/machine/{machine}/interrupt", json={"seq": seq})
+    await live.client.get(f"/v1/machine/{machine}/exec/{seq}/result")
+
+    answer = await live.client.post(f"/v1/machine/{machine}/run", json={"code": "1"})
+    assert answer.json()["notices"]
 
 
 async def test_notices_come_with_one_answer_and_stay_in_the_detail(api: Api) -> None:

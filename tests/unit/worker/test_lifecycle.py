@@ -1,11 +1,13 @@
 """A machine's days: it runs, is saved, falls asleep, and wakes as if nothing had been."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from tests.support.house import House, until
 
 from torpor_worker.errors import MachineGone, SaveRefused
+from torpor_worker.memory_ledger import MemoryLedger
 
 
 async def test_what_one_instruction_sets_the_next_one_finds(house: House) -> None:
@@ -189,12 +191,13 @@ async def test_a_failed_quiet_save_is_retried_by_itself(house: House) -> None:
     await until(lambda: house.machine().notices == {})
 
 
-async def test_a_deleted_machine_loses_its_process_and_images(house: House) -> None:
+async def test_a_deleted_machine_loses_its_process_its_key_and_its_images(house: House) -> None:
     await house.run("a = 3")
     await house.worker.sync("m")
     house.ledger.delete("m")
     await house.worker.discard("m")
     assert not house.host.sandboxes
+    assert house.snapshotter.destroyed == {"m"}
     assert house.worker.phase("m") is None
     with pytest.raises(MachineGone):
         await house.worker.wake("m")
@@ -231,3 +234,41 @@ async def test_when_every_machine_is_busy_a_wake_waits_its_turn(house: House) ->
     assert house.worker.phase("n") == "waking"
     await house.worker.interrupt("m", busy)
     assert (await house.result(waiting, "n")).value == "1"
+
+
+async def test_a_machine_that_falls_asleep_while_the_sweeper_reads_is_not_recovered(tmp_path: Path) -> None:
+    house = House(tmp_path, ledger := SlowReads())
+    house.set(sweep_seconds=0.01)
+    ledger.create("m")
+    await house.start()
+    await house.run("a = 3")
+    ledger.free.clear()
+    await ledger.stuck.wait()  # the sweeper has read that the machine is awake
+    assert await house.worker.sleep("m")
+    await until(lambda: house.worker.phase("m") is None)
+    reads = ledger.reads
+    ledger.free.set()
+    await until(lambda: ledger.reads >= reads + 2)
+    assert house.machine().notices == {}
+    assert "left_asleep" not in house.events()
+    await house.close()
+
+
+class SlowReads(MemoryLedger):
+    """A ledger whose answers to the sweeper may be late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+        self.free.set()
+        self.stuck = asyncio.Event()
+        self.reads = 0
+
+    async def mine(self) -> list[str]:
+        """See `Ledger`."""
+        names = await super().mine()
+        if not self.free.is_set():
+            self.stuck.set()
+        await self.free.wait()
+        self.reads += 1
+        return names

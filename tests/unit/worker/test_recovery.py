@@ -1,6 +1,7 @@
 """Deaths of processes and of workers, and what becomes of the machine."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.support.house import House, until
 from torpor_worker.errors import CannotWake, MachineGone
 from torpor_worker.ledger import EndedBy, Hold, OutputRecord
 from torpor_worker.memory_ledger import MemoryLedger
+from torpor_worker.sandbox import SandboxDied
 
 
 @pytest.mark.parametrize("how", ["die('exit status 3')", "lose('exit status 3')"])
@@ -329,6 +331,17 @@ async def test_an_instruction_that_kills_right_after_its_result_each_time_is_und
     assert (await house.result(seq)).value == "8"
     assert await house.value("a") == "3"
     assert house.entry(seq).undone
+
+
+async def test_an_instruction_that_finds_its_process_dead_is_sent_to_the_next(house: House) -> None:
+    await house.run("a = 3")
+    (sandbox,) = house.host.sandboxes.values()
+    seq = house.send("a + 5")
+    with contextlib.suppress(SandboxDied):
+        sandbox.die()  # before the machine's task has heard of either
+    assert (await house.result(seq)).value == "8"
+    assert not house.entry(seq).undone
+    assert house.entry(seq).attempt == 1
 
 
 @pytest.mark.parametrize("wish", ["sync", "sleep"])
