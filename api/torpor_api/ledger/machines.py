@@ -17,7 +17,16 @@ from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
 from torpor_api.ledger.moments import moment, now
 from torpor_api.ledger.notices import COLUMNS, notice
 from torpor_api.ledger.rows import Idempotency, MachineRow, MachineState, Notice
-from torpor_api.ledger.schema import accounts, entries, machine_tags, machines, notices, pack_references, packs
+from torpor_api.ledger.schema import (
+    accounts,
+    entries,
+    machine_tags,
+    machines,
+    notices,
+    pack_references,
+    packs,
+    templates,
+)
 
 NAME_ALPHABET = string.ascii_lowercase + string.digits
 NAME_LENGTH = 16
@@ -141,9 +150,13 @@ def _query(account: str) -> Select[Any]:
             select(func.coalesce(func.sum(packs.c.size_bytes), 0))
             .where(
                 packs.c.object_key.in_(
-                    select(pack_references.c.object_key).where(pack_references.c.machine_id == machines.c.id)
-                )
+                    select(pack_references.c.object_key)
+                    .where(pack_references.c.machine_id == machines.c.id)
+                    .correlate(machines)
+                ),
+                packs.c.object_key.not_in(select(templates.c.pack_key)),
             )
+            .correlate(machines)
             .scalar_subquery()
             .label("stored_bytes"),
         )

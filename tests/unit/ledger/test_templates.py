@@ -1,7 +1,7 @@
 """Templates in the store: their packs stay for as long as the template, or a snapshot, needs them."""
 
 import pytest
-from tests.support.ledger import ACCOUNT, saved
+from tests.support.ledger import ACCOUNT, awake, new_machine, saved
 
 from torpor_api.ledger import SqlLedger
 from torpor_snapshotter.key import pack_key
@@ -49,3 +49,12 @@ async def test_a_template_that_was_replaced_meanwhile_is_not_committed(ledger: S
     await stored(ledger, "2")
     with pytest.raises(ValueError, match="not the key"):
         await ledger.commit_template("python", late, 100)
+
+
+async def test_a_machine_has_stored_what_is_its_own(ledger: SqlLedger, hold: Hold) -> None:
+    template = await stored(ledger, "1")
+    other = await awake(ledger, await new_machine(ledger))
+    for each in (hold, other):
+        await saved(ledger, each, None, 0, shared=(pack_key(template.manifest_key),))
+    assert [machine.stored_bytes for machine in (await ledger.machines(ACCOUNT))[0]] == [10, 10]
+    assert (await ledger.machine(ACCOUNT, hold.machine)).stored_bytes == 10
