@@ -16,7 +16,7 @@ from bench.connection import Connection
 from bench.instructions import measure_instructions
 from bench.measurement import seconds_of, table
 from bench.storing import measure_storing, storing_table
-from bench.waking import measure_waking
+from bench.waking import measure_new_machines, measure_waking
 from torpor_snapshotter.runtimes import current
 
 
@@ -34,12 +34,16 @@ def main() -> None:
             status.update("Running instructions, here and in a Jupyter kernel")
             measurements = measure_instructions(connection, rounds=100 if quick else 1000)
             status.update("Waking a machine, here and with plain runsc")
+            status.update("Making machines, here and with plain runsc")
+            making = measure_new_machines(
+                connection, runtime, server.data_dir, folder / "floor", rounds=8 if quick else 40
+            )
             waking = measure_waking(connection, runtime, server.data_dir, folder / "floor", rounds=8 if quick else 40)
             status.update("Saving machines and weighing what is stored")
             storing = measure_storing(connection, server.data_dir / "store")
         durable_milliseconds = statistics.median(durable_write_seconds(folder) for _ in range(100)) * 1000
     load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
-    console.print(table([*measurements, waking]))
+    console.print(table([*measurements, making, waking]))
     console.print(storing_table(storing))
     console.print(f"{os.cpu_count()} processors, load {load}, runtime {runtime.series}")
     console.print(f"A durable write takes {durable_milliseconds:.2f} ms on this disk; an instruction waits for two.")

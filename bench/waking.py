@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import secrets
 import shutil
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 from bench.connection import Connection
 from bench.measurement import Measurement, seconds_of
 from torpor_snapshotter.runtime import Runtime
-from torpor_worker.guest_link import GuestLink
+from torpor_worker.guest_link import PYTHON, GuestLink
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.gvisor.namespace import command_prefix
 from torpor_worker.gvisor.spec import spec_bytes
@@ -37,6 +39,45 @@ def measure_waking(connection: Connection, runtime: Runtime, data_dir: Path, fol
     )
 
 
+def measure_new_machines(
+    connection: Connection, runtime: Runtime, data_dir: Path, folder: Path, rounds: int
+) -> Measurement:
+    """A new machine → its first result, while one waits, and create → start of bare Python → its first words."""
+    floor = _Floor(runtime, folder)
+    torpor_seconds, floor_seconds = [], []
+    for _ in range(1 + rounds):
+        _wait_until_one_is_warm(data_dir)
+        machine = ""
+
+        def run() -> None:
+            nonlocal machine
+            machine = connection.post("/v1/run", {"code": "1 + 1"})["machine"]
+
+        torpor_seconds.append(seconds_of(run))
+        connection.post(f"/v1/machine/{machine}/sleep")
+        floor_seconds.append(asyncio.run(floor.start_seconds()))
+    return Measurement(
+        "new machine and run `1 + 1` over HTTP", "runsc run of bare Python", torpor_seconds[1:], floor_seconds[1:], 0.15
+    )
+
+
+def _wait_until_one_is_warm(data_dir: Path) -> None:
+    """Until a sandbox waits for a new machine; see `torpor_worker.beginnings`."""
+    deadline = time.monotonic() + 120
+    while not any(_is_warm(file) for file in (data_dir / "sandboxes" / "machines").glob("*/machine")):
+        if time.monotonic() > deadline:
+            raise RuntimeError("No sandbox waits for a new machine.")
+        time.sleep(0.1)
+    time.sleep(1)  # until it is attached, and nothing else is being made
+
+
+def _is_warm(file: Path) -> bool:
+    try:
+        return file.read_text() == "warm"
+    except FileNotFoundError:
+        return False
+
+
 def _newest_image(images: Path) -> Path:
     """The local image of a machine's last generation; see `torpor_worker.local_images`."""
     return max(images.iterdir(), key=lambda folder: int(folder.name)) / "image"
@@ -50,10 +91,31 @@ class _Floor:
         self._folder = folder
         self._bundle = folder / "bundle"
         for made in (folder, self._bundle, self._bundle / "rootfs"):
-            made.mkdir()
+            made.mkdir(exist_ok=True)
         (self._bundle / "config.json").write_bytes(spec_bytes())
         self._command = [*command_prefix(folder / "launcher"), str(runtime.runsc), f"--root={folder / 'state'}"]
         self._command += ["--platform=systrap", "--network=none", "--ignore-cgroups"]
+
+    async def start_seconds(self) -> float:
+        """From the start of `runsc create` until bare Python has said its first byte."""
+        container = secrets.token_hex(8)
+        bundle = self._folder / "bare"
+        bundle.mkdir(exist_ok=True)
+        spec = json.loads(spec_bytes())
+        spec["process"]["args"] = [PYTHON, "-I", "-c", "import time; print(1, flush=True); time.sleep(1000)"]
+        (bundle / "rootfs").mkdir(exist_ok=True)
+        (bundle / "config.json").write_text(json.dumps(spec))
+        reading, writing = os.pipe()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        try:
+            begun = time.perf_counter()
+            await self._run((nothing, writing), "run", "--detach", f"--bundle={bundle}", container)
+            await asyncio.to_thread(os.read, reading, 1)
+            return time.perf_counter() - begun
+        finally:
+            for fd in (reading, writing, nothing):
+                os.close(fd)
+            await self._run((DEVNULL, DEVNULL), "delete", "--force", container)
 
     async def restore_seconds(self, image: Path) -> float:
         """From the start of `runsc create` until the guest has answered."""

@@ -17,6 +17,9 @@ from torpor_snapshotter.store_url import locate
 MIB = 1024 * 1024
 SHARE_OF_HOST_MEMORY = 0.6
 """Of the host's memory, what awake machines may use together unless a setting says otherwise."""
+WARM_MACHINES = 2
+MEMORY_TO_SPARE_BYTES = 2048 * MIB
+"""With less for all awake machines, none wait unless a setting says so."""
 LARGEST_DURATION_SECONDS = 366 * 24 * 3600.0
 
 ACCOUNT_PATTERN = r"[A-Za-z0-9_-]{1,64}"
@@ -96,6 +99,8 @@ class Config(BaseSettings):
     """What a machine may use, unless it asked for something else."""
     memory_total: Annotated[Size, Field(ge=256 * MIB)] | None = None
     """What all awake machines may use together; over it the longest idle falls asleep."""
+    warm_machines: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Sandboxes that wait for a new machine; by default 2 where there is memory to spare, else 0."""
     output_limit: Annotated[Size, Field(ge=1024, le=1024 * MIB)] = ByteSize(8 * MIB)
     """How much output of one instruction is kept; the rest is counted."""
     timeout_seconds: Annotated[Seconds, Field(ge=1)] = 15.0
@@ -131,6 +136,13 @@ class Config(BaseSettings):
         if self.memory_total is not None:
             return int(self.memory_total)
         return max(int(self.memory_per_machine), int(psutil.virtual_memory().total * SHARE_OF_HOST_MEMORY))
+
+    @property
+    def warm_machine_count(self) -> int:
+        """Sandboxes that wait for a new machine."""
+        if self.warm_machines is not None:
+            return self.warm_machines
+        return WARM_MACHINES if self.memory_total_bytes >= MEMORY_TO_SPARE_BYTES else 0
 
     @property
     def address(self) -> tuple[str, int]:

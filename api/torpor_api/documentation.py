@@ -17,6 +17,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (
     models.ListRequest,
     models.ExecRequest,
     models.RunRequest,
+    models.RunNewRequest,
     models.InterruptRequest,
     models.EmptyRequest,
     models.RollbackRequest,

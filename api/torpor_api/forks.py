@@ -62,7 +62,7 @@ async def _place(services: Services, account: str, name: str, at: Point | None) 
 
 
 async def _copies(services: Services, place: Place, count: int) -> dict[str, Stored | None]:
-    """The state as stored for new machines, by name; None where it is an empty interpreter."""
+    """The state as stored for new machines, by name; None where it is its beginning."""
     copies: dict[str, Stored | None] = {new_name(): None for _ in range(count)}
     if place.snapshot is None:
         return copies

@@ -36,6 +36,14 @@ IdleSeconds = Annotated[float, Field(gt=0, le=LONGEST_IDLE_SECONDS, allow_inf_na
 MemoryMb = Annotated[int, Field(ge=MEMORY_MINIMUM_MB, le=2**31 - 1)]
 
 
+Template = Literal["python", "data"]
+TEMPLATE = Field(
+    default=None,
+    description="What a new machine starts from: `python` by default, or `data` with NumPy, pandas, Matplotlib and "
+    "scikit-learn imported already.",
+)
+
+
 class Request(BaseModel):
     """A request of part 1: fields that we do not know are ignored, since published clients send some."""
 
@@ -52,6 +60,7 @@ class NewMachineRequest(Request):
     """What a new machine shall be like."""
 
     tags: Tags | None = None
+    template: Template | None = TEMPLATE
     memory_mb: MemoryMb | None = Field(default=None, description="At least 256; the server's setting by default.")
     idle_seconds: IdleSeconds | None = Field(
         default=None,
@@ -88,6 +97,12 @@ class RunRequest(StrictRequest):
     timeout_seconds: TimeoutSeconds | None = None
     interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
     queue: bool | None = Field(default=False, description="Wait for what runs now, instead of 409 `machine_busy`.")
+
+
+class RunNewRequest(RunRequest):
+    """Code to run on a new machine."""
+
+    template: Template | None = TEMPLATE
 
 
 class InterruptRequest(StrictRequest):
@@ -177,6 +192,7 @@ class Machine(Answer):
     expires_at: None
     tags: dict[str, str]
     state: Literal["awake", "asleep", "waking", "recovering", "parked"]
+    template: Literal["python", "data"] | None
     memory_mb: int
     idle_seconds: float | None
     last_used_at: str

@@ -79,6 +79,7 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
         "expires_at": None,
         "tags": row.tags,
         "state": row.state,
+        "template": row.template,
         "memory_mb": row.memory_mb,
         "idle_seconds": row.idle_seconds,
         "last_used_at": moment(row.last_used_at),

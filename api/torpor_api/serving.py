@@ -26,6 +26,7 @@ from torpor_worker.config import WorkerConfig
 from torpor_worker.gvisor import GVisorHost
 from torpor_worker.local_images import LocalImages
 from torpor_worker.snapshotter_process import SnapshotterProcess
+from torpor_worker.templates import Templates
 from torpor_worker.worker import Worker
 
 log = structlog.get_logger(__name__)
@@ -100,7 +101,9 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
         host = GVisorHost(runtime, folder / "sandboxes")
         stack.push_async_callback(_close, "sandboxes", host.close)
         images = await asyncio.to_thread(LocalImages, folder / "images", LOCAL_IMAGES_BYTES)
-        worker = Worker(ledger, host, snapshotter, images, worker_config(config, runtime))
+        worker = Worker(
+            ledger, host, snapshotter, images, worker_config(config, runtime), Templates(folder / "templates", host)
+        )
         await worker.start()
         collector = Collector(ledger, snapshotter, worker.keys_in_use)
         collecting = asyncio.create_task(collector.run(), name="collector")
@@ -116,6 +119,7 @@ def worker_config(config: Config, runtime: Runtime) -> WorkerConfig:
     return WorkerConfig(
         series=runtime.series,
         total_memory_bytes=config.memory_total_bytes,
+        warm_machines=config.warm_machine_count,
         quiet_save_seconds=config.quiet_save_seconds,
     )
 

@@ -76,9 +76,12 @@ def whoami() -> Call:
     return _get("/v1/whoami")
 
 
-def new_machine(tags: Mapping[str, str] | None, memory_mb: int | None, idle_seconds: float | Unset | None) -> Call:
+def new_machine(
+    tags: Mapping[str, str] | None, memory_mb: int | None, idle_seconds: float | Unset | None, template: str | None
+) -> Call:
     """A new machine. `idle_seconds` None is said to the server: it means never."""
-    call = _post("/v1/machine/new", {"tags": dict(tags) if tags else None, "memory_mb": memory_mb})
+    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, "template": template}
+    call = _post("/v1/machine/new", body)
     if idle_seconds is not UNSET:
         call = replace(call, body={**(call.body or {}), "idle_seconds": idle_seconds})
     return call

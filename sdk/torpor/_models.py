@@ -35,6 +35,8 @@ class MachineInfo(Record):
     state: str | None = None
     """`awake`, `asleep`, `waking`, `recovering` or `parked`."""
     parked_reason: str | None = None
+    template: str | None = None
+    """What it started from: `python` or `data`."""
     memory_mb: int | None = None
     idle_seconds: float | None = None
     """After so long without work it falls asleep; None: it stays awake."""
@@ -104,7 +106,7 @@ class Rollback(Record):
     """What a rollback did."""
 
     generation: int | None = None
-    """What the machine goes on from; None is an empty interpreter."""
+    """What the machine goes on from; None is its beginning."""
     line: int = 0
     undo: Point | None = None
     """What it was: rolling back to this takes the rollback back."""

@@ -62,7 +62,7 @@ class Machine:
     def sleep(self) -> None:
         """Put it to sleep; returns when nothing of it runs."""
         self.post(f"{self.name}/sleep")
-        until(lambda: not self._server.sandboxes(), "the sandbox to be gone")
+        until(lambda: not self._server.holds(self.name), "the sandbox to be gone")
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         with self._server.client() as client:

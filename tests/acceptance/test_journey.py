@@ -75,8 +75,8 @@ def run(machine: torpor.Machine, code: str) -> torpor.Result:
 def wait_until_asleep(server: ServerProcess, machine: torpor.Machine) -> None:
     """Wait until the machine sleeps and no process of it is left."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while (state := machine.detail().state) != "asleep" or server.sandboxes():
-        assert time.monotonic() < deadline, f"{state}, {server.sandboxes()}\n{server.log[-4000:]}"
+    while (state := machine.detail().state) != "asleep" or server.holds(machine.name):
+        assert time.monotonic() < deadline, f"{state}, {server.held()}\n{server.log[-4000:]}"
         time.sleep(0.1)
 
 
@@ -98,7 +98,7 @@ def test_a_trained_model_predicts_after_sleep_and_under_another_server(
 
     wait_until_asleep(server, machine)
     server.restart()
-    assert not server.sandboxes()
+    assert not server.holds(machine.name)
 
     predicted = run(machine, PREDICTED)
     assert predicted.value == f"({trained.value}, True)"

@@ -13,6 +13,7 @@ from torpor_worker.ledger import Entry, InstructionResult, Ledger
 from torpor_worker.local_images import LocalImages
 from torpor_worker.memory_ledger import MachineMemory, MemoryLedger
 from torpor_worker.memory_snapshotter import MemorySnapshotter
+from torpor_worker.templates import Templates
 from torpor_worker.worker import Worker
 
 PATIENCE_SECONDS = 30
@@ -57,6 +58,7 @@ class House:
         self._folder = folder
         self._images = 0
         self.images = LocalImages(folder / "images", 1 << 30)
+        self.templates: Templates | None = None
         self.workers: list[Worker] = []
 
     @property
@@ -70,7 +72,7 @@ class House:
 
     async def start(self, ledger: Ledger | None = None) -> Worker:
         """Start a worker on what is there."""
-        worker = Worker(ledger or self.ledger, self.host, self.snapshotter, self.images, self.config)
+        worker = Worker(ledger or self.ledger, self.host, self.snapshotter, self.images, self.config, self.templates)
         self.workers.append(worker)
         await worker.start()
         return worker

@@ -151,6 +151,18 @@ class ServerProcess:
                     found.append(process)
         return found
 
+    def holds(self, machine: str) -> bool:
+        """Whether a sandbox of the machine is there."""
+        return machine in self.held()
+
+    def held(self) -> list[str]:
+        """For whom sandboxes are there: names of machines, and `warm` for each that waits for one."""
+        found = []
+        for file in (self.data_dir / "sandboxes" / "machines").glob("*/machine"):
+            with suppress(FileNotFoundError):
+                found.append(file.read_text())
+        return found
+
     @contextmanager
     def client(self, seconds: float = 120.0) -> Iterator[httpx2.Client]:
         """An HTTP client with the base URL and the key."""

@@ -268,6 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
             "expires_at": None,
             "tags": {"user": "42"},
             "state": "asleep",
+            "template": "python",
             "memory_mb": 1024,
             "idle_seconds": 60.0,
             "last_used_at": "2026-01-02T03:04:05Z",

@@ -29,24 +29,42 @@ class Admission:
         self._line = asyncio.Lock()
         self._slots = asyncio.Semaphore(config.wakes_at_once)
         self._promised_bytes = 0
+        self._asking = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether machines are being woken, or wait for room."""
+        return self._asking > 0
+
+    def has_spare(self, needed_bytes: int) -> bool:
+        """Whether something that nobody waits for may be there beside, with a quarter of the memory left free."""
+        used = self._used_bytes() + self._promised_bytes
+        return used + needed_bytes <= self._config.total_memory_bytes * 3 // 4
 
     @asynccontextmanager
     async def room(self, needed_bytes: int) -> AsyncIterator[None]:
         """Wait for room, and count it as used until the sandbox is there. Raises `CannotWake`."""
         needed_bytes = max(needed_bytes, LEAST_BYTES)
-        async with self._slots:
-            try:
-                async with asyncio.timeout(self._config.admission_seconds), self._line:
-                    while not self._fits(needed_bytes):
-                        if not await self._free_some():
-                            await asyncio.sleep(min(0.1, self._config.admission_seconds / 10))
-                    self._promised_bytes += needed_bytes
-            except TimeoutError as error:
-                raise CannotWake("All memory for awake machines is in use by machines that are busy.") from error
-            try:
-                yield
-            finally:
-                self._promised_bytes -= needed_bytes
+        self._asking += 1
+        try:
+            async with self._slots:
+                await self._promise(needed_bytes)
+                try:
+                    yield
+                finally:
+                    self._promised_bytes -= needed_bytes
+        finally:
+            self._asking -= 1
+
+    async def _promise(self, needed_bytes: int) -> None:
+        try:
+            async with asyncio.timeout(self._config.admission_seconds), self._line:
+                while not self._fits(needed_bytes):
+                    if not await self._free_some():
+                        await asyncio.sleep(min(0.1, self._config.admission_seconds / 10))
+                self._promised_bytes += needed_bytes
+        except TimeoutError as error:
+            raise CannotWake("All memory for awake machines is in use by machines that are busy.") from error
 
     def _fits(self, needed_bytes: int) -> bool:
         used = self._used_bytes() + self._promised_bytes

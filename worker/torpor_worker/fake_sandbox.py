@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import pickle
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,7 @@ class _Image:
     """All that survives a checkpoint."""
 
     names: dict[str, Any] = field(default_factory=dict)
+    preloaded: tuple[str, ...] = ()
     said: list[Event] = field(default_factory=list)
     """What is not acknowledged, and said again after a restore."""
     last_position: int = -1
@@ -64,9 +65,10 @@ class FakeSandbox:
     `background(alive)`, `say_later(text)`, `times()` (how often this host called it).
     """
 
-    def __init__(self, host: FakeSandboxHost, name: str, image: _Image) -> None:
+    def __init__(self, host: FakeSandboxHost, name: str, image: _Image, machine: str, limits: Limits) -> None:
         self._host = host
         self._id = name
+        self.machine, self.limits = machine, limits
         self._image = image
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._received = 0
@@ -91,6 +93,11 @@ class FakeSandbox:
     def id(self) -> str:
         """See `Sandbox`."""
         return self._id
+
+    async def assign(self, machine: str, limits: Limits) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        self.machine, self.limits = machine, limits
 
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """See `Sandbox`."""
@@ -177,6 +184,11 @@ class FakeSandbox:
     def die_after(self) -> None:
         """End the interpreter as soon as this instruction has its result."""
         self._dies_after = True
+
+    @property
+    def preloaded(self) -> list[str]:
+        """Modules that were imported before anything ran."""
+        return list(self._image.preloaded)
 
     def set_background(self, alive: bool = True) -> None:
         """Whether threads of the user's live on."""
@@ -323,6 +335,9 @@ class FakeSandboxHost:
         self.checkpoints_hang = False
         self.poisoned: set[str] = set()
         """Images with a variable of such a name die as soon as they are restored."""
+        self.version = "fake"
+        self.started: list[str] = []
+        """Machines whose sandboxes began with an empty interpreter."""
         self.restored = 0
         self.calls = 0
         self._numbers = itertools.count()
@@ -348,24 +363,28 @@ class FakeSandboxHost:
         def use(size: int) -> None:
             sandbox.used_bytes = size
 
+        def preloaded() -> list[str]:
+            return sandbox.preloaded
+
         def times() -> int:
             self.calls += 1
             return self.calls
 
-        calls: list[Callable[..., Any]] = [count, flood, hang, lose, use, times]
+        calls: list[Callable[..., Any]] = [count, flood, hang, lose, preloaded, use, times]
         calls += [sandbox.die, sandbox.die_after, sandbox.die_later, sandbox.print, sandbox.say_later, sandbox.write]
         return {call.__name__: call for call in calls} | {
             "background": sandbox.set_background,
             "__builtins__": __builtins__,
         }
 
-    async def start(self, machine: str, limits: Limits) -> Sandbox:
+    async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> Sandbox:
         """See `SandboxHost`."""
+        self.started.append(machine)
         await self.open.wait()
         if self.start_failures:
             self.start_failures -= 1
             raise SandboxError("runsc does not start")
-        return self._add(machine, _Image())
+        return self._add(machine, _Image(preloaded=tuple(preload)), limits)
 
     async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[Sandbox, GuestState]:
         """See `SandboxHost`."""
@@ -375,7 +394,7 @@ class FakeSandboxHost:
             raise SandboxError("runsc does not restore")
         loaded = self._read(image)
         self.restored += 1
-        sandbox = self._add(machine, loaded)
+        sandbox = self._add(machine, loaded, limits)
         if self.poisoned & loaded.names.keys():
             with contextlib.suppress(SandboxDied):
                 sandbox.die("killed by signal 11 (SIGSEGV)")
@@ -386,9 +405,9 @@ class FakeSandboxHost:
         loaded: _Image = pickle.loads((image / "state").read_bytes())  # noqa: S301 — written by ourselves
         return loaded
 
-    def _add(self, machine: str, image: _Image) -> FakeSandbox:
+    def _add(self, machine: str, image: _Image, limits: Limits) -> FakeSandbox:
         name = f"{machine}-{next(self._numbers)}"
-        sandbox = self.sandboxes[name] = FakeSandbox(self, name, image)
+        sandbox = self.sandboxes[name] = FakeSandbox(self, name, image, machine, limits)
         return sandbox
 
     async def remove_leftovers(self) -> int:

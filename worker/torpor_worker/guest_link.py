@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import secrets
 from collections import deque
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +48,11 @@ RESULT_KEYS = {"value", "data", "error", "runtime_ms"}
 def guest_command(python: str = PYTHON) -> list[str]:
     """The fixed command of every sandbox's init: a loader that waits for the guest's code."""
     return [python, "-I", "-c", _sources()["loader"]]
+
+
+def guest_sha256() -> str:
+    """Names the guest's code."""
+    return hashlib.sha256(json.dumps(_sources(), sort_keys=True).encode()).hexdigest()
 
 
 def _sources() -> dict[str, str]:
@@ -91,9 +98,9 @@ class GuestLink:
         self._stdin = os.open(self._stdin_fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._stdout = os.open(self._stdout_fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
-    async def load(self) -> None:
-        """Send a new sandbox the guest's code."""
-        body = json.dumps({"main": "supervisor", "modules": _sources()}).encode()
+    async def load(self, preload: Sequence[str] = ()) -> None:
+        """Send a new sandbox the guest's code, and the names of modules that it imports before it is ready."""
+        body = json.dumps({"main": "supervisor", "modules": _sources(), "preload": list(preload)}).encode()
         await self._write(frames.HOST_MARKER + frames.encode(FrameType.LOAD, -1, body))
 
     async def attach(self, timeout_seconds: float = 30) -> GuestState:

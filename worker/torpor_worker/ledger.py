@@ -115,6 +115,16 @@ class Hold:
     idle_seconds: float | None
     """None: it stays awake."""
     tags: dict[str, str]
+    template: str | None = None
+    """What it starts from while it has no snapshot; None: an empty interpreter."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTemplate:
+    """A template in the store: what a machine's first snapshot may share pages with."""
+
+    manifest_key: str
+    manifest_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +242,18 @@ class Ledger(Protocol):
 
     async def park(self, hold: Hold, reason: str) -> None:
         """Give up on it: clear the session and remember why; its entries that are unfinished get an error."""
+        ...
+
+    async def stored_template(self, name: str, version: str) -> StoredTemplate | None:
+        """Where the store has this version of a template; None if it does not."""
+        ...
+
+    async def allot_template(self, name: str, version: str) -> str:
+        """The key under which a template's manifest will be stored, known before it is put; earlier ones may go."""
+        ...
+
+    async def commit_template(self, name: str, stored: StoredTemplate, stored_bytes: int) -> None:
+        """It is stored under the key that was allotted last: from now on snapshots may refer to its pack."""
         ...
 
     async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:

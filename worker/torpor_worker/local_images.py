@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_MARKER: Final = "stored.json"
+MARKER: Final = "stored.json"
 _MACHINE: Final = re.compile(r"[A-Za-z0-9]+")
 
 
@@ -76,7 +76,7 @@ class LocalImages:
     async def mark_stored(self, machine: str, generation: int) -> None:
         """The store has this image: it may be given up, older ones of the machine are, and a restart keeps it."""
         image = self._images[machine, generation]
-        await asyncio.to_thread(_write_marker, image.folder)
+        await asyncio.to_thread(write_marker, image.folder)
         image.stored = True
         older = [key for key in self._images if key[0] == machine and key[1] < generation]
         for key in older:
@@ -91,7 +91,7 @@ class LocalImages:
             return None
         self._images[machine, generation] = self._images.pop((machine, generation))
         if image.stored:
-            os.utime(image.folder / _MARKER)
+            os.utime(image.folder / MARKER)
         return image.image
 
     @contextmanager
@@ -133,7 +133,7 @@ class LocalImages:
     async def _remove(self, key: tuple[str, int]) -> None:
         image = self._images.pop(key)
         # The marker first: what is left of a removal that was cut short is not trusted.
-        (image.folder / _MARKER).unlink(missing_ok=True)
+        (image.folder / MARKER).unlink(missing_ok=True)
         await asyncio.to_thread(shutil.rmtree, image.folder, ignore_errors=True)
 
     def _load(self) -> None:
@@ -141,11 +141,11 @@ class LocalImages:
         found: list[tuple[float, tuple[str, int], _Local]] = []
         for machine in self._folder.iterdir():
             for folder in machine.iterdir() if machine.is_dir() else ():
-                size_bytes = _trusted_bytes(folder)
+                size_bytes = trusted_bytes(folder) if folder.name.isdecimal() else None
                 if size_bytes is None:
                     _remove_whatever(folder)
                 else:
-                    last_use = (folder / _MARKER).stat().st_mtime
+                    last_use = (folder / MARKER).stat().st_mtime
                     found.append((last_use, (machine.name, int(folder.name)), _Local(folder, size_bytes, stored=True)))
             if not any(key[0] == machine.name for _, key, _ in found):
                 _remove_whatever(machine)
@@ -164,23 +164,23 @@ def _file_sizes(image: Path) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in sorted(image.iterdir())}
 
 
-def _write_marker(folder: Path) -> None:
+def write_marker(folder: Path) -> None:
     """Make an image durable, and then the note that it is, with the sizes of its files."""
     image = folder / "image"
     for path in [*image.iterdir(), image]:
         _sync(path)
-    marker = folder / f"{_MARKER}.new"
+    marker = folder / f"{MARKER}.new"
     marker.write_text(json.dumps(_file_sizes(image)))
     _sync(marker)
-    marker.rename(folder / _MARKER)
+    marker.rename(folder / MARKER)
     _sync(folder)
 
 
-def _trusted_bytes(folder: Path) -> int | None:
+def trusted_bytes(folder: Path) -> int | None:
     """The size of an image that an earlier process left whole; None if it did not."""
     try:
-        sizes: dict[str, int] = json.loads((folder / _MARKER).read_text())
-        if not folder.name.isdecimal() or sizes != _file_sizes(folder / "image"):
+        sizes: dict[str, int] = json.loads((folder / MARKER).read_text())
+        if sizes != _file_sizes(folder / "image"):
             return None
         return sum(sizes.values())
     except (OSError, ValueError):

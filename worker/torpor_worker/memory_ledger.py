@@ -16,6 +16,7 @@ from torpor_worker.ledger import (
     InstructionResult,
     OutputRecord,
     Snapshot,
+    StoredTemplate,
 )
 
 
@@ -26,6 +27,7 @@ class MachineMemory:
     name: str
     idle_seconds: float | None
     memory_bytes: int
+    template: str | None = None
     session: str | None = None
     ready: bool = False
     epoch: int = 0
@@ -62,15 +64,19 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self.machines: dict[str, MachineMemory] = {}
+        self.templates: dict[str, tuple[str, str, StoredTemplate | None]] = {}
+        """Version, key of the manifest, and what was committed, by name."""
         self._sessions = 0
         self._entries = 0
         self._session: str | None = None
 
     # The API's side.
 
-    def create(self, name: str, *, idle_seconds: float | None = 60.0, memory_bytes: int = 1 << 30) -> MachineMemory:
+    def create(
+        self, name: str, *, idle_seconds: float | None = 60.0, memory_bytes: int = 1 << 30, template: str | None = None
+    ) -> MachineMemory:
         """A new machine: asleep, with its reseed as the first entry of its log."""
-        machine = self.machines[name] = MachineMemory(name, idle_seconds, memory_bytes)
+        machine = self.machines[name] = MachineMemory(name, idle_seconds, memory_bytes, template)
         self._entries += 1
         machine.log.append(
             Entry(self._entries, EntryKind.RESEED, None, 0, 1, timeout_seconds=0, seed=name.encode().ljust(32)[:32])
@@ -148,6 +154,7 @@ class MemoryLedger:
             row.memory_bytes,
             row.idle_seconds,
             {"made": "for tests"},
+            row.template,
         )
 
     async def ready(self, hold: Hold) -> None:
@@ -283,6 +290,23 @@ class MemoryLedger:
         failure = InstructionResult(None, {}, f"MachineParked: {reason}", None, 0)
         for entry in machine.unfinished():
             machine.replace(entry, result=failure)
+
+    async def stored_template(self, name: str, version: str) -> StoredTemplate | None:
+        """See `Ledger`."""
+        known, _, stored = self.templates.get(name, ("", "", None))
+        return stored if known == version else None
+
+    async def allot_template(self, name: str, version: str) -> str:
+        """See `Ledger`."""
+        key = f"templates/{name}-{len(self.templates)}/image"
+        self.templates[name] = (version, key, None)
+        return key
+
+    async def commit_template(self, name: str, stored: StoredTemplate, stored_bytes: int) -> None:
+        """See `Ledger`."""
+        version, key, _ = self.templates[name]
+        if key == stored.manifest_key:
+            self.templates[name] = (version, key, stored)
 
     async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:
         """See `Ledger`."""

@@ -17,6 +17,8 @@ class MemorySnapshotter:
         self.objects: dict[str, dict[str, bytes]] = {}
         self.fields: dict[str, dict[str, Any]] = {}
         self.packs: dict[str, tuple[str, ...]] = {}
+        self.parents: dict[str, Parent | None] = {}
+        """What each stored image was said to be like."""
         self.destroyed: set[str] = set()
         """Machines whose keys were destroyed: nothing of them is fetched any more."""
         self.failures = 0
@@ -27,7 +29,7 @@ class MemorySnapshotter:
             self.failures -= 1
             raise SnapshotterError("the store refuses")
         files = self._read(image)
-        self.objects[key], self.fields[key] = files, fields
+        self.objects[key], self.fields[key], self.parents[key] = files, fields, parent
         size_bytes = sum(map(len, files.values()))
         self.packs[key] = (pack_key(key),)
         return Stored(key, self._digest(files), size_bytes, size_bytes, self.packs[key])

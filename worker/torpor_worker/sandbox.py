@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -103,6 +104,10 @@ class Sandbox(Protocol):
         """The container id."""
         ...
 
+    async def assign(self, machine: str, limits: Limits) -> None:
+        """Give a sandbox that was made in advance to a machine, under its limits from now on."""
+        ...
+
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """Send an instruction. A position that the guest has already seen is ignored by it."""
         ...
@@ -151,8 +156,16 @@ class Sandbox(Protocol):
 class SandboxHost(Protocol):
     """Makes sandboxes on this host."""
 
-    async def start(self, machine: str, limits: Limits) -> Sandbox:
-        """A new sandbox with an empty interpreter, attached and ready for frames."""
+    @property
+    def version(self) -> str:
+        """Names what a new sandbox begins with: another runtime or other code of the guest's is another version."""
+        ...
+
+    async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> Sandbox:
+        """A new sandbox with an empty interpreter, attached and ready for frames.
+
+        The modules of `preload` are imported, and not in the namespace; one that cannot be is `SandboxDied`.
+        """
         ...
 
     async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[Sandbox, GuestState]:

@@ -169,12 +169,11 @@ class Saver:
         services, hold, point = self._services, capture.hold, capture.point
         parent = self.head
         with self._local_image(parent) as image:
-            stored = await services.snapshotter.store(
-                capture.image,
-                capture.key,
-                self._fields(capture),
-                None if parent is None else Parent(parent.manifest_key, parent.manifest_sha256, image),
-            )
+            if parent is None:
+                like = services.beginnings.stored(hold.template)
+            else:
+                like = Parent(parent.manifest_key, parent.manifest_sha256, image)
+            stored = await services.snapshotter.store(capture.image, capture.key, self._fields(capture), like)
 
         async def commit() -> None:
             snapshot = Snapshot(

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from torpor_worker.admission import Admission
+from torpor_worker.beginnings import Beginnings
 from torpor_worker.config import WorkerConfig
 from torpor_worker.images import Images
 from torpor_worker.ledger import Fenced, HeadMoved, Ledger
@@ -27,6 +28,7 @@ class Services:
     images: Images
     config: WorkerConfig
     admission: Admission
+    beginnings: Beginnings
 
     async def durably(self, write: Callable[[], Awaitable[None]]) -> None:
         """Make a write that is idempotent, or changes nothing when it fails; try again before giving up.

@@ -146,7 +146,7 @@ class Waking:
         older = _older(head, await ledger.generations(hold))
         hold = await ledger.go_back(hold, None if older is None else older.generation)
         self.suspicion.gone_back()
-        where = "an empty interpreter and its whole log" if older is None else f"generation {older.generation}"
+        where = "its beginning and its whole log" if older is None else f"generation {older.generation}"
         await ledger.notice(
             hold,
             "set_aside",
@@ -160,17 +160,19 @@ class Waking:
         """A process of the hold's head. Raises `CannotWake`, `_Unusable`, `ProcessDied`."""
         services, head = self._services, hold.head
         limits = Limits(memory_bytes=hold.memory_bytes)
-        async with services.admission.room(0 if head is None else head.image_bytes):
+        async with services.admission.room(
+            services.beginnings.image_bytes(hold.template) if head is None else head.image_bytes
+        ):
             if head is None:
-                sandbox = await self._start(limits)
+                sandbox = await self._start(hold.template, limits)
             else:
                 sandbox = await self._restore(head, limits)
             return Attached(sandbox, self._bell, self._machine)
 
-    async def _start(self, limits: Limits) -> Sandbox:
+    async def _start(self, template: str | None, limits: Limits) -> Sandbox:
         try:
             async with asyncio.timeout(self._services.config.restore_seconds):
-                return await self._services.host.start(self._machine, limits)
+                return await self._services.beginnings.process(self._machine, template, limits)
         except (SandboxError, TimeoutError) as error:
             # An empty sandbox that does not start says nothing about the machine.
             raise CannotWake(f"No sandbox could be started: {_sentence(error)}") from error
@@ -195,7 +197,7 @@ class Waking:
         await services.images.forget(self._machine, head.generation)
         if self.suspicion.deaths > 0:
             # The host may be, too: if it cannot even start an empty sandbox, the generation is not set aside for it.
-            await (await self._start(limits)).destroy()
+            await (await self._start(None, limits)).destroy()
         raise ProcessDied(f"it cannot be restored: {_sentence(failure)}") from failure
 
     async def _fetch(self, head: Snapshot) -> None:
@@ -226,7 +228,7 @@ class Waking:
     async def _tell(self, hold: Hold, replay: Replay, *, recovering: bool) -> None:
         """Leave notices of what a user must know about this wake; none after a clean sleep."""
         ledger, head = self._services.ledger, hold.head
-        source = "an empty interpreter" if head is None else f"its save of generation {head.generation}"
+        source = "its beginning" if head is None else f"its save of generation {head.generation}"
         for start in range(0, len(replay.replayed), NOTES_AT_ONCE):
             some = replay.replayed[start : start + NOTES_AT_ONCE]
             await asyncio.gather(*(ledger.note_replay(hold, seq) for seq in some))

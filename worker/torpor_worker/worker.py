@@ -8,6 +8,7 @@ import contextlib
 import structlog
 
 from torpor_worker.admission import Admission
+from torpor_worker.beginnings import Beginnings
 from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import Draining, FellAsleep, SaveRefused, WorkerError
 from torpor_worker.images import Images
@@ -16,6 +17,7 @@ from torpor_worker.machine import Machine, Phase
 from torpor_worker.sandbox import SandboxHost
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Snapshotter, SnapshotterError, Stored
+from torpor_worker.templates import Templates
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +35,7 @@ class Worker:
         snapshotter: Snapshotter,
         images: Images,
         config: WorkerConfig,
+        templates: Templates | None = None,
     ) -> None:
         """The worker closes none of these."""
         self._ledger = ledger
@@ -40,7 +43,8 @@ class Worker:
         self._images = images
         self._config = config
         self._admission = Admission(config, self._used_bytes, self._free_some)
-        self._services = Services(ledger, host, snapshotter, images, config, self._admission)
+        self._beginnings = Beginnings(ledger, host, snapshotter, self._admission, config, templates)
+        self._services = Services(ledger, host, snapshotter, images, config, self._admission, self._beginnings)
         self._machines: dict[str, Machine] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -50,6 +54,7 @@ class Worker:
         """Open the session, remove leftover sandboxes, and begin to recover machines taken over and waiting."""
         await self._ledger.open_session(self._config.name)
         await self._host.remove_leftovers()
+        await self._beginnings.start()
         await self._place()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="sweeper")
 
@@ -60,6 +65,7 @@ class Worker:
         `SaveRefused` if any was not. If this is cancelled, the deadline is now.
         """
         self._draining = True
+        closing = asyncio.get_running_loop().create_task(self._beginnings.close(), name="templates: close")
         tasks = dict(self._tasks)
         saving = [task for name, task in tasks.items() if self._machines[name].drain()]
         for task in tasks.values():
@@ -75,7 +81,7 @@ class Worker:
         finally:
             for task in late:
                 task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            await asyncio.gather(closing, *tasks.values(), return_exceptions=True)
         if late:
             raise SaveRefused(
                 f"{len(late)} awake machines could not be saved in time; they are recovered from the log."
@@ -194,10 +200,12 @@ class Worker:
                 log.exception("A sweep failed; the next one follows", action="sweep")
 
     def _used_bytes(self) -> int:
-        return sum(held.memory_bytes for held in self._machines.values())
+        return self._beginnings.memory_bytes + sum(held.memory_bytes for held in self._machines.values())
 
     async def _free_some(self) -> bool:
-        """Put the longest idle machine to sleep that will; False if there is none."""
+        """Give up what waits for a new machine, then let the longest idle sleep that will; False if there is none."""
+        if await self._beginnings.give_up():
+            return True
         idle = [(since, name) for name, held in self._machines.items() if (since := held.idle_since) is not None]
         for _, name in sorted(idle):
             held = self._machines.get(name)

@@ -49,6 +49,7 @@ def main(
     quiet_save_seconds: Annotated[str | None, _option("Quiet machines are saved after so long  [2]")] = None,
     memory_per_machine: Annotated[str | None, _option("For example 512MiB  [1GiB]")] = None,
     memory_total: Annotated[str | None, _option("For all awake machines  [60 % of the host's]")] = None,
+    warm_machines: Annotated[str | None, _option("Sandboxes that wait for new machines; 0: none  [2]")] = None,
     output_limit: Annotated[str | None, _option("Output kept of one instruction  [8MiB]")] = None,
     timeout_seconds: Annotated[str | None, _option("Time-out of an instruction that names none  [15]")] = None,
     timeout_maximum_seconds: Annotated[str | None, _option("The longest time-out  [3600]")] = None,

@@ -79,6 +79,7 @@ class ApiSide:
         tags: dict[str, str],
         memory_mb: int,
         idle_seconds: float | None,
+        template: str | None = None,
         idempotency: Idempotency | None = None,
     ) -> tuple[str, bool]:
         """Make a machine: its name, and whether it is the earlier work of the idempotency key.
@@ -92,6 +93,7 @@ class ApiSide:
                 tags=tags,
                 memory_mb=memory_mb,
                 idle_seconds=idle_seconds,
+                template=template,
                 idempotency=idempotency,
             )
         )

@@ -83,6 +83,7 @@ def fork(
                 created_at=now(),
                 memory_bytes=parent.memory_bytes,
                 idle_seconds=parent.idle_seconds,
+                template=parent.template,
             )
             .returning(machines.c.id)
         )

@@ -175,4 +175,5 @@ def _hold(connection: Connection, machine_id: int) -> Hold:
         memory_bytes=row.memory_bytes,
         idle_seconds=row.idle_seconds,
         tags={tag.name: tag.value for tag in tags},
+        template=row.template,
     )

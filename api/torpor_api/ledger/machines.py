@@ -27,6 +27,7 @@ from torpor_api.ledger.schema import (
     pack_references,
     packs,
     snapshots,
+    templates,
 )
 
 NAME_ALPHABET = string.ascii_lowercase + string.digits
@@ -42,6 +43,7 @@ def create(
     tags: dict[str, str],
     memory_mb: int,
     idle_seconds: float | None,
+    template: str | None,
     idempotency: Idempotency | None,
 ) -> tuple[str, bool]:
     """Make a machine, whose first entry is its reseed: its name, and whether that was done before under the key."""
@@ -62,6 +64,7 @@ def create(
             created_at=now(),
             memory_bytes=memory_mb * MEBIBYTE,
             idle_seconds=idle_seconds,
+            template=template,
         )
         .returning(machines.c.id)
     )
@@ -155,9 +158,13 @@ def _query(account: str) -> Select[Any]:
             select(func.coalesce(func.sum(packs.c.size_bytes), 0))
             .where(
                 packs.c.object_key.in_(
-                    select(pack_references.c.object_key).where(pack_references.c.machine_id == machines.c.id)
-                )
+                    select(pack_references.c.object_key)
+                    .where(pack_references.c.machine_id == machines.c.id)
+                    .correlate(machines)
+                ),
+                packs.c.object_key.not_in(select(templates.c.pack_key)),
             )
+            .correlate(machines)
             .scalar_subquery()
             .label("stored_bytes"),
             select(snapshots.c.generation)
@@ -196,6 +203,7 @@ def _machine_rows(connection: Connection, rows: Iterable[Row[Any]]) -> list[Mach
             tags=tags[row.id],
             memory_mb=row.memory_bytes // MEBIBYTE,
             idle_seconds=row.idle_seconds,
+            template=row.template,
             state=_state(row),
             parked_reason=row.parked_reason,
             has_pending_instruction=bool(row.has_unfinished),

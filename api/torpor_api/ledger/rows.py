@@ -63,6 +63,8 @@ class MachineRow:
     tags: dict[str, str]
     memory_mb: int
     idle_seconds: float | None
+    template: str | None
+    """What it started from; None: an empty interpreter."""
     state: MachineState
     parked_reason: str | None
     has_pending_instruction: bool
@@ -88,7 +90,7 @@ class Place:
     """Where a point lies: a quiescent snapshot, and the entries behind it that are to be replayed."""
 
     snapshot: Snapshot | None
-    """None: the empty interpreter."""
+    """None: the machine's beginning."""
     line: int
     position: int
     """The last one that the point has."""
@@ -122,7 +124,7 @@ class RolledBack:
     """What a rollback did."""
 
     generation: int | None
-    """The head now; None is the empty interpreter."""
+    """The head now; None is its beginning."""
     line: int
     undo: int | None
     """The generation to roll back to if this was a mistake; None for a machine that was parked."""

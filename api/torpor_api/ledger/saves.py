@@ -18,6 +18,7 @@ from torpor_api.ledger.schema import (
     packs,
     saves,
     snapshots,
+    templates,
 )
 from torpor_snapshotter.key import pack_key
 from torpor_snapshotter.retention import Generation, superseded
@@ -205,7 +206,8 @@ def forget_condemned(connection: Connection, keys: list[str]) -> None:
 
 def known_keys(connection: Connection) -> set[str]:
     """Keys of objects that are, or may become, part of a snapshot."""
-    return set(connection.scalars(select(saves.c.manifest_key).union_all(select(packs.c.object_key))))
+    keys = select(saves.c.manifest_key).union_all(select(templates.c.manifest_key), select(packs.c.object_key))
+    return set(connection.scalars(keys))
 
 
 def _condemn_superseded(connection: Connection, machine_id: int, head: int) -> None:
@@ -244,11 +246,18 @@ def _condemn(connection: Connection, machine_id: int, generation: int, key: str)
     )
     let_go = {pack_key(key), *connection.scalars(referred)}
     connection.execute(delete(saves).where(saves.c.machine_id == machine_id, saves.c.generation == generation))
+    connection.execute(insert(condemned).values(object_key=key))
+    condemn_packs(connection, let_go)
+
+
+def condemn_packs(connection: Connection, keys: set[str]) -> None:
+    """Condemn those of the packs that no snapshot refers to, and that are no template's."""
     still_referred = exists().where(pack_references.c.object_key == packs.c.object_key)
+    of_a_template = exists().where(templates.c.pack_key == packs.c.object_key)
     gone = connection.scalars(
-        delete(packs).where(packs.c.object_key.in_(let_go), ~still_referred).returning(packs.c.object_key)
+        delete(packs).where(packs.c.object_key.in_(keys), ~still_referred, ~of_a_template).returning(packs.c.object_key)
     ).all()
-    for each in (key, *sorted(gone)):
+    for each in sorted(gone):
         connection.execute(insert(condemned).values(object_key=each))
 
 

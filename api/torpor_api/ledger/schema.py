@@ -110,6 +110,7 @@ machines = Table(
     Column("next_generation", NUMBER, nullable=False, server_default=text("0")),
     Column("next_seq", NUMBER, nullable=False, server_default=text("0")),
     Column("next_position", NUMBER, nullable=False, server_default=text("0")),
+    Column("template", Text),
     _is_flag("ready"),
     _is_flag("recovering"),
     CheckConstraint("ready = 0 OR (session_id IS NOT NULL AND recovering = 0)", name="ready_is_awake"),
@@ -313,6 +314,17 @@ pack_references = Table(
     ForeignKeyConstraint(
         ["machine_id", "generation"], ["snapshots.machine_id", "snapshots.generation"], ondelete="CASCADE"
     ),
+    sqlite_strict=True,
+)
+
+templates = Table(
+    "templates",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("version", Text, nullable=False),
+    Column("manifest_key", Text, nullable=False, unique=True),
+    Column("pack_key", Text, ForeignKey("packs.object_key"), nullable=False, unique=True),
+    Column("manifest_sha256", Text),
     sqlite_strict=True,
 )
 

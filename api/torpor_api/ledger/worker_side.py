@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from torpor_api.ledger import entries, holds, notices, saves
+from torpor_api.ledger import entries, holds, notices, saves, templates
 from torpor_api.ledger.changes import Changes
 from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output import STREAMED_INLINE_LIMIT_BYTES, OutputLog, Sequence, output_end
@@ -15,7 +15,7 @@ from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import Outcome
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
-from torpor_worker.ledger import EndedBy, Entry, Hold, InstructionResult, OutputRecord, Snapshot
+from torpor_worker.ledger import EndedBy, Entry, Hold, InstructionResult, OutputRecord, Snapshot, StoredTemplate
 
 T = TypeVar("T")
 
@@ -179,6 +179,18 @@ class WorkerSide:
         """Give up on it: clear the session and remember why; its entries that are unfinished get an error."""
         session = self._session
         await self._writer.run(lambda connection: holds.park(connection, session, hold, reason), touches=hold.machine)
+
+    async def stored_template(self, name: str, version: str) -> StoredTemplate | None:
+        """Where the store has this version of a template; None if it does not."""
+        return await self._readers.run(lambda connection: templates.stored(connection, name, version))
+
+    async def allot_template(self, name: str, version: str) -> str:
+        """The key under which a template's manifest will be stored, known before it is put; earlier ones may go."""
+        return await self._writer.run(lambda connection: templates.allot(connection, name, version))
+
+    async def commit_template(self, name: str, stored: StoredTemplate, stored_bytes: int) -> None:
+        """It is stored under the key that was allotted last: from now on snapshots may refer to its pack."""
+        await self._writer.run(lambda connection: templates.commit(connection, name, stored, stored_bytes))
 
     async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:
         """Leave a notice for the machine's users. One of the same code that is still unread is replaced."""

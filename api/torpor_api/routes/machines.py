@@ -32,6 +32,7 @@ from torpor_api.results import machine_detail, machine_json
 from torpor_api.routes.parameters import Cursor, Limit, Name, idempotency
 from torpor_api.services import Services, services_of
 from torpor_worker.errors import MachineGone
+from torpor_worker.templates import PYTHON
 
 router = APIRouter(tags=["machines"])
 
@@ -46,7 +47,12 @@ async def create(services: Services, account: str, asked: NewMachineRequest, key
         raise InvalidRequest(f"memory_mb: this server has {most} MiB for all machines together.")
     idle_seconds = asked.idle_seconds if "idle_seconds" in asked.model_fields_set else config.idle_seconds
     name, _ = await services.ledger.create_machine(
-        account, tags=dict(asked.tags or {}), memory_mb=memory_mb, idle_seconds=idle_seconds, idempotency=key
+        account,
+        tags=dict(asked.tags or {}),
+        memory_mb=memory_mb,
+        idle_seconds=idle_seconds,
+        template=asked.template or PYTHON,
+        idempotency=key,
     )
     return name
 

@@ -29,7 +29,7 @@ from torpor_api.errors import (
 from torpor_api.events import Event, notice_json
 from torpor_api.instructions import WhenBusy, finished, follow, run_answer, submit_or_refuse, timeout_of
 from torpor_api.ledger import Idempotency
-from torpor_api.models import Error, NewMachineRequest, RunAnswer, RunRequest
+from torpor_api.models import Error, NewMachineRequest, RunAnswer, RunNewRequest, RunRequest
 from torpor_api.once import idempotency_of
 from torpor_api.presence import Presence
 from torpor_api.routes.machines import create
@@ -39,7 +39,6 @@ from torpor_api.streams import NDJSON, SSE, event_stream, wanted
 
 PATHS = ("/v1/machine/{name}/run", "/v1/run")
 _PATH = re.compile(r"/v1/(?:machine/(?P<name>[^/]+)/)?run")
-NEW_MACHINE = NewMachineRequest()
 
 
 class Run:
@@ -53,12 +52,16 @@ class Run:
         name = scope["path_params"].get("name")
         if name is not None:
             checked_name(name)
-        asked = parse_body(RunRequest, await read_body(receive))
+        body = await read_body(receive)
+        asked = parse_body(RunRequest, body) if name is not None else parse_body(RunNewRequest, body)
         timeout_seconds = timeout_of(services, asked.timeout_seconds)
         idempotency: Idempotency | None = None
         if (key := headers.get("idempotency-key")) is not None:
             idempotency = idempotency_of(key, "POST", scope["path"], fingerprint(asked))
-        machine = name if name is not None else await create(services, account, NEW_MACHINE, idempotency)
+        if isinstance(asked, RunNewRequest):
+            machine = await create(services, account, NewMachineRequest(template=asked.template), idempotency)
+        else:
+            machine = str(name)
         accepted = await submit_or_refuse(
             services,
             account,
@@ -76,10 +79,10 @@ class Run:
         fresh = accepted.entry.position is not None and not accepted.repeated
         with Presence(receive) as presence:
             outcome, result = await finished(services, account, machine, accepted.seq, presence, fresh=fresh)
-            body = await run_answer(services, machine, outcome, result)
+            answer = await run_answer(services, machine, outcome, result)
             # To one who has hung up an answer can be written without an error: nobody was told by it.
             told = bool(outcome.notices) and not await presence.is_gone()
-        await JsonResponse(body, headers=answer_headers)(scope, receive, send)
+        await JsonResponse(answer, headers=answer_headers)(scope, receive, send)
         if told:
             await services.ledger.deliver_notices(machine, outcome.notices[-1].id)
 
@@ -159,7 +162,6 @@ def operations() -> dict[str, Any]:
     for status, told in errors.items():
         content = {"application/json": {"schema": reference(Error)}}
         responses[str(status)] = {"description": told["description"], "content": content}
-    body = request_body(RunRequest, required=True)
     name = {
         "name": "name",
         "in": "path",
@@ -167,13 +169,14 @@ def operations() -> dict[str, Any]:
         "description": "16 letters and digits.",
         "schema": {"type": "string"},
     }
-    shared = {"tags": ["instructions"], "responses": responses, **body}
+    shared = {"tags": ["instructions"], "responses": responses}
     return {
         PATHS[0]: {
             "post": {
                 "summary": "Run code on a machine, and answer with all of it",
                 "operationId": "run",
                 "parameters": [name, IDEMPOTENCY_KEY],
+                **request_body(RunRequest, required=True),
                 **shared,
             }
         },
@@ -182,6 +185,7 @@ def operations() -> dict[str, Any]:
                 "summary": "Run code on a new machine; the answer names it",
                 "operationId": "run_on_new_machine",
                 "parameters": [IDEMPOTENCY_KEY],
+                **request_body(RunNewRequest, required=True),
                 **shared,
             }
         },

@@ -24,11 +24,17 @@ def new(
         str | None,
         typer.Option(metavar="SECONDS", help="After so long without work it falls asleep; `never` keeps it awake."),
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(metavar="python|data", help="What it starts from; `data` has NumPy, pandas and others imported."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a machine and print its name. It is there until `torpor rm`."""
     with client() as torpor:
-        machine = torpor.new_machine(tags=tags_of(tag or ()), memory_mb=memory, idle_seconds=_idle_seconds(idle))
+        machine = torpor.new_machine(
+            tags=tags_of(tag or ()), memory_mb=memory, idle_seconds=_idle_seconds(idle), template=template
+        )
     if as_json:
         write_json({"machine_name": machine.name})
     else:

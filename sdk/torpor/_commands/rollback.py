@@ -41,7 +41,7 @@ def rollback(
 
 def tell(machine: str, done: Rollback) -> None:
     """Say what a rollback did, and how to take it back."""
-    where = "an empty interpreter" if done.generation is None else f"generation {done.generation}"
+    where = "its beginning" if done.generation is None else f"generation {done.generation}"
     again = f", and runs again what led to the point: {_named(done.replayed)}" if done.replayed else ""
     note(f"{machine} goes on from {where}{again}.")
     if done.left_behind:

@@ -69,6 +69,7 @@ async def test_a_bad_body_is_422_and_names_the_field(api: Api, path: str, body: 
         (b'{"tags": {"": "x"}}', "tags..[key]"),
         (json.dumps({"tags": {"a": "x" * 513}}).encode(), "tags.a"),
         (json.dumps({"tags": {str(n): "x" for n in range(65)}}).encode(), "tags"),
+        (b'{"template": "cobol"}', "template"),
         (b'{"memory_mb": 255}', "memory_mb"),
         (b'{"memory_mb": 2147483647}', "memory_mb"),
         (b'{"memory_mb": 99999999999999999999}', "memory_mb"),

@@ -33,6 +33,17 @@ async def test_run_on_a_new_machine_names_it(api: Api) -> None:
     assert second["result"]["value"] == "8"
 
 
+async def test_a_new_machine_starts_from_the_template_that_run_names(api: Api) -> None:
+    machines = [
+        (await api.client.post("/v1/run", json={"code": "1", **named})).json()["machine"]
+        for named in ({}, {"template": "data"})
+    ]
+    details = [(await api.client.get(f"/v1/machine/{machine}")).json() for machine in machines]
+    assert [detail["template"] for detail in details] == ["python", "data"]
+    refused = await api.client.post(f"/v1/machine/{machines[0]}/run", json={"code": "1", "template": "data"})
+    assert refused.status_code == 422
+
+
 async def test_an_error_comes_with_its_traceback(api: Api) -> None:
     body = (await api.client.post("/v1/run", json={"code": "1 / 0"})).json()
 

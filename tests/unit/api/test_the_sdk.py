@@ -26,11 +26,12 @@ async def client(live: Api) -> AsyncIterator[torpor.AsyncClient]:
 
 async def test_a_machine_is_made_used_looked_at_and_deleted(client: torpor.AsyncClient) -> None:
     assert await client.whoami() == "alice"
-    machine = await client.new_machine(tags={"user": "42"}, memory_mb=512, idle_seconds=None)
+    machine = await client.new_machine(tags={"user": "42"}, memory_mb=512, idle_seconds=None, template="data")
     await machine.run("a = 3")
     result = await machine.run(ADDING)
     assert (result.value, result.stdout, result.seq, result.machine_name) == ("8", "adding\n", 1, machine.name)
     detail = await machine.detail()
+    assert detail.template == "data"
     assert (detail.tags, detail.memory_mb, detail.idle_seconds) == ({"user": "42"}, 512, None)
     assert [found.name for found in await client.machines(tags={"user": "42"})] == [machine.name]
     assert await client.machines(tags={"user": "43"}) == []

@@ -39,9 +39,9 @@ pytestmark = pytest.mark.usefixtures("settings")
 
 
 def test_new_prints_the_name_alone(stub: StubServer) -> None:
-    result = torpor("new", "--tag", "user=42", "--memory", "512", "--idle", "never")
+    result = torpor("new", "--tag", "user=42", "--memory", "512", "--idle", "never", "--template", "data")
     assert result.stdout == "machine000000000\n"
-    assert stub.bodies == [{"tags": {"user": "42"}, "memory_mb": 512, "idle_seconds": None}]
+    assert stub.bodies == [{"tags": {"user": "42"}, "memory_mb": 512, "template": "data", "idle_seconds": None}]
 
 
 def test_run_writes_output_where_it_belongs_and_the_value_last(stub: StubServer, name: str) -> None:

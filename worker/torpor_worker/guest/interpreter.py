@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import contextlib
 import gc
+import importlib
 import json
 import os
 import resource
@@ -32,7 +33,7 @@ Step = TypeVar("Step")
 class Interpreter:
     """Reads instructions from the supervisor, runs them on the user's namespace, and answers."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, preload: list[str]) -> None:
         self._pid = os.getpid()
         self._connection = Connection(SOCKET_FD, address)
         self._output = Output(self._connection)
@@ -58,6 +59,8 @@ class Interpreter:
         randomness.watch_seeding()
         builtins.input = _no_input
         self._repairs = Repairs(self._streams)
+        for name in preload:
+            importlib.import_module(name)
         gc.collect()
         gc.freeze()
 
@@ -288,4 +291,5 @@ def main(load_body: bytes) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    Interpreter(json.loads(load_body)["address"]).run()
+    payload = json.loads(load_body)
+    Interpreter(payload["address"], payload.get("preload", [])).run()

@@ -7,11 +7,15 @@ sent at once, marked BURST; the rest waits, and the supervisor nudges (SIGURG, w
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import functools
 import io
 import os
 import select
+import stat
 import subprocess
+import sys
+import termios
 import threading
 import time
 from collections import deque
@@ -23,6 +27,8 @@ from .connection import Connection
 
 BURST_SECONDS = 0.02
 BURST_LINES = 8
+CHILDREN_SECONDS = 0.05
+"""How long at most what is said waits for what children said before it."""
 
 
 def system(command: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> int:
@@ -51,6 +57,8 @@ class Output:
         self._pending = bytearray()
         self._window_at = 0.0
         self._window_sent = 0
+        self._has_children = False
+        """Whether processes were started that may have written into the pipes of fds 1 and 2 since."""
         self.critical = False
         """The main thread is where an interrupt must wait."""
         self.deferred = False
@@ -90,9 +98,13 @@ class Output:
         finally:
             self._leave()
         self.flush()
+        if kind == channel.RESULT:
+            self._has_children = False
 
     def flush(self) -> None:
         """Send what waits."""
+        if self._has_children and (self._queue or self._pending):
+            self._hear_children()
         while self._queue or self._pending:
             full = False
             self._enter()
@@ -133,9 +145,19 @@ class Output:
         @functools.wraps(function)
         def flushed(*args: Any, **kwargs: Any) -> Any:
             self.flush()
+            self._has_children = True
             return function(*args, **kwargs)
 
         return flushed
+
+    def _hear_children(self) -> None:
+        """Wait until the supervisor has read what is in the pipes; one that never falls silent is waited for once."""
+        deadline = time.monotonic() + CHILDREN_SECONDS
+        while _unread_bytes(1) or _unread_bytes(2):
+            if time.monotonic() > deadline:
+                self._has_children = False
+                return
+            time.sleep(0.001)
 
     def _seal(self) -> None:
         if self._pending:
@@ -163,6 +185,15 @@ class Output:
         self._queue.clear()
         self._pending.clear()
         self.critical = self.deferred = False
+
+
+def _unread_bytes(fd: int) -> int:
+    """What is in the pipe that an fd writes to; 0 if it is none any more."""
+    try:
+        unread = fcntl.ioctl(fd, termios.FIONREAD, bytes(4)) if stat.S_ISFIFO(os.fstat(fd).st_mode) else bytes(4)
+    except OSError:
+        return 0
+    return int.from_bytes(unread, sys.byteorder)
 
 
 class Stream(io.TextIOBase):

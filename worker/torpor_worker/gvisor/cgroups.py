@@ -76,13 +76,19 @@ class Cgroups:
 
         The command enters them before it becomes `runsc`, so that every process it forks is in them from its birth.
         """
-        for controller, files in limit_files(limits, self.version).items():
-            folder = self._folder(controller, sandbox)
-            if folder is not None and _make(folder):
-                for file, text in files.items():
-                    _write(folder / file, text)
+        for folder in self._folders(sandbox):
+            _make(folder)
+        self.limit(sandbox, limits)
         members = [str(folder / "cgroup.procs") for folder in sorted(self._folders(sandbox)) if folder.is_dir()]
         return ("sh", "-c", _ENTER, "sh", *members, "--")
+
+    def limit(self, sandbox: str, limits: Limits) -> None:
+        """Set the limits of a sandbox whose cgroups are made."""
+        for controller, files in limit_files(limits, self.version).items():
+            folder = self._folder(controller, sandbox)
+            if folder is not None:
+                for file, text in files.items():
+                    _write(folder / file, text)
 
     async def remove(self, sandbox: str) -> None:
         """Remove the cgroups of a sandbox whose processes are gone; they may be busy for a moment."""

@@ -20,11 +20,16 @@ class Fifos:
     def make(cls, folder: Path, machine: str) -> Fifos:
         """Make the new folder of a sandbox, for its owner only, with both and the machine's name for people."""
         folder.mkdir(mode=0o700)
-        (folder / "machine").write_text(machine)
+        cls.name(folder, machine)
         fifos = cls(folder / "stdin", folder / "stdout")
         os.mkfifo(fifos.stdin, 0o600)
         os.mkfifo(fifos.stdout, 0o600)
         return fifos
+
+    @staticmethod
+    def name(folder: Path, machine: str) -> None:
+        """Write down whose sandbox this is, for people."""
+        (folder / "machine").write_text(machine)
 
     @contextmanager
     def guest_ends(self) -> Iterator[tuple[int, int]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torpor_snapshotter.runtime import Runtime
-from torpor_worker.guest_link import GuestLink
+from torpor_worker.guest_link import GuestLink, guest_sha256
 from torpor_worker.gvisor.cgroups import MOUNT, Cgroups
 from torpor_worker.gvisor.cpu import visible_features
 from torpor_worker.gvisor.fifos import Fifos
@@ -22,7 +22,7 @@ from torpor_worker.gvisor.leftovers import (
 from torpor_worker.gvisor.namespace import command_prefix
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.gvisor.sandbox import GVisorSandbox
-from torpor_worker.gvisor.spec import spec_bytes
+from torpor_worker.gvisor.spec import spec_bytes, spec_sha256
 from torpor_worker.gvisor.watcher import MemoryWatcher
 from torpor_worker.sandbox import GuestState, Limits, SandboxError
 
@@ -30,6 +30,7 @@ _NICENESS = ("nice", "-n", "10")
 """Sandboxes give way to the server where no cgroup shares the processors out."""
 
 _ATTACH_SECONDS = 60
+_PRELOAD_SECONDS = 300
 _ATTEMPTS = 2
 
 
@@ -59,9 +60,15 @@ class GVisorHost:
         self._watcher = MemoryWatcher()
         self._watching: asyncio.Task[None] | None = None
 
-    async def start(self, machine: str, limits: Limits) -> GVisorSandbox:
+    @property
+    def version(self) -> str:
+        """Names what a new sandbox here begins with: runtime, spec and the guest's code."""
+        runtime = self.runtime
+        return " ".join([runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256(), guest_sha256()])
+
+    async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> GVisorSandbox:
         """A new sandbox with an empty interpreter, attached and ready for frames."""
-        sandbox, _ = await self._make(machine, limits, None)
+        sandbox, _ = await self._make(machine, limits, None, preload)
         return sandbox
 
     async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[GVisorSandbox, GuestState]:
@@ -100,7 +107,9 @@ class GVisorHost:
         """What sandboxes here see of the processor; whoever restores their images needs all of it."""
         return visible_features(await (await self._prepared()).cpu_features())
 
-    async def _make(self, machine: str, limits: Limits, image: Path | None) -> tuple[GVisorSandbox, GuestState]:
+    async def _make(
+        self, machine: str, limits: Limits, image: Path | None, preload: Sequence[str] = ()
+    ) -> tuple[GVisorSandbox, GuestState]:
         runsc = await self._prepared()
         container = secrets.token_hex(8)
         folder = self._machines / container
@@ -128,7 +137,8 @@ class GVisorHost:
             else:
                 await runsc.restore(container, self._bundle, folder, fifos, image)
             self._watcher.add(sandbox)
-            state = await sandbox.attach(new=image is None, timeout_seconds=_ATTACH_SECONDS)
+            seconds = _PRELOAD_SECONDS if preload else _ATTACH_SECONDS
+            state = await sandbox.attach(new=image is None, timeout_seconds=seconds, preload=preload)
         except OSError as error:
             await asyncio.shield(self._undo(container, link, sandbox))
             raise SandboxError(f"Cannot make a sandbox: {error}.") from error

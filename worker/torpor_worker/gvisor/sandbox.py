@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from typing import Literal
 from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor import image as images
 from torpor_worker.gvisor.cgroups import Cgroups
+from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.gvisor.leftovers import forget_container
 from torpor_worker.gvisor.memory import MemoryFile
 from torpor_worker.gvisor.runsc import Runsc
@@ -64,6 +65,15 @@ class GVisorSandbox:
     def id(self) -> str:
         """The container id."""
         return self._container
+
+    async def assign(self, machine: str, limits: Limits) -> None:
+        """Give a sandbox that was made in advance to a machine."""
+        self._check_alive()
+        self.machine, self.limits = machine, limits
+        Fifos.name(self._folder, machine)
+        if self._cgroups is not None:
+            self._cgroups.limit(self.id, limits)
+        await self._link.configure(limits)
 
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """Send an instruction."""
@@ -138,10 +148,10 @@ class GVisorSandbox:
             async with asyncio.timeout(_KILL_SECONDS):
                 await self._link.kill_largest(reason)
 
-    async def attach(self, *, new: bool, timeout_seconds: float) -> GuestState:
+    async def attach(self, *, new: bool, timeout_seconds: float, preload: Sequence[str] = ()) -> GuestState:
         """Begin the conversation; a `new` sandbox is given its guest code first. Raises `SandboxError`."""
         if new:
-            await self._link.load()
+            await self._link.load(preload)
         state = await self._link.attach(timeout_seconds)
         await self._link.configure(self.limits)
         return state
