@@ -17,7 +17,7 @@ import numpy as np
 from torpor_snapshotter.manifest import Manifest
 from torpor_snapshotter.pack import FRAME_PAGES, BadFrame, Pack, decompress_pages, unseal
 from torpor_snapshotter.pack_reader import PackReader
-from torpor_snapshotter.page_map import PAGE_BYTES, Numbers, References, page_count, pages_of
+from torpor_snapshotter.page_map import PAGE_BYTES, Numbers, PageMap, page_count, pages_of
 from torpor_snapshotter.store import DamagedObject
 
 _READ_BYTES: Final = 4 << 20
@@ -53,23 +53,29 @@ async def _decode(manifest: Manifest, reader: PackReader, into: Path, executor: 
         await asyncio.to_thread((into / file.name).write_bytes, content)
     pages = _Pages(manifest, into)
     try:
-        await _read_pages(manifest, reader, pages, executor)
+        await _read_pages(manifest, reader, pages, executor, differences=False)
+        await _read_pages(manifest, reader, pages, executor, differences=True)
     finally:
         pages.close()
 
 
-async def _read_pages(manifest: Manifest, reader: PackReader, pages: _Pages, executor: Executor) -> None:
+async def _read_pages(
+    manifest: Manifest, reader: PackReader, pages: _Pages, executor: Executor, *, differences: bool
+) -> None:
     loop = asyncio.get_running_loop()
 
     async def read(run: list[_Wanted]) -> None:
         pack = manifest.packs[run[0].pack]
         for wanted, data in zip(run, await reader.sealed(pack, run[0].frame, run[-1].frame), strict=True):
             try:
-                await loop.run_in_executor(executor, pages.write, pack, wanted, data)
+                await loop.run_in_executor(executor, write, pack, wanted, data)
             except BadFrame as error:
                 raise DamagedObject(f"The object {pack.key} is damaged: {error}.") from error
 
-    wanted = await loop.run_in_executor(executor, _wanted_frames, manifest.page_map.references())
+    write = pages.change if differences else pages.write
+    page_map = manifest.differences if differences else manifest.page_map
+    first_frames = [pack.page_frames if differences else 0 for pack in manifest.packs]
+    wanted = await loop.run_in_executor(executor, _wanted_frames, page_map, first_frames)
     in_hand: deque[asyncio.Task[None]] = deque()
     try:
         for number, run in enumerate(_reads(wanted, manifest.packs)):
@@ -96,7 +102,8 @@ class _Wanted:
     """In the image, counted over all its files that are kept in pages; increasing."""
 
 
-def _wanted_frames(references: References) -> list[_Wanted]:
+def _wanted_frames(page_map: PageMap, first_frames: list[int]) -> list[_Wanted]:
+    references = page_map.references()
     places = np.flatnonzero(references)
     stored = references[places]
     # Pages of one frame share all bits of their references but the lowest: a frame has a power of two of them.
@@ -108,7 +115,7 @@ def _wanted_frames(references: References) -> list[_Wanted]:
     for some, at in zip(np.split(stored, bounds), np.split(places, bounds), strict=True):
         if len(some):
             pack, page = int(some[0] >> np.uint64(32)) - 1, int(some[0] & np.uint64(0xFFFFFFFF))
-            wanted.append(_Wanted(pack, page // FRAME_PAGES, pages_of(some) % FRAME_PAGES, at))
+            wanted.append(_Wanted(pack, first_frames[pack] + page // FRAME_PAGES, pages_of(some) % FRAME_PAGES, at))
     return wanted
 
 
@@ -136,7 +143,7 @@ class _Pages:
         self._starts = np.cumsum([0, *(page_count(size) for size in self._sizes)])
         self._descriptors = []
         for file in manifest.paged:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptors.append(os.open(into / file.name, flags, 0o600))
             os.truncate(self._descriptors[-1], file.size_bytes)
 
@@ -146,6 +153,17 @@ class _Pages:
 
     def write(self, pack: Pack, wanted: _Wanted, data: bytes) -> None:
         """Open a frame and put its pages where they belong. Raises `BadFrame`."""
+        for descriptor, offset, run in self._runs(pack, wanted, data):
+            _write_all(descriptor, run, offset)
+
+    def change(self, pack: Pack, wanted: _Wanted, data: bytes) -> None:
+        """Open a frame of differences and XOR them with the pages that are there. Raises `BadFrame`."""
+        for descriptor, offset, run in self._runs(pack, wanted, data):
+            there = np.frombuffer(os.pread(descriptor, len(run), offset), np.uint8)
+            _write_all(descriptor, memoryview((there ^ np.frombuffer(run, np.uint8)).tobytes()), offset)
+
+    def _runs(self, pack: Pack, wanted: _Wanted, data: bytes) -> Iterator[tuple[int, int, memoryview]]:
+        """Pages of a frame that follow one another: in which file, at which byte, and what they are."""
         content = decompress_pages(unseal(data, pack.secret, wanted.frame), pack.pages_in(wanted.frame))
         pages = np.frombuffer(content, np.uint8).reshape(-1, PAGE_BYTES)[wanted.pages]
         files = np.searchsorted(self._starts, wanted.places, side="right") - 1
@@ -154,6 +172,10 @@ class _Pages:
             file = int(files[first])
             offset = (int(wanted.places[first]) - int(self._starts[file])) * PAGE_BYTES
             run = memoryview(pages[first:last].tobytes())[: self._sizes[file] - offset]
-            while run:
-                written = os.pwrite(self._descriptors[file], run, offset)
-                run, offset = run[written:], offset + written
+            yield self._descriptors[file], offset, run
+
+
+def _write_all(descriptor: int, content: memoryview, offset: int) -> None:
+    while content:
+        written = os.pwrite(descriptor, content, offset)
+        content, offset = content[written:], offset + written

@@ -7,7 +7,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,14 +18,25 @@ from torpor_snapshotter.compaction import PackUse, packs_to_rewrite
 from torpor_snapshotter.image import BadImage, ImageFile, read_chunk
 from torpor_snapshotter.known_pages import DIGEST_BYTES, Digests, KnownPages
 from torpor_snapshotter.manifest import FrameAddress, Manifest, WholeFile, is_kept_whole
-from torpor_snapshotter.pack import FRAME_BYTES, TAG_BYTES, Pack, compress_file, compress_pages, new_secret, seal
+from torpor_snapshotter.pack import (
+    FRAME_BYTES,
+    FRAME_PAGES,
+    TAG_BYTES,
+    Pack,
+    compress_differences,
+    compress_file,
+    compress_pages,
+    new_secret,
+    seal,
+)
 from torpor_snapshotter.pack_reader import PackReader
 from torpor_snapshotter.page_map import PageMap, References, packs_of, page_count, pages_of
-from torpor_snapshotter.page_sorter import Earlier, PageSorter
+from torpor_snapshotter.page_sorter import Earlier, PageSorter, Taken
 from torpor_snapshotter.store import DamagedObject, NotStored
 
 CHUNK_BYTES: Final = 4 << 20
 _FRAMES_IN_HAND: Final = 4
+_MOST_DIFFERENCES_BYTES: Final = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,7 @@ class Encoder:
         self._kept: list[bool] = []
         self._sorter = PageSorter(KnownPages({}), [], self._digest_key)
         self._frame_bytes: list[int] = []
+        self._differences = _Differences()
         self._whole: dict[str, WholeFile] = {}
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
@@ -74,6 +86,8 @@ class Encoder:
         async with aclosing(self._page_frames()) as frames:
             async for frame in frames:
                 yield self._counted(frame)
+        for compressed in self._differences.frames():
+            yield self._counted(await self._sealed(compressed, len(self._frame_bytes)))
         for file in self._files:
             if is_kept_whole(file):
                 yield self._counted(await self._whole_frame(file))
@@ -81,17 +95,14 @@ class Encoder:
 
     def manifest(self, fields: dict[str, Any]) -> Manifest:
         """Of the image, with the packs that it needs."""
-        own = Pack(self._pack_key, self._secret, self._sorter.new_pages, tuple(self._frame_bytes))
+        new_pages, new_differences = self._sorter.new_pages, self._sorter.new_differences
+        own = Pack(self._pack_key, self._secret, new_pages, new_differences, tuple(self._frame_bytes))
         packs = [*self._packs, own]
-        references = self._sorter.references()
-        stored = references != 0
+        references, differences = self._sorter.references(), self._sorter.differences()
         addresses = [one for file in self._whole.values() for one in (file.content, file.dictionary) if one is not None]
-        of_pages = np.unique(packs_of(references[stored])).tolist()
+        of_pages = np.union1d(packs_of(references[references != 0]), packs_of(differences[differences != 0])).tolist()
         used = sorted({*of_pages, *(one.pack for one in addresses), len(packs) - 1})
-        places = np.zeros(len(packs), np.uint64)
-        places[used] = np.arange(1, len(used) + 1, dtype=np.uint64)
-        moved_packs = places[packs_of(references[stored])] << np.uint64(32)
-        references[stored] = moved_packs | pages_of(references[stored]).astype(np.uint64)
+        page_map, difference_map = (PageMap.of(_moved(each, used)) for each in (references, differences))
 
         def moved(address: FrameAddress) -> FrameAddress:
             return replace(address, pack=used.index(address.pack))
@@ -105,7 +116,7 @@ class Encoder:
             for name, file in self._whole.items()
         }
         kept = tuple(packs[place] for place in used)
-        return Manifest(fields, self._files, whole, kept, PageMap.of(references), self._digest_key)
+        return Manifest(fields, self._files, whole, kept, page_map, difference_map, self._digest_key)
 
     async def _known_pages(self) -> KnownPages:
         """Pages of the parent's packs, but for those that are to go, or cannot be read: they are stored again."""
@@ -133,7 +144,10 @@ class Encoder:
                     continue
                 earlier = _EarlierFile.of(self._parent, file.name)
                 for start in range(0, file.size_bytes, CHUNK_BYTES):
-                    pending += await self._run(self._take, file, start, earlier)
+                    frames = await self._frames_of_differences(earlier, start)
+                    taken = await self._run(self._take, file, start, earlier, frames)
+                    await self._run(self._differences.add, taken.differences)
+                    pending += taken.pages
                     while len(pending) >= FRAME_BYTES:
                         in_hand.append(self._run(_seal_pages, bytes(pending[:FRAME_BYTES]), self._secret, number))
                         number += 1
@@ -148,9 +162,24 @@ class Encoder:
             for future in in_hand:
                 future.cancel()
 
-    def _take(self, file: ImageFile, start: int, earlier: _EarlierFile) -> bytes:
+    def _take(self, file: ImageFile, start: int, earlier: _EarlierFile, frames: dict[tuple[int, int], bytes]) -> Taken:
         chunk = read_chunk(self._image / file.name, start, min(CHUNK_BYTES, file.size_bytes - start))
-        return self._sorter.take(chunk, earlier.at(start, len(chunk)))
+        may_differ = self._differences.size_bytes < _MOST_DIFFERENCES_BYTES
+        return self._sorter.take(chunk, earlier.at(start, len(chunk), frames), may_differ=may_differ)
+
+    async def _frames_of_differences(self, earlier: _EarlierFile, start: int) -> dict[tuple[int, int], bytes]:
+        """What the pages of a chunk of the parent's image are XORed with; what cannot be read is left out."""
+        frames: dict[tuple[int, int], bytes] = {}
+        if earlier.path is None:
+            return frames
+        first = page_count(start)
+        differences = earlier.differences[first : first + page_count(CHUNK_BYTES)]
+        for one in np.unique(differences[differences != 0] // np.uint64(FRAME_PAGES)) * np.uint64(FRAME_PAGES):
+            place, number = int(one >> np.uint64(32)) - 1, int(one & np.uint64(0xFFFFFFFF)) // FRAME_PAGES
+            pack = self._packs[place]
+            with suppress(DamagedObject, NotStored):
+                frames[place, number] = await self._reader.differences(pack, pack.page_frames + number)
+        return frames
 
     async def _whole_frame(self, file: ImageFile) -> bytes:
         """The frame of a small file: with the line's earlier state as dictionary, unless that gains too little."""
@@ -194,6 +223,8 @@ def packs_left_behind(manifest: Manifest) -> set[int]:
     """Places of the packs that the next save on top of this snapshot does not refer to any more."""
     references = np.unique(manifest.page_map.references())
     live_pages = np.bincount(packs_of(references[references != 0]), minlength=len(manifest.packs))
+    differences = np.unique(manifest.differences.references())
+    live_differences = np.bincount(packs_of(differences[differences != 0]), minlength=len(manifest.packs))
     live_files = [0] * len(manifest.packs)
     for name in manifest.whole:
         base, _ = base_of(manifest, name)
@@ -202,6 +233,8 @@ def packs_left_behind(manifest: Manifest) -> set[int]:
     for place, pack in enumerate(manifest.packs):
         pages_bytes = sum(pack.frame_bytes[: pack.page_frames]) + DIGEST_BYTES * pack.pages
         live_bytes = pages_bytes * int(live_pages[place]) // max(pack.pages, 1)
+        differences_bytes = sum(pack.frame_bytes[pack.page_frames : pack.page_frames + pack.difference_frames])
+        live_bytes += differences_bytes * int(live_differences[place]) // max(pack.differences, 1)
         uses.append(PackUse(pack.size_bytes - TAG_BYTES, live_bytes + live_files[place]))
     return packs_to_rewrite(uses)
 
@@ -221,6 +254,7 @@ class _EarlierFile:
     path: Path | None
     size_bytes: int
     references: References
+    differences: References
 
     @classmethod
     def of(cls, parent: Parent | None, name: str) -> _EarlierFile:
@@ -230,20 +264,55 @@ class _EarlierFile:
             if parent is not None and file.name == name:
                 path = None if parent.image is None else parent.image / name
                 references = parent.manifest.page_map.references()[first : first + pages]
-                return cls(path, file.size_bytes, references)
+                differences = parent.manifest.differences.references()[first : first + pages]
+                return cls(path, file.size_bytes, references, differences)
             first += pages
-        return cls(None, 0, np.empty(0, np.uint64))
+        return cls(None, 0, np.empty(0, np.uint64), np.empty(0, np.uint64))
 
-    def at(self, start: int, length: int) -> Earlier:
+    def at(self, start: int, length: int, frames: dict[tuple[int, int], bytes]) -> Earlier:
         length = min(length, self.size_bytes - start)
-        nothing = Earlier(b"", np.empty(0, np.uint64))
+        nothing = Earlier(b"", np.empty(0, np.uint64), np.empty(0, np.uint64))
         if self.path is None or length <= 0:
             return nothing
         try:
             content = read_chunk(self.path, start, length)
         except (OSError, BadImage):  # it is given up at any time; then everything is digested
             return nothing
-        return Earlier(content, self.references[page_count(start) :])
+        first = page_count(start)
+        return Earlier(content, self.references[first:], self.differences[first:], frames)
+
+
+class _Differences:
+    """Differences, compressed, until their frames can be numbered: behind all frames of pages."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+        self._compressed: list[bytes] = []
+        self.size_bytes = 0
+
+    def add(self, pages: bytes) -> None:
+        self._pending += pages
+        while len(self._pending) >= FRAME_BYTES:
+            self._compress()
+
+    def frames(self) -> list[bytes]:
+        if self._pending:
+            self._compress()
+        return self._compressed
+
+    def _compress(self) -> None:
+        self._compressed.append(compress_differences(bytes(self._pending[:FRAME_BYTES])))
+        self.size_bytes += len(self._compressed[-1])
+        del self._pending[:FRAME_BYTES]
+
+
+def _moved(references: References, used: list[int]) -> References:
+    """The same pages, with packs counted in a list of those that are used."""
+    stored = references != 0
+    packs = np.searchsorted(np.array(used, np.int64), packs_of(references[stored])).astype(np.uint64)
+    moved = np.zeros(len(references), np.uint64)
+    moved[stored] = packs + np.uint64(1) << np.uint64(32) | pages_of(references[stored]).astype(np.uint64)
+    return moved
 
 
 def _seal_pages(pages: bytes, secret: bytes, frame: int) -> bytes:

@@ -59,6 +59,8 @@ class Manifest:
     packs: tuple[Pack, ...]
     page_map: PageMap
     """The pages of all files that are kept in pages, in the order of the files."""
+    differences: PageMap
+    """What is to be XORed with each of those pages; 0 for most of them, which are as they are in their pack."""
     digest_key: bytes = field(repr=False)
     """What the digests in the packs' indexes are keyed with; the same along a line."""
 
@@ -74,6 +76,7 @@ class Manifest:
 
     def to_bytes(self, wrapping_key: bytes) -> bytes:
         """Compressed, with the packs' secrets wrapped (RFC 3394) by a key of the machine's."""
+        differences = self.differences.to_bytes() if any(pack.differences for pack in self.packs) else b""
         content = {
             "fields": self.fields,
             "files": [_file_to_json(file, self.whole.get(file.name)) for file in self.files],
@@ -82,15 +85,17 @@ class Manifest:
                     "key": pack.key,
                     "secret": aes_key_wrap(wrapping_key, pack.secret).hex(),
                     "pages": pack.pages,
+                    "differences": pack.differences,
                     "frames": len(pack.frame_bytes),
                 }
                 for pack in self.packs
             ],
+            "difference_bytes": len(differences),
             "digest_key": self.digest_key.hex(),
         }
         text = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
         frames = b"".join(np.array(pack.frame_bytes, "<u4").tobytes() for pack in self.packs)
-        body = _JSON_LENGTH.pack(len(text)) + text + frames + self.page_map.to_bytes()
+        body = _JSON_LENGTH.pack(len(text)) + text + frames + self.page_map.to_bytes() + differences
         return zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL).compress(body)
 
     @classmethod
@@ -106,11 +111,15 @@ class Manifest:
                 secret = aes_key_unwrap(wrapping_key, bytes.fromhex(pack["secret"]))
                 frame_bytes = np.frombuffer(body, "<u4", pack["frames"], start).tolist()
                 start += 4 * pack["frames"]
-                packs.append(Pack(pack["key"], secret, pack["pages"], tuple(frame_bytes)))
+                packs.append(Pack(pack["key"], secret, pack["pages"], pack.get("differences", 0), tuple(frame_bytes)))
             files = tuple(ImageFile(file["name"], file["size_bytes"]) for file in content["files"])
             whole = {file["name"]: _whole_from_json(file["whole"]) for file in content["files"] if "whole" in file}
             pages = sum(page_count(file.size_bytes) for file in files if file.name not in whole)
-            page_map = PageMap.from_bytes(body[start:], pages, [pack.pages for pack in packs])
+            end = len(body) - content.get("difference_bytes", 0)
+            page_map = PageMap.from_bytes(body[start:end], pages, [pack.pages for pack in packs])
+            differences = PageMap.of(np.zeros(pages, np.uint64))
+            if body[end:]:
+                differences = PageMap.from_bytes(body[end:], pages, [pack.differences for pack in packs])
             digest_key = bytes.fromhex(content["digest_key"])
             fields = content["fields"]
         except (ValueError, KeyError, TypeError, struct.error, zstandard.ZstdError, InvalidUnwrap, BadPageMap) as error:
@@ -119,7 +128,7 @@ class Manifest:
             _check_file(file)
         if len({file.name for file in files}) < len(files):
             raise BadManifest("not a manifest: a file is named twice")
-        return cls(fields, files, whole, tuple(packs), page_map, digest_key)
+        return cls(fields, files, whole, tuple(packs), page_map, differences, digest_key)
 
 
 def is_kept_whole(file: ImageFile) -> bool:

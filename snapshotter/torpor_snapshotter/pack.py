@@ -1,7 +1,8 @@
 """Packs: the objects with the pages and small files that a save adds, in encrypted frames.
 
 Frame `n` of a pack is sealed with AES-256-GCM under the pack's own random key, with `n` as the nonce. First come the
-pages, `FRAME_PAGES` in each frame but the last; then small files, one each; at last the digests of the pages.
+pages, `FRAME_PAGES` in each frame but the last; then, likewise, differences of pages; then small files, one each; at
+last the digests of the pages.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ TAG_BYTES: Final = 16
 _FIRST_FRAMES: Final = 32
 _FIRST_FRAMES_LEVEL: Final = 9
 _PAGES_LEVEL: Final = 3
+_DIFFERENCES_LEVEL: Final = 9
 _FILE_LEVEL: Final = 9
 _LEAST_WINDOW_LOG: Final = 17
 
@@ -41,6 +43,8 @@ class Pack:
     secret: bytes = field(repr=False)
     """The 32 bytes that its frames are sealed with."""
     pages: int
+    differences: int
+    """Pages that are kept as what they are XORed with another page, in frames of their own."""
     frame_bytes: tuple[int, ...]
     """The size of each frame in the object, one after the other without gaps."""
 
@@ -59,9 +63,16 @@ class Pack:
         """How many frames hold pages; they are the first ones."""
         return -(-self.pages // FRAME_PAGES)
 
+    @property
+    def difference_frames(self) -> int:
+        """How many frames hold differences; they follow those that hold pages."""
+        return -(-self.differences // FRAME_PAGES)
+
     def pages_in(self, frame: int) -> int:
-        """How many pages a frame holds; 0 if it is another kind of frame."""
-        return max(0, min(FRAME_PAGES, self.pages - frame * FRAME_PAGES))
+        """How many pages, or differences, a frame holds; 0 if it is another kind of frame."""
+        if frame < self.page_frames:
+            return min(FRAME_PAGES, self.pages - frame * FRAME_PAGES)
+        return max(0, min(FRAME_PAGES, self.differences - (frame - self.page_frames) * FRAME_PAGES))
 
 
 def new_secret() -> bytes:
@@ -86,6 +97,11 @@ def compress_pages(pages: bytes, frame: int) -> bytes:
     """One zstd frame. Small saves are common and take more care than the rest of a large one."""
     level = _FIRST_FRAMES_LEVEL if frame < _FIRST_FRAMES else _PAGES_LEVEL
     return zstandard.ZstdCompressor(level=level).compress(pages)
+
+
+def compress_differences(pages: bytes) -> bytes:
+    """One zstd frame of pages that are nearly all zeros."""
+    return zstandard.ZstdCompressor(level=_DIFFERENCES_LEVEL).compress(pages)
 
 
 def decompress_pages(data: bytes, pages: int) -> bytes:

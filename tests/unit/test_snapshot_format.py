@@ -29,10 +29,20 @@ from torpor_snapshotter.store import DamagedObject, NotStored, StoreError
 
 Image = dict[str, bytes]
 
+
+def changed(page: bytes, at: int, change: bytes) -> bytes:
+    """The page with some bytes of it written over."""
+    return page[:at] + change + page[at + len(change) :]
+
+
 PAGES = [bytes(PAGE_BYTES), b"\xff" * PAGE_BYTES, bytes(PAGE_BYTES - 1) + b"\1", *map(os.urandom, [PAGE_BYTES] * 5)]
 RANDOM = os.urandom(1 << 20)
 
-paged = st.builds(lambda pages, tail: b"".join(pages) + tail, st.lists(st.sampled_from(PAGES)), st.binary(max_size=9))
+one_page = st.one_of(
+    st.sampled_from(PAGES),
+    st.builds(changed, st.sampled_from(PAGES), st.integers(0, PAGE_BYTES - 9), st.binary(min_size=1, max_size=9)),
+)
+paged = st.builds(lambda pages, tail: b"".join(pages) + tail, st.lists(one_page), st.binary(max_size=9))
 small = st.builds(
     lambda start, length, change: RANDOM[start : start + length] + change,
     st.integers(0, 40),
@@ -128,9 +138,48 @@ async def test_any_sequence_of_images_saved_compacted_and_collected_comes_back_a
                 assert len(stored.packs) <= MOST_PACKS + 1
 
 
+@given(
+    pages=st.lists(st.sampled_from(PAGES[1:]), min_size=1, max_size=300),
+    steps=st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(0, 299), st.integers(0, PAGE_BYTES - 600), st.binary(max_size=600))),
+            st.integers(-PAGE_BYTES, PAGE_BYTES),
+            st.sampled_from(["save", "save", "save", "from afar", "fork"]),
+        ),
+        max_size=30,
+    ),
+)
+@settings(max_examples=15, deadline=None)
+async def test_any_line_of_changes_inside_of_pages_comes_back_as_it_was(
+    pages: list[bytes], steps: list[tuple[list[tuple[int, int, bytes]], int, str]]
+) -> None:
+    """Bytes are written over, the end moves, forks are made; only what the newest snapshot needs is kept."""
+    async with new_line() as line:
+        content = b"".join(pages)
+        stored = await line.save({"pages.img": content}, None)
+        for changes, longer, how in steps:
+            for page, at, change in changes:
+                content = changed(content, page % len(pages) * PAGE_BYTES + at, change)
+            content = content[: max(1, len(content) + longer)] + b"\7" * longer
+            parent = stored
+            if how == "fork":
+                key = f"m/{line.generation}"
+                line.generation += 1
+                parent = await line.archive.derive(stored.key, stored.sha256, key, {"machine": "f", "generation": 0})
+                await line.store.delete(stored.key)
+                line.image(stored).rename(line.image(parent))
+            stored = await line.save({"pages.img": content}, parent, local=how != "from afar")
+            for key in [key async for key in line.store.list()]:
+                if key not in {stored.key, *stored.packs}:
+                    await line.store.delete(key)
+            assert await line.restored(stored) == {"pages.img": content}
+            assert len(stored.packs) <= MOST_PACKS + 1
+
+
 async def test_any_damage_is_an_error_that_names_the_object(line: Line) -> None:
     first = await line.save({"pages.img": b"".join(PAGES), "checkpoint.img": RANDOM[:3000]}, None)
-    files = {"pages.img": b"".join(reversed(PAGES)) + RANDOM[:5000], "checkpoint.img": RANDOM[:3100]}
+    pages = [*PAGES[:-2], *(changed(page, 99, b"new") for page in PAGES[-2:])]
+    files = {"pages.img": b"".join(pages) + RANDOM[:5000], "checkpoint.img": RANDOM[:3100]}
     second = await line.save(files, first)
     assert second.packs == (*first.packs, f"{second.key}.pack")
     # The last frame of a pack, the digests of its 7 or 2 pages, is read by saves only.
@@ -166,6 +215,28 @@ async def test_a_long_line_refers_to_few_packs_and_costs_little_for_each_save(li
         costs.append(stored.stored_bytes)
     assert await line.restored(stored) == files
     assert sum(costs) < len(costs) * 8 * PAGE_BYTES
+
+
+async def test_a_page_that_changes_in_a_few_bytes_again_and_again_is_stored_as_those(line: Line) -> None:
+    pages = [os.urandom(PAGE_BYTES) for _ in range(200)]
+    first = stored = await line.save({"pages.img": b"".join(pages)}, None)
+    for number in range(1, 5):
+        files = {"pages.img": b"".join(changed(page, 40 * number, b"count") for page in pages)}
+        stored = await line.save(files, stored)
+        assert stored.stored_bytes < 200 * 40
+        assert stored.packs == (first.packs[0], f"m/{number}.pack")  # no chain: only the base and the difference
+    assert await line.restored(stored) == files
+
+
+async def test_a_difference_is_never_taken_from_a_local_image_that_is_not_what_was_stored(line: Line) -> None:
+    pages = [os.urandom(PAGE_BYTES) for _ in range(2)]
+    first = await line.save({"pages.img": b"".join(pages)}, None)
+    write = line.image(first) / "pages.img"
+    write.write_bytes(changed(pages[0], 1000, b"damage") + pages[1])
+    files = {"pages.img": b"".join(changed(page, 7, b"new") for page in pages)}
+    second = await line.save(files, first)
+    assert await line.restored(second) == files
+    assert PAGE_BYTES < second.stored_bytes < 2 * PAGE_BYTES
 
 
 async def test_a_page_that_moved_or_came_back_is_not_stored_again(line: Line) -> None:
