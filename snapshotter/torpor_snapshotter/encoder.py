@@ -15,7 +15,8 @@ from typing import Any, Final
 import numpy as np
 
 from torpor_snapshotter.compaction import PackUse, packs_to_rewrite
-from torpor_snapshotter.image import BadImage, ImageFile, read_chunk
+from torpor_snapshotter.earlier import EarlierFile, FrameKey, StoredDifferences
+from torpor_snapshotter.image import ImageFile, read_chunk
 from torpor_snapshotter.known_pages import DIGEST_BYTES, Digests, KnownPages
 from torpor_snapshotter.manifest import FrameAddress, Manifest, WholeFile, is_kept_whole
 from torpor_snapshotter.pack import (
@@ -31,7 +32,7 @@ from torpor_snapshotter.pack import (
 )
 from torpor_snapshotter.pack_reader import PackReader
 from torpor_snapshotter.page_map import PageMap, References, packs_of, page_count, pages_of
-from torpor_snapshotter.page_sorter import Earlier, PageSorter, Taken
+from torpor_snapshotter.page_sorter import PageSorter, Taken
 from torpor_snapshotter.store import DamagedObject, NotStored
 
 CHUNK_BYTES: Final = 4 << 20
@@ -142,10 +143,9 @@ class Encoder:
             for file in self._files:
                 if is_kept_whole(file):
                     continue
-                earlier = _EarlierFile.of(self._parent, file.name)
+                earlier = await self._earlier(file.name)
                 for start in range(0, file.size_bytes, CHUNK_BYTES):
-                    frames = await self._frames_of_differences(earlier, start)
-                    taken = await self._run(self._take, file, start, earlier, frames)
+                    taken = await self._run(self._take, file, start, earlier)
                     await self._run(self._differences.add, taken.differences)
                     pending += taken.pages
                     while len(pending) >= FRAME_BYTES:
@@ -162,21 +162,34 @@ class Encoder:
             for future in in_hand:
                 future.cancel()
 
-    def _take(self, file: ImageFile, start: int, earlier: _EarlierFile, frames: dict[tuple[int, int], bytes]) -> Taken:
+    def _take(self, file: ImageFile, start: int, earlier: EarlierFile) -> Taken:
         chunk = read_chunk(self._image / file.name, start, min(CHUNK_BYTES, file.size_bytes - start))
         may_differ = self._differences.size_bytes < _MOST_DIFFERENCES_BYTES
-        return self._sorter.take(chunk, earlier.at(start, len(chunk), frames), may_differ=may_differ)
+        return self._sorter.take(chunk, page_count(start), earlier, may_differ=may_differ)
 
-    async def _frames_of_differences(self, earlier: _EarlierFile, start: int) -> dict[tuple[int, int], bytes]:
-        """What the pages of a chunk of the parent's image are XORed with; what cannot be read is left out."""
-        frames: dict[tuple[int, int], bytes] = {}
-        if earlier.path is None:
-            return frames
-        first = page_count(start)
-        differences = earlier.differences[first : first + page_count(CHUNK_BYTES)]
-        for one in np.unique(differences[differences != 0] // np.uint64(FRAME_PAGES)) * np.uint64(FRAME_PAGES):
-            place, number = int(one >> np.uint64(32)) - 1, int(one & np.uint64(0xFFFFFFFF)) // FRAME_PAGES
-            pack = self._packs[place]
+    async def _earlier(self, name: str) -> EarlierFile:
+        """The parent's file of that name, with its differences; those that cannot be read are left out."""
+        first = 0
+        for file in () if self._parent is None else self._parent.manifest.paged:
+            pages = page_count(file.size_bytes)
+            if self._parent is not None and self._parent.image is not None and file.name == name:
+                part = slice(first, first + pages)
+                references = (await self._run(self._parent.manifest.page_map.references))[part]
+                differences = (await self._run(self._parent.manifest.differences.references))[part]
+                stored = StoredDifferences(self._packs, await self._frames_of(differences))
+                return EarlierFile(self._parent.image / name, file.size_bytes, references, differences, stored)
+            first += pages
+        return EarlierFile()
+
+    async def _frames_of(self, differences: References) -> dict[FrameKey, bytes]:
+        frames: dict[FrameKey, bytes] = {}
+        size_bytes = 0
+        firsts = np.unique(differences[differences != 0] // np.uint64(FRAME_PAGES)) * np.uint64(FRAME_PAGES)
+        for place, page in zip(packs_of(firsts).tolist(), pages_of(firsts).tolist(), strict=True):
+            pack, number = self._packs[place], page // FRAME_PAGES
+            size_bytes += pack.frame_bytes[pack.page_frames + number]
+            if size_bytes > _MOST_DIFFERENCES_BYTES:
+                break
             with suppress(DamagedObject, NotStored):
                 frames[place, number] = await self._reader.differences(pack, pack.page_frames + number)
         return frames
@@ -245,41 +258,6 @@ def base_of(manifest: Manifest, name: str) -> tuple[FrameAddress, int]:
     if whole.dictionary is not None:
         return whole.dictionary, whole.dictionary_bytes
     return whole.content, next(file.size_bytes for file in manifest.files if file.name == name)
-
-
-@dataclass(frozen=True, slots=True)
-class _EarlierFile:
-    """A file of the parent's image that is kept in pages."""
-
-    path: Path | None
-    size_bytes: int
-    references: References
-    differences: References
-
-    @classmethod
-    def of(cls, parent: Parent | None, name: str) -> _EarlierFile:
-        first = 0
-        for file in () if parent is None else parent.manifest.paged:
-            pages = page_count(file.size_bytes)
-            if parent is not None and file.name == name:
-                path = None if parent.image is None else parent.image / name
-                references = parent.manifest.page_map.references()[first : first + pages]
-                differences = parent.manifest.differences.references()[first : first + pages]
-                return cls(path, file.size_bytes, references, differences)
-            first += pages
-        return cls(None, 0, np.empty(0, np.uint64), np.empty(0, np.uint64))
-
-    def at(self, start: int, length: int, frames: dict[tuple[int, int], bytes]) -> Earlier:
-        length = min(length, self.size_bytes - start)
-        nothing = Earlier(b"", np.empty(0, np.uint64), np.empty(0, np.uint64))
-        if self.path is None or length <= 0:
-            return nothing
-        try:
-            content = read_chunk(self.path, start, length)
-        except (OSError, BadImage):  # it is given up at any time; then everything is digested
-            return nothing
-        first = page_count(start)
-        return Earlier(content, self.references[first:], self.differences[first:], frames)
 
 
 class _Differences:

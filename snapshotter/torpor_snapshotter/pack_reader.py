@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Final
 
 from torpor_snapshotter.known_pages import Digests, digests_from_bytes
-from torpor_snapshotter.pack import BadFrame, Pack, decompress_file, decompress_pages, unseal
+from torpor_snapshotter.pack import BadFrame, Pack, decompress_file, unseal
 from torpor_snapshotter.store import DamagedObject, ObjectStore
 
 _KEPT_BYTES: Final = 64 << 20
@@ -52,15 +52,12 @@ class PackReader:
         return digests_from_bytes(content)
 
     async def differences(self, pack: Pack, frame: int) -> bytes:
-        """A frame of differences."""
+        """A frame of differences, as it is compressed."""
         content = self._recall(pack, frame)
         if content is None:
             content = await self._unsealed(pack, frame)
-            self._keep(pack, frame, content)  # as it is compressed: some hundredths of the pages' size
-        try:
-            return await asyncio.to_thread(decompress_pages, content, pack.pages_in(frame))
-        except BadFrame as error:
-            raise DamagedObject(f"The object {pack.key} is damaged: {error}.") from error
+            self._keep(pack, frame, content)
+        return content
 
     async def _file(self, pack: Pack, frame: int, size_bytes: int, dictionary: bytes | None) -> bytes:
         data = await self._unsealed(pack, frame)

@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
+from torpor_snapshotter.earlier import EarlierFile, Flags, Words, words_of
 from torpor_snapshotter.known_pages import Digests, KnownPages, digest_pages
-from torpor_snapshotter.pack import FRAME_PAGES
-from torpor_snapshotter.page_map import PAGE_BYTES, Numbers, References, packs_of, pages_of, reference
+from torpor_snapshotter.page_map import Numbers, References, packs_of, reference
 
 MOST_CHANGED_BYTES: Final = 512
-"""A page that differs in more from the one at its place before is stored as it is, and can be changed anew then."""
-
-_WORDS: Final = PAGE_BYTES // 8
-_Words: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.uint64]]
-_Flags: TypeAlias = np.ndarray[tuple[int], np.dtype[np.bool_]]
-
-
-@dataclass(frozen=True, slots=True)
-class Earlier:
-    """What lies at the same place of the parent's image: its bytes, if they are at hand, and where they are stored."""
-
-    content: bytes
-    references: References
-    differences: References
-    """To what those pages, as they are stored, are XORed with; as many."""
-    frames: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    """Differences that are stored, by the place of the pack and the number of the frame among those of differences."""
-
-    def bases(self, places: Numbers) -> tuple[_Words, _Flags]:
-        """The pages as they are stored, without differences; and for which of them that can be told."""
-        bases = _words(self.content)[places]
-        known = np.ones(len(places), np.bool_)
-        differences = self.differences[places]
-        packs, numbers = packs_of(differences), pages_of(differences)
-        for at in np.flatnonzero(differences):
-            frame = self.frames.get((int(packs[at]), int(numbers[at]) // FRAME_PAGES))
-            if frame is None:
-                known[at] = False
-            else:
-                bases[at] ^= np.frombuffer(frame, np.uint64).reshape(-1, _WORDS)[numbers[at] % FRAME_PAGES]
-        return bases, known
+"""A page that differs in more from every page that it may have come from is stored as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,44 +38,43 @@ class PageSorter:
         self.new_pages = 0
         self.new_differences = 0
 
-    def take(self, chunk: bytes, earlier: Earlier, *, may_differ: bool = True) -> Taken:
-        """The new pages of a chunk of a file; the last page of a file is filled with zeros.
+    def take(self, chunk: bytes, first: int, earlier: EarlierFile, *, may_differ: bool = True) -> Taken:
+        """What is new in a chunk of a file, from page `first` on; the last page of a file is filled with zeros.
 
-        Without `may_differ` all of them are to be stored as they are.
+        `earlier` is the parent's file of that name. Without `may_differ` new pages are to be stored as they are.
         """
-        words = _words(chunk)
+        words = words_of(chunk)
         references = np.zeros(len(words), np.uint64)
         differences = np.zeros(len(words), np.uint64)
         unknown = words.any(axis=1)
         same = np.zeros(len(words), np.bool_)
-        theirs = _words(earlier.content)
-        count = min(len(words), len(theirs), len(earlier.references))
-        there = self._kept[packs_of(earlier.references[:count])]
-        there &= (earlier.differences[:count] == 0) | self._kept[packs_of(earlier.differences[:count])]
-        same[:count] = (words[:count] == theirs[:count]).all(axis=1) & there
+        theirs = earlier.pages(first, len(words))
+        there = slice(first, first + len(theirs))
+        kept = self._kept[packs_of(earlier.references[there])]
+        kept &= (earlier.differences[there] == 0) | self._kept[packs_of(earlier.differences[there])]
+        same[: len(theirs)] = (words[: len(theirs)] == theirs).all(axis=1) & kept
         same &= unknown
-        references[same] = earlier.references[np.flatnonzero(same)]
-        differences[same] = earlier.differences[np.flatnonzero(same)]
+        references[same] = earlier.references[first + np.flatnonzero(same)]
+        differences[same] = earlier.differences[first + np.flatnonzero(same)]
         rest = np.flatnonzero(unknown & ~same)
         bytes_of_pages = words.view(np.uint8)
         digests = digest_pages((bytes_of_pages[page] for page in rest), self._digest_key)
-        found = self._known.find(digests)
-        references[rest] = found
-        is_new = found == 0
-        changed = np.empty((0, _WORDS), np.uint64)
-        if may_differ:
-            comparable = rest[is_new & (rest < count)]
-            places, bases, changed = self._changed(words, earlier, comparable)
+        references[rest] = self._known.find(digests)
+        changed = []
+        for guesses in self._guesses(references, same, first, earlier) if may_differ else []:
+            places = np.flatnonzero(unknown & (references == 0) & (guesses >= 0))
+            places, bases, xored = self._changed(words, places, guesses[places], earlier)
             references[places] = bases
             start = self._next + np.uint64(self.new_differences)
             differences[places] = start + np.arange(len(places), dtype=np.uint64)
             self.new_differences += len(places)
-            is_new &= ~np.isin(rest, places)
+            changed.append(xored.tobytes())
+        is_new = references[rest] == 0
         new = rest[is_new]
         references[new], firsts = self._number(digests[is_new])
         self._references.append(references)
         self._differences.append(differences)
-        return Taken(words[new[firsts]].tobytes(), changed.tobytes())
+        return Taken(words[new[firsts]].tobytes(), b"".join(changed))
 
     def references(self) -> References:
         """Of all pages that were taken, in order."""
@@ -119,12 +88,27 @@ class PageSorter:
         """Of the new pages, in order."""
         return b"".join(each.tobytes() for each in self._digests)
 
-    def _changed(self, words: _Words, earlier: Earlier, places: Numbers) -> tuple[Numbers, References, _Words]:
-        """Which of the pages changed in a few bytes only, from which stored pages, and the differences.
+    def _guesses(self, references: References, same: Flags, first: int, earlier: EarlierFile) -> list[Numbers]:
+        """Where in the parent's file pages may have come from: their own place, or as far off as a neighbour moved."""
+        own = first + np.arange(len(references), dtype=np.int64)
+        found = np.flatnonzero(references)
+        origins = np.where(same[found], own[found], earlier.places(references[found]))
+        found, origins = found[origins >= 0], origins[origins >= 0]
+        if not len(found):
+            return [own]
+        moved = origins - own[found]
+        behind = np.searchsorted(found, np.arange(len(references)))
+        neighbours = (np.maximum(behind - 1, 0), np.minimum(behind, len(found) - 1))
+        return [own, *(np.where(moved[each] != 0, own + moved[each], -1) for each in neighbours)]
+
+    def _changed(
+        self, words: Words, places: Numbers, guesses: Numbers, earlier: EarlierFile
+    ) -> tuple[Numbers, References, Words]:
+        """Which of the pages differ in a few bytes only from a stored page, from which, and the differences.
 
         The stored page is looked up by what it is, so that nothing rests on the parent's local image being whole.
         """
-        bases, known = earlier.bases(places)
+        bases, known = earlier.bases(guesses)
         changed = words[places] ^ bases
         few = known & (np.count_nonzero(changed.view(np.uint8), axis=1) <= MOST_CHANGED_BYTES)
         found = self._known.find(digest_pages(bases[few].view(np.uint8), self._digest_key))
@@ -140,10 +124,3 @@ class PageSorter:
         start = self._next + np.uint64(self.new_pages)
         self.new_pages += len(distinct)
         return start + rank[places.reshape(-1)], firsts[order].astype(np.int64)
-
-
-def _words(content: bytes) -> _Words:
-    whole = len(content) // PAGE_BYTES * PAGE_BYTES
-    if whole < len(content):
-        content += bytes(PAGE_BYTES - len(content) + whole)
-    return np.frombuffer(content, np.uint64).reshape(-1, _WORDS)
