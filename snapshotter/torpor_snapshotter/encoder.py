@@ -38,6 +38,7 @@ from torpor_snapshotter.store import DamagedObject, NotStored
 CHUNK_BYTES: Final = 4 << 20
 _FRAMES_IN_HAND: Final = 4
 _MOST_DIFFERENCES_BYTES: Final = 32 << 20
+"""How much of differences, compressed, is kept in memory; pages beyond that are stored as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Encoder:
         async with aclosing(self._page_frames()) as frames:
             async for frame in frames:
                 yield self._counted(frame)
-        for compressed in self._differences.frames():
+        for compressed in await self._run(self._differences.frames):
             yield self._counted(await self._sealed(compressed, len(self._frame_bytes)))
         for file in self._files:
             if is_kept_whole(file):
@@ -182,6 +183,7 @@ class Encoder:
         return EarlierFile()
 
     async def _frames_of(self, differences: References) -> dict[FrameKey, bytes]:
+        """The frames that some differences are in, but for those that cannot be read or would take too much memory."""
         frames: dict[FrameKey, bytes] = {}
         size_bytes = 0
         firsts = np.unique(differences[differences != 0] // np.uint64(FRAME_PAGES)) * np.uint64(FRAME_PAGES)

@@ -228,6 +228,40 @@ async def test_a_page_that_changes_in_a_few_bytes_again_and_again_is_stored_as_t
     assert await line.restored(stored) == files
 
 
+async def test_a_page_that_moved_and_changed_in_a_few_bytes_is_stored_as_those(line: Line) -> None:
+    pages = [os.urandom(PAGE_BYTES) for _ in range(64)]
+    first = await line.save({"pages.img": b"".join(pages)}, None)
+    counted = [changed(page, 8, b"count") if number % 4 else page for number, page in enumerate(pages)]
+    second = await line.save({"pages.img": b"".join(counted)}, first)
+    counted = [changed(page, 80, b"count") if number % 4 else page for number, page in enumerate(pages)]
+    files = {"pages.img": b"".join([*counted[:20], *counted[25:]])}
+    third = await line.save(files, second)
+    assert third.stored_bytes < PAGE_BYTES
+    assert third.packs == (first.packs[0], "m/2.pack")
+    assert await line.restored(third) == files
+
+
+async def test_a_long_line_with_pages_that_change_move_and_go_comes_back_as_it_was(line: Line) -> None:
+    choices = Random(2)
+    pages = [choices.randbytes(PAGE_BYTES) for _ in range(300)]
+    stored = await line.save({"pages.img": b"".join(pages)}, None)
+    for _ in range(60):
+        for place in choices.sample(range(len(pages)), 40):
+            length = choices.choice([1, 1, 1, 300, 700])
+            change = choices.randbytes(length)
+            pages[place] = changed(pages[place], choices.randrange(PAGE_BYTES - length), change)
+        at, count = choices.randrange(len(pages)), choices.randrange(4)
+        pages[at:at] = [choices.choice([choices.randbytes(PAGE_BYTES), bytes(PAGE_BYTES)])] * count
+        del pages[(gone := choices.randrange(len(pages) - 4)) : gone + count]
+        files = {"pages.img": b"".join(pages)[: -choices.randrange(1, PAGE_BYTES)]}
+        stored = await line.save(files, stored, local=choices.random() < 0.9)
+        for key in [key async for key in line.store.list()]:
+            if key not in {stored.key, *stored.packs}:
+                await line.store.delete(key)
+        assert await line.restored(stored) == files
+        assert len(stored.packs) <= MOST_PACKS + 1
+
+
 async def test_a_difference_is_never_taken_from_a_local_image_that_is_not_what_was_stored(line: Line) -> None:
     pages = [os.urandom(PAGE_BYTES) for _ in range(2)]
     first = await line.save({"pages.img": b"".join(pages)}, None)
