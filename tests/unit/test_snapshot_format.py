@@ -182,6 +182,8 @@ async def test_any_damage_is_an_error_that_names_the_object(line: Line) -> None:
     files = {"pages.img": b"".join(pages) + RANDOM[:5000], "checkpoint.img": RANDOM[:3100]}
     second = await line.save(files, first)
     assert second.packs == (*first.packs, f"{second.key}.pack")
+    manifest = await line.archive.read_manifest(second.key, second.sha256)
+    assert (manifest.packs[1].pages, manifest.packs[1].differences) == (2, 2)
     # The last frame of a pack, the digests of its 7 or 2 pages, is read by saves only.
     index_bytes = {second.key: 0, second.packs[0]: 16 * 7 + 16, second.packs[1]: 16 * 2 + 16}
     choices = Random(1)
