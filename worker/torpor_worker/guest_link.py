@@ -85,6 +85,8 @@ class GuestLink:
         self._wanted = -1
         """The serial up to which `acknowledge` was called."""
         self._acknowledged = -1
+        self._settled = -1
+        """The serial up to which the guest is known to have heard it."""
         self._unacknowledged_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._lost: SandboxLost | None = None
@@ -157,11 +159,19 @@ class GuestLink:
         try:
             async with asyncio.timeout(PING_SECONDS):
                 await self._send(FrameType.PING, ping, b"")
-                return await future
+                told = self._acknowledged
+                state = await future
         except TimeoutError:
             raise SandboxError(f"the guest did not answer within {PING_SECONDS:g} s") from None
         finally:
             del self._pings[ping]
+        self._settled = max(self._settled, told)
+        return state
+
+    async def settle(self) -> None:
+        """Have the guest know what was acknowledged: an image taken after this does not say it again."""
+        if self._wanted > self._settled:
+            await self.ping()
 
     async def acknowledge(self) -> None:
         """Say that every event received so far is durable; goes with the next frame, or alone a little later."""

@@ -141,7 +141,10 @@ class Sandbox(Protocol):
         ...
 
     async def checkpoint(self, image: Path) -> None:
-        """Write an image into the new folder `image`, fsynced and its sizes checked, and go on as before."""
+        """Write an image into the new folder `image`, fsynced and its sizes checked, and go on as before.
+
+        What was acknowledged before is not said again by a sandbox restored from it.
+        """
         ...
 
     def memory_bytes(self) -> int:

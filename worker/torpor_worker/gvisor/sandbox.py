@@ -108,6 +108,7 @@ class GVisorSandbox:
         """Freeze every process in it."""
         async with self._commands:
             self._check_alive()
+            await self._link.settle()
             await self._runsc.pause(self.id)
             self.paused = True
 
@@ -122,6 +123,8 @@ class GVisorSandbox:
         """Write an image into the new folder `image`; on failure nothing of it stays and the sandbox goes on."""
         async with self._commands:
             self._check_alive()
+            if not self.paused:
+                await self._link.settle()
             images.make_folder(image)
             try:
                 images.check_room(image, self.memory_bytes())
