@@ -31,7 +31,7 @@ CANNOT_CHECK_STATUS = 3
 
 CANNOT_CHECK = (DataFolderUnusableError, NoInventory, BadStoreUrl, StoreError, DatabaseError)
 
-app = typer.Typer(help="Check that the store has all that it should.")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _COLOURS = {State.MISSING: "red", State.DAMAGED: "red", State.LOCKED: "yellow"}
 
@@ -40,7 +40,7 @@ def _option(text: str) -> object:
     return typer.Option(help=text, show_default=False)
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def fsck(
     *,
     data_dir: Annotated[Path | None, _option("Database, store and keys  [~/.local/share/torpor]")] = None,
@@ -49,7 +49,7 @@ def fsck(
     quick: Annotated[bool, typer.Option("--quick", help="Read manifests; of packs look only for their names.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Say it for a program.")] = False,
 ) -> None:
-    """Compare store and database while no server runs, and change nothing.
+    """Check that the store has all that the database says, while no server runs; nothing is changed.
 
     Ends with status 1 if anything that a snapshot or a template needs is missing or damaged.
     """
