@@ -23,6 +23,7 @@ class Collector:
         self._snapshotter = snapshotter
         self._in_use = in_use
         self._nudged = asyncio.Event()
+        self._thinned_up_to = 0
 
     async def collect(self) -> int:
         """Destroy condemned keys, then delete condemned objects that are not in use; how many of these.
@@ -55,6 +56,10 @@ class Collector:
             await self._snapshotter.delete(key)
         return len(unknown)
 
+    async def thin_out(self) -> None:
+        """Give up what the time has made superfluous of the next few machines: who sleeps saves nothing any more."""
+        self._thinned_up_to = await self._ledger.thin_out(self._thinned_up_to)
+
     def nudge(self) -> None:
         """Something was condemned: do not wait for the next round."""
         self._nudged.set()
@@ -69,6 +74,7 @@ class Collector:
                     start = False
                     if unknown:
                         log.info("Deleted objects that no snapshot names", action="collected", objects=unknown)
+                await self.thin_out()
                 await self.collect()
             except SnapshotterError as error:
                 log.warning("Cannot delete what is not needed any more", action="collect_failed", reason=str(error))

@@ -11,6 +11,7 @@ from torpor_snapshotter.pack import BadFrame, Pack, decompress_file, unseal
 from torpor_snapshotter.store import DamagedObject, ObjectStore
 
 _KEPT_BYTES: Final = 64 << 20
+_PIECE_BYTES: Final = 4 << 20
 
 
 class PackReader:
@@ -59,6 +60,23 @@ class PackReader:
             self._keep(pack, frame, content)
         return content
 
+    async def verify(self, pack: Pack) -> None:
+        """Read a whole pack. Raises `DamagedObject` unless each of its frames is as it was written, and `NotStored`."""
+        first = 0
+        while first < len(pack.frame_bytes):
+            last, size_bytes = first, pack.frame_bytes[first]
+            while last + 1 < len(pack.frame_bytes) and size_bytes + pack.frame_bytes[last + 1] <= _PIECE_BYTES:
+                last += 1
+                size_bytes += pack.frame_bytes[last]
+            frames = await self.sealed(pack, first, last)
+            try:
+                await asyncio.to_thread(_open_all, pack, first, frames)
+            except BadFrame as error:
+                raise DamagedObject(f"The object {pack.key} is damaged: {error}.") from error
+            first = last + 1
+        if await self._store.read(pack.key, pack.size_bytes, 1):
+            raise DamagedObject(f"The object {pack.key} is damaged: it is longer than it was written.")
+
     async def _file(self, pack: Pack, frame: int, size_bytes: int, dictionary: bytes | None) -> bytes:
         data = await self._unsealed(pack, frame)
         try:
@@ -87,3 +105,8 @@ class PackReader:
         while self._kept_bytes > _KEPT_BYTES:
             _, dropped = self._kept.popitem(last=False)
             self._kept_bytes -= len(dropped)
+
+
+def _open_all(pack: Pack, first: int, frames: list[bytes]) -> None:
+    for frame, data in enumerate(frames, first):
+        unseal(data, pack.secret, frame)

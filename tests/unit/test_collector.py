@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.ledger import ACCOUNT, awake, new_machine, open_ledger, saved
+from tests.support.ledger import ACCOUNT, awake, let_years_pass, new_machine, open_ledger, saved
 
 from torpor_api.collector import Collector
 from torpor_api.ledger import SqlLedger
@@ -54,7 +54,7 @@ async def ledger(tmp_path: Path) -> AsyncIterator[SqlLedger]:
     await ledger.close()
 
 
-async def test_condemned_objects_are_deleted_once_nothing_uses_them(ledger: SqlLedger) -> None:
+async def test_condemned_objects_are_deleted_once_nothing_uses_them(ledger: SqlLedger, tmp_path: Path) -> None:
     snapshotter, in_use = KeysOnly(), set[str]()
     collector = Collector(ledger, snapshotter, lambda: in_use)
     hold = await awake(ledger, await new_machine(ledger))
@@ -62,6 +62,8 @@ async def test_condemned_objects_are_deleted_once_nothing_uses_them(ledger: SqlL
     keys = [[snapshot.manifest_key, *snapshot.packs] for snapshot in snapshots]
     snapshotter.keys = {key for some in keys for key in some}
     in_use |= set(keys[0])
+    let_years_pass(tmp_path)
+    await collector.thin_out()
 
     assert await collector.collect() == 0
     in_use.clear()

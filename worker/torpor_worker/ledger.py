@@ -220,7 +220,7 @@ class Ledger(Protocol):
 
         So it does if a pack that the snapshot needs was condemned: it builds on what is gone.
 
-        A commit that makes two newer quiescent generations condemns the older ones (never the two newest quiescent).
+        It may condemn others of the machine, but never the two newest quiescent ones, nor any newer than these.
         """
         ...
 

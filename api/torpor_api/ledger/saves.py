@@ -21,7 +21,6 @@ from torpor_api.ledger.schema import (
     templates,
 )
 from torpor_snapshotter.key import pack_key
-from torpor_snapshotter.retention import Generation, superseded
 from torpor_worker.ledger import HeadMoved, Snapshot
 from torpor_worker.snapshots import Stored
 
@@ -44,7 +43,7 @@ def allot(connection: Connection, machine_id: int, machine: str) -> tuple[int, s
 
 
 def commit(connection: Connection, machine_id: int, expected_head: int | None, snapshot: Snapshot) -> None:
-    """Make it the head, and condemn what it makes superfluous. Raises `HeadMoved`, or ValueError if never allotted."""
+    """Make it the head. Raises `HeadMoved`, or ValueError if it was never allotted."""
     known = connection.execute(
         select(saves.c.manifest_key, snapshots.c.manifest_sha256)
         .outerjoin(
@@ -90,7 +89,6 @@ def commit(connection: Connection, machine_id: int, expected_head: int | None, s
     own = pack_key(snapshot.manifest_key)
     connection.execute(update(packs).where(packs.c.object_key == own).values(size_bytes=snapshot.stored_bytes))
     connection.execute(update(machines).where(machines.c.id == machine_id).values(head_generation=snapshot.generation))
-    _condemn_superseded(connection, machine_id, snapshot.generation)
 
 
 def begin_with(connection: Connection, machine_id: int, source: Snapshot, stored: Stored) -> None:
@@ -126,7 +124,7 @@ def begin_with(connection: Connection, machine_id: int, source: Snapshot, stored
 def snapshot(connection: Connection, machine_id: int, generation: int) -> Snapshot | None:
     """A committed snapshot that is not condemned."""
     row = connection.execute(_query(machine_id).where(snapshots.c.generation == generation)).first()
-    return None if row is None else _snapshot(row, _packs_of(connection, machine_id))
+    return None if row is None else _snapshot(row, _packs_of(connection, machine_id, generation))
 
 
 def line_of_descent(connection: Connection, machine_id: int) -> list[Snapshot]:
@@ -173,14 +171,18 @@ def condemn_abandoned(connection: Connection, machine_id: int | None = None) -> 
     if machine_id is not None:
         query = query.where(saves.c.machine_id == machine_id)
     for row in connection.execute(query).all():
-        _condemn(connection, row.machine_id, row.generation, row.manifest_key)
+        condemn(connection, row.machine_id, row.generation, row.manifest_key)
 
 
 def condemn_all(connection: Connection, machine_id: int, machine: str) -> None:
     """Condemn the key, and every object, of a machine that is being deleted; what others refer to stays."""
     connection.execute(insert(condemned_machines).values(name=machine))
-    for row in connection.execute(select(saves).where(saves.c.machine_id == machine_id)).all():
-        _condemn(connection, machine_id, row.generation, row.manifest_key)
+    mine = list(connection.scalars(select(saves.c.manifest_key).where(saves.c.machine_id == machine_id)))
+    referred = select(pack_references.c.object_key).where(pack_references.c.machine_id == machine_id).distinct()
+    let_go = {*(pack_key(key) for key in mine), *connection.scalars(referred)}
+    connection.execute(delete(saves).where(saves.c.machine_id == machine_id))
+    _condemn_objects(connection, mine)
+    condemn_packs(connection, let_go)
 
 
 def condemned_machine_names(connection: Connection) -> list[str]:
@@ -210,43 +212,14 @@ def known_keys(connection: Connection) -> set[str]:
     return set(connection.scalars(keys))
 
 
-def _condemn_superseded(connection: Connection, machine_id: int, head: int) -> None:
-    rows = connection.execute(
-        select(
-            saves.c.generation,
-            saves.c.manifest_key,
-            snapshots.c.parent,
-            snapshots.c.running_seq,
-            snapshots.c.position,
-            snapshots.c.line,
-            snapshots.c.pinned,
-            snapshots.c.base,
-        )
-        .outerjoin(
-            snapshots, and_(snapshots.c.machine_id == saves.c.machine_id, snapshots.c.generation == saves.c.generation)
-        )
-        .where(saves.c.machine_id == machine_id)
-    ).all()
-    committed = [
-        Generation(row.generation, row.parent, row.running_seq is None, row.line, bool(row.pinned or row.base))
-        for row in rows
-        if row.position is not None
-    ]
-    garbage = superseded(committed, head)
-    for row in rows:
-        never = row.position is None and row.generation < head  # begun before the head, so its commit would be refused
-        if never or row.generation in garbage:
-            _condemn(connection, machine_id, row.generation, row.manifest_key)
-
-
-def _condemn(connection: Connection, machine_id: int, generation: int, key: str) -> None:
+def condemn(connection: Connection, machine_id: int, generation: int, key: str) -> None:
     """Condemn a save's manifest, and of the packs that it referred to, or made, those that no snapshot refers to."""
     referred = select(pack_references.c.object_key).where(
         pack_references.c.machine_id == machine_id, pack_references.c.generation == generation
     )
     let_go = {pack_key(key), *connection.scalars(referred)}
     connection.execute(delete(saves).where(saves.c.machine_id == machine_id, saves.c.generation == generation))
-    connection.execute(insert(condemned).values(object_key=key))
+    _condemn_objects(connection, [key])
     condemn_packs(connection, let_go)
 
 
@@ -254,16 +227,20 @@ def condemn_packs(connection: Connection, keys: set[str]) -> None:
     """Condemn those of the packs that no snapshot refers to, and that are no template's."""
     still_referred = exists().where(pack_references.c.object_key == packs.c.object_key)
     of_a_template = exists().where(templates.c.pack_key == packs.c.object_key)
-    gone = connection.scalars(
-        delete(packs).where(packs.c.object_key.in_(keys), ~still_referred, ~of_a_template).returning(packs.c.object_key)
-    ).all()
-    for each in sorted(gone):
-        connection.execute(insert(condemned).values(object_key=each))
+    unneeded = delete(packs).where(packs.c.object_key.in_(keys), ~still_referred, ~of_a_template)
+    _condemn_objects(connection, sorted(connection.scalars(unneeded.returning(packs.c.object_key))))
 
 
-def _packs_of(connection: Connection, machine_id: int) -> dict[int, list[str]]:
-    """Keys of the packs that each snapshot of a machine refers to."""
+def _condemn_objects(connection: Connection, keys: list[str]) -> None:
+    if keys:
+        connection.execute(insert(condemned), [{"object_key": key} for key in keys])
+
+
+def _packs_of(connection: Connection, machine_id: int, generation: int | None = None) -> dict[int, list[str]]:
+    """Keys of the packs that each snapshot of a machine, or one of them, refers to."""
     query = select(pack_references).where(pack_references.c.machine_id == machine_id)
+    if generation is not None:
+        query = query.where(pack_references.c.generation == generation)
     referred: dict[int, list[str]] = defaultdict(list)
     for row in connection.execute(query.order_by(pack_references.c.object_key)):
         referred[row.generation].append(row.object_key)

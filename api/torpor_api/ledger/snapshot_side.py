@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 
 from torpor_api.errors import SnapshotNotFound
-from torpor_api.ledger import forks, machines, points, rollbacks, saves
+from torpor_api.ledger import forks, machines, points, retention, rollbacks, saves
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import Idempotency, Place, Point, RolledBack, SnapshotRow
 from torpor_api.ledger.writer import Writer
@@ -37,6 +38,18 @@ class SnapshotSide:
                 raise SnapshotNotFound
 
         await self._writer.run(work, touches=machine)
+
+    async def thin_out(self, after: int = 0, limit: int = 20) -> int:
+        """Give up superfluous generations of the next `limit` machines behind the one with the id `after`.
+
+        The id to go on from, 0 at the end: machines that are saved do so themselves. One transaction for each machine
+        and few of its generations.
+        """
+        some, last = await self._readers.run(lambda connection: retention.due(connection, after, limit))
+        for machine_id in some:
+            while await self._writer.run(partial(retention.thin_out, machine_id=machine_id)):
+                continue
+        return last
 
     async def check_point(self, account: str, machine: str, point: Point) -> None:
         """Whether the machine can be brought to this point now.

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from torpor_api.ledger import entries, holds, notices, saves, templates
+from torpor_api.ledger import entries, holds, notices, retention, saves, templates
 from torpor_api.ledger.changes import Changes
 from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output import STREAMED_INLINE_LIMIT_BYTES, OutputLog, Sequence, output_end
@@ -153,9 +153,12 @@ class WorkerSide:
 
     async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:
         """Make it the head if the head is still generation `expected_head`. Idempotent. Raises `HeadMoved`."""
-        await self._write(
-            hold, lambda connection, machine_id: saves.commit(connection, machine_id, expected_head, snapshot)
-        )
+
+        def work(connection: Connection, machine_id: int) -> None:
+            saves.commit(connection, machine_id, expected_head, snapshot)
+            retention.thin_out(connection, machine_id)
+
+        await self._write(hold, work)
 
     async def generations(self, hold: Hold) -> list[Snapshot]:
         """The head and the snapshots it came from that are not condemned, newest first."""

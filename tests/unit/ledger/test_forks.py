@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from tests.support.ledger import ACCOUNT, awake, key, ran, saved
+from tests.support.ledger import ACCOUNT, awake, key, let_years_pass, ran, saved
 
 from torpor_api.errors import MachineBusy, MachineParked
 from torpor_api.ledger import Point, SqlLedger
@@ -67,10 +69,11 @@ async def test_packs_go_with_the_last_machine_that_needs_them(ledger: SqlLedger,
     assert pack in await ledger.condemned()
 
 
-async def test_a_forks_beginning_outlives_newer_generations(ledger: SqlLedger, hold: Hold) -> None:
+async def test_a_forks_beginning_outlives_newer_generations(ledger: SqlLedger, hold: Hold, tmp_path: Path) -> None:
     await slept(ledger, hold)
     name = await forked(ledger, hold.machine, "a" * 16)
     for _ in range(4):
+        let_years_pass(tmp_path)
         await slept(ledger, await awake(ledger, name))
     kept = await ledger.generations(await awake(ledger, name))
 
@@ -121,13 +124,14 @@ async def test_what_is_not_settled_is_not_forked(ledger: SqlLedger, hold: Hold) 
         await ledger.place_to_fork(ACCOUNT, hold.machine, None)
 
 
-async def test_a_state_that_was_given_up_meanwhile_is_not_forked(ledger: SqlLedger, hold: Hold) -> None:
+async def test_a_state_that_was_given_up_meanwhile_is_not_forked(ledger: SqlLedger, hold: Hold, tmp_path: Path) -> None:
     first = await slept(ledger, hold)
     place = await ledger.place_to_fork(ACCOUNT, hold.machine, None)
     copies: dict[str, Stored | None] = {"a" * 16: Stored("copy", "sha256", 1, 1, ("gone.pack",))}
     with pytest.raises(HeadMoved):
         await ledger.fork(ACCOUNT, hold.machine, place, copies, tags=None, answer={})
     for _ in range(2):
+        let_years_pass(tmp_path)
         await slept(ledger, await awake(ledger, hold.machine))
     with pytest.raises(Unsettled):
         await ledger.fork(ACCOUNT, hold.machine, place, {"a" * 16: stored("a" * 16, first)}, tags=None, answer={})

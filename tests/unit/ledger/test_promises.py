@@ -11,7 +11,16 @@ from typing import Any, TypeVar
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.support.ledger import ACCOUNT, accepted, memory_folder, new_machine, open_ledger, result, saved
+from tests.support.ledger import (
+    ACCOUNT,
+    accepted,
+    let_years_pass,
+    memory_folder,
+    new_machine,
+    open_ledger,
+    result,
+    saved,
+)
 
 from torpor_api.errors import MachineBusy
 from torpor_api.ledger import Point, SqlLedger
@@ -266,6 +275,11 @@ class Promises(RuleBasedStateMachine):
             except Fenced:
                 continue
             raise AssertionError("a hold that has passed must not work")
+
+    @rule()
+    def let_years_pass(self) -> None:
+        let_years_pass(Path(self.folder.name))
+        assert self.do(self.ledger.thin_out()) == 0
 
     @invariant()
     def every_acknowledged_fact_is_there(self) -> None:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.support.ledger import ACCOUNT, accepted, awake, key, new_machine, open_ledger, ran, result, saved, started
+from tests.support.ledger import (
+    ACCOUNT,
+    accepted,
+    awake,
+    key,
+    let_years_pass,
+    new_machine,
+    open_ledger,
+    ran,
+    result,
+    saved,
+    started,
+)
 
 from torpor_api.errors import InstructionNotFound, MachineBusy, PointUnreachable, SnapshotNotFound
 from torpor_api.ledger import Point, RolledBack, SqlLedger
@@ -186,18 +198,22 @@ async def test_a_repeated_rollback_has_one_effect(ledger: SqlLedger, hold: Hold)
     assert await ledger.recall(ACCOUNT, idempotency) == {"line": 1}
 
 
-async def test_pinned_generations_and_the_way_back_outlive_newer_ones(ledger: SqlLedger, hold: Hold) -> None:
+async def test_pinned_generations_and_the_way_back_outlive_newer_ones(
+    ledger: SqlLedger, hold: Hold, tmp_path: Path
+) -> None:
     pinned = await slept(ledger, hold, None)
     await ledger.pin(ACCOUNT, hold.machine, pinned, pinned=True)
     head = undo = await slept(ledger, await awake(ledger, hold.machine), pinned)
     await roll_back(ledger, hold.machine, generation=pinned)
     head = pinned
     for _ in range(4):
+        let_years_pass(tmp_path)
         head = await slept(ledger, await awake(ledger, hold.machine), head)
     kept = [row.snapshot.generation for row in await ledger.snapshots(ACCOUNT, hold.machine)]
     assert kept == [head, head - 1, undo, pinned]
 
     await ledger.pin(ACCOUNT, hold.machine, pinned, pinned=False)
+    let_years_pass(tmp_path)
     await slept(ledger, await awake(ledger, hold.machine), head)
     assert pinned not in [row.snapshot.generation for row in await ledger.snapshots(ACCOUNT, hold.machine)]
 

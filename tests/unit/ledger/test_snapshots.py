@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from tests.support.ledger import ACCOUNT, awake, new_machine, ran, saved, started
+from tests.support.ledger import ACCOUNT, awake, let_years_pass, new_machine, ran, saved, started
 
 from torpor_api.ledger import SqlLedger
 from torpor_snapshotter.key import pack_key
@@ -64,12 +65,13 @@ async def test_a_snapshot_of_what_was_never_allotted_is_refused(
         await ledger.commit_snapshot(hold, None, replace(snapshot, **change))  # type: ignore[arg-type]  # any field
 
 
-async def test_the_commit_that_makes_two_newer_quiescent_generations_condemns_the_older(
-    ledger: SqlLedger, hold: Hold
+async def test_the_commit_that_makes_two_newer_quiescent_generations_condemns_old_ones(
+    ledger: SqlLedger, hold: Hold, tmp_path: Path
 ) -> None:
     first = await saved(ledger, hold, None, 0)
     await saved(ledger, hold, 0, 0)
     await started(ledger, hold)
+    let_years_pass(tmp_path)
     await saved(ledger, hold, 1, 1, running_seq=0)
     assert await ledger.condemned() == []
     await saved(ledger, hold, 2, 1)
@@ -77,6 +79,48 @@ async def test_the_commit_that_makes_two_newer_quiescent_generations_condemns_th
     assert await kept(ledger, hold) == [3, 2, 1]
     assert await ledger.condemned() == [first.manifest_key, *first.packs]
     assert first.manifest_key not in await ledger.known_keys()
+
+
+async def test_all_generations_of_the_last_hour_are_kept(ledger: SqlLedger, hold: Hold) -> None:
+    for head in (None, *range(5)):
+        await saved(ledger, hold, head, 0)
+
+    assert await kept(ledger, hold) == [5, 4, 3, 2, 1, 0]
+    assert await ledger.condemned() == []
+
+
+async def test_a_machine_that_saves_nothing_any_more_is_thinned_out_too(
+    ledger: SqlLedger, hold: Hold, tmp_path: Path
+) -> None:
+    others = [await awake(ledger, await new_machine(ledger)) for _ in range(2)]
+    for each in (hold, *others):
+        for head in (None, *range(39)):
+            await saved(ledger, each, head, 0)
+    await ledger.park(others[0], "it cannot live")
+    let_years_pass(tmp_path)
+
+    after = await ledger.thin_out(0, limit=1)
+    assert await kept(ledger, hold) == [39, 38]
+    assert len(await kept(ledger, others[1])) == 40
+    assert await ledger.thin_out(after, limit=5) == 0
+    assert await kept(ledger, others[1]) == [39, 38]
+    assert len(await ledger.snapshots(ACCOUNT, others[0].machine)) == 40
+
+
+async def test_what_a_machine_was_brought_back_to_is_kept_while_nothing_newer_replaces_it(
+    ledger: SqlLedger, hold: Hold, tmp_path: Path
+) -> None:
+    for head in (None, 0, 1, 2):
+        await saved(ledger, hold, head, 0)
+    back = await ledger.go_back(hold, 1)
+    let_years_pass(tmp_path)
+    await ledger.thin_out()
+
+    assert await kept(ledger, back) == [1, 0]
+    assert [row.snapshot.generation for row in await ledger.snapshots(ACCOUNT, hold.machine)] == [3, 2, 1, 0]
+    await saved(ledger, back, 1, 0)
+    assert await kept(ledger, back) == [4, 1]
+    assert [row.snapshot.generation for row in await ledger.snapshots(ACCOUNT, hold.machine)] == [4, 3, 2, 1]
 
 
 async def test_going_back_starts_a_line_and_fences_the_save_in_flight(ledger: SqlLedger, hold: Hold) -> None:
@@ -133,15 +177,20 @@ async def test_objects_of_a_deleted_machine_are_condemned_with_it(ledger: SqlLed
     assert await ledger.condemned() == []
 
 
-async def test_a_pack_is_condemned_with_the_last_snapshot_that_refers_to_it(ledger: SqlLedger, hold: Hold) -> None:
+async def test_a_pack_is_condemned_with_the_last_snapshot_that_refers_to_it(
+    ledger: SqlLedger, hold: Hold, tmp_path: Path
+) -> None:
     first = await saved(ledger, hold, None, 0)
     second = await saved(ledger, hold, 0, 0, shared=first.packs)
+    let_years_pass(tmp_path)
     third = await saved(ledger, hold, 1, 0, shared=first.packs)
     assert await ledger.condemned() == [first.manifest_key]
     assert (await ledger.machine(ACCOUNT, hold.machine)).stored_bytes == 30
 
+    let_years_pass(tmp_path)
     await saved(ledger, hold, 2, 0, shared=third.packs[1:])
     assert await ledger.condemned() == [first.manifest_key, second.manifest_key, *second.packs[1:]]
+    let_years_pass(tmp_path)
     await saved(ledger, hold, 3, 0)
     assert first.packs[0] in await ledger.condemned()
     assert first.packs[0] not in await ledger.known_keys()
