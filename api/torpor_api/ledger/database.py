@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.selectable import SelectBase
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 BUSY_TIMEOUT_SECONDS = 30
 CACHE_KIBIBYTES = 512
@@ -32,8 +33,24 @@ def open_engine(url: str, data_dir: Path) -> Engine:
 
 
 def _configure(connection: sqlite3.Connection, _record: object) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", f"cache_size = -{CACHE_KIBIBYTES}"):
+    _write_ahead(connection)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON", f"cache_size = -{CACHE_KIBIBYTES}"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+
+
+# On a new database SQLite does not wait for its lock before it changes the mode, whatever the connection's time-out.
+@retry(
+    retry=retry_if_exception(_is_busy),
+    stop=stop_after_delay(BUSY_TIMEOUT_SECONDS),
+    wait=wait_random(0.005, 0.05),
+    reraise=True,
+)
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA journal_mode = WAL").close()
 
 
 def driver(connection: Connection) -> sqlite3.Connection:
