@@ -170,7 +170,7 @@ async def test_what_breaks_the_protocol_is_the_end_of_the_sandbox(tmp_path: Path
             greeting += os.read(stdin, 65536)
         except BlockingIOError:
             continue
-    nonce = bytes.fromhex(json.loads(greeting[greeting.index(b"{") :])["nonce"])
+    nonce = bytes.fromhex(json.loads(greeting[greeting.index(b'{"nonce"') :])["nonce"])
     state = {"last_position": -1, "running": None, "background": False, "ready": True}
     os.write(stdout, b"stale" + nonce + frames.encode(FrameType.STATE, -1, json.dumps(state).encode()))
     await attaching
