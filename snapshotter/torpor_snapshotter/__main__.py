@@ -11,14 +11,13 @@ import sys
 from typing import Final
 
 from torpor_snapshotter.config import Config, read_config
+from torpor_snapshotter.heap import give_large_buffers_back
 from torpor_snapshotter.keys import FolderKeyStore
 from torpor_snapshotter.server import SnapshotterServer
 from torpor_snapshotter.store import ObjectStore
 from torpor_snapshotter.store_url import BadStoreUrl, open_store
 
 _PR_SET_PDEATHSIG: Final = 1  # from linux/prctl.h
-_M_MMAP_THRESHOLD: Final = -3  # from malloc.h
-_LARGE_BUFFER_BYTES: Final = 128 << 10
 _LONGEST_LINE_BYTES: Final = 4 << 20
 
 
@@ -33,7 +32,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with_parent(config.parent_pid)
-    _give_large_buffers_back()
+    give_large_buffers_back()
     asyncio.run(_serve(config, store))
 
 
@@ -51,13 +50,6 @@ def _die_with_parent(parent_pid: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
     if os.getppid() != parent_pid:
         sys.exit("The process that started this one is gone.")
-
-
-def _give_large_buffers_back() -> None:
-    """Have freed chunks leave the process: by itself glibc soon keeps buffers of their size in each thread's heap."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # where there is none, nothing needs to be set
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER_BYTES)
 
 
 if __name__ == "__main__":

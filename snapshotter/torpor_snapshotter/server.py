@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from torpor_snapshotter.archive import Archive, ParentKey
+from torpor_snapshotter.heap import give_back
 from torpor_snapshotter.image import BadImage
 from torpor_snapshotter.key import BadKey
 from torpor_snapshotter.keys import KeyStore
@@ -83,6 +84,8 @@ class SnapshotterServer:
             answer = _error(f"{type(error).__name__}: {error}", retryable=True)
         del self._tasks[request["id"]]
         await self._send(writer, {"id": request["id"], **answer})
+        if not self._tasks:
+            await asyncio.to_thread(give_back)
 
     async def _do(self, request: _Request, writer: asyncio.StreamWriter) -> Any:
         match request["do"]:
