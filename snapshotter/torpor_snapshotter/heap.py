@@ -19,7 +19,7 @@ def give_large_buffers_back() -> None:
 
 
 def give_back() -> None:
-    """Give free memory between what is in use back too; takes about a millisecond, so not while somebody waits."""
+    """Give free memory between what is in use back too; it walks the whole heap, so not while somebody waits."""
     malloc_trim = getattr(_libc, "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)

@@ -10,7 +10,7 @@ from torpor_snapshotter.known_pages import Digests, digests_from_bytes
 from torpor_snapshotter.pack import BadFrame, Pack, decompress_file, unseal
 from torpor_snapshotter.store import DamagedObject, ObjectStore
 
-KEPT_BYTES: Final = 16 << 20
+_KEPT_BYTES: Final = 1 << 20
 """Opened frames that are kept, so that a line's next save need not read them again."""
 _PIECE_BYTES: Final = 4 << 20
 
@@ -103,7 +103,7 @@ class PackReader:
             return
         self._kept[pack.key, frame] = content
         self._kept_bytes += len(content)
-        while self._kept_bytes > KEPT_BYTES:
+        while self._kept_bytes > _KEPT_BYTES:
             _, dropped = self._kept.popitem(last=False)
             self._kept_bytes -= len(dropped)
 

@@ -10,16 +10,12 @@ from bench.connection import Connection
 from tests.support.server import ServerProcess
 from tests.support.steady import Steady
 
-from torpor_snapshotter.pack_reader import KEPT_BYTES
-
 INSTRUCTIONS = int(os.environ.get("TORPOR_STEADY_INSTRUCTIONS", "20000"))
 SECONDS_EACH = 0.06
 """A generous limit, ten times what it takes on an idle host."""
 FIRST = 100
 REPORTS = 10
 LIMIT_BYTES = 2 * 1024 * 1024
-CACHES = {"snapshotter": KEPT_BYTES}
-"""What a process may fill beside, however long it lives."""
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300 + INSTRUCTIONS * SECONDS_EACH)]
 
@@ -35,5 +31,5 @@ def test_memory_after_many_instructions_is_what_it_was_after_the_first_hundred(t
             steady.run((INSTRUCTIONS - FIRST) // REPORTS)
             grown = {name: held - first[name] for name, held in steady.memory().items()}
             print(steady.executed, {name: f"{growth / 1e6:+.2f} MB" for name, growth in grown.items()}, flush=True)
-    too_much = {name: growth for name, growth in grown.items() if growth > LIMIT_BYTES + CACHES.get(name, 0)}
+    too_much = {name: growth for name, growth in grown.items() if growth > LIMIT_BYTES}
     assert not too_much, f"grown over the first {FIRST} instructions: {grown}"
