@@ -32,7 +32,7 @@ async def fork(
     """
     for _ in range(TRIES):
         place = await _place(services, account, name, at)
-        copies = await _copies(services, place, count)
+        copies = await _copies(services, place, count, tags)
         answer = {"machines": list(copies)}
         try:
             await services.ledger.fork(account, name, place, copies, tags=tags, answer=answer, idempotency=idempotency)
@@ -61,7 +61,9 @@ async def _place(services: Services, account: str, name: str, at: Point | None) 
     raise MachineBusy("The machine does not come to rest: others use it.")
 
 
-async def _copies(services: Services, place: Place, count: int) -> dict[str, Stored | None]:
+async def _copies(
+    services: Services, place: Place, count: int, tags: dict[str, str] | None
+) -> dict[str, Stored | None]:
     """The state as stored for new machines, by name; None where it is its beginning."""
     copies: dict[str, Stored | None] = {new_name(): None for _ in range(count)}
     if place.snapshot is None:
@@ -69,7 +71,7 @@ async def _copies(services: Services, place: Place, count: int) -> dict[str, Sto
     try:
         for name in copies:
             key = f"machines/{name}/{0:08}-{secrets.token_hex(16)}"
-            copies[name] = await services.machines.derive(place.snapshot, name, key)
+            copies[name] = await services.machines.derive(place.snapshot, name, key, tags)
     except SaveRefused:
         await _give_up(services, copies)
         raise

@@ -34,8 +34,11 @@ class Machines(Protocol):
         """Save it, and wait until the snapshot is committed; nothing happens if it is asleep."""
         ...
 
-    async def derive(self, source: Snapshot, machine: str, key: str) -> Stored:
-        """Store a snapshot once more, under `key`, as generation 0 of a new machine; no copy of what it holds."""
+    async def derive(self, source: Snapshot, machine: str, key: str, tags: dict[str, str] | None = None) -> Stored:
+        """Store a snapshot once more, under `key`, as generation 0 of a new machine; no copy of what it holds.
+
+        Without `tags` its manifest names those of the source.
+        """
         ...
 
     async def discard(self, machine: str) -> None:

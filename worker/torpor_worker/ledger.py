@@ -117,6 +117,8 @@ class Hold:
     tags: dict[str, str]
     template: str | None = None
     """What it starts from while it has no snapshot; None: an empty interpreter."""
+    rebuilt_from: int | None = None
+    """The generation that a rebuild of the ledger made its head: the log before that is not known any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,13 @@ class Ledger(Protocol):
 
     async def allot_save(self, hold: Hold) -> tuple[int, str]:
         """A new generation number and the key of its manifest: that and its pack's are known before they are put."""
+        ...
+
+    async def facts(self, hold: Hold, running_seq: int | None) -> dict[str, Any]:
+        """What a manifest is to say of the machine as it is now, beside what the hold has: for a rebuild of the ledger.
+
+        With `running`, the code and time-out of the instruction `running_seq`, if one runs in the snapshot.
+        """
         ...
 
     async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:

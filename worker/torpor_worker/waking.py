@@ -139,14 +139,17 @@ class Waking:
     async def _go_back(self, hold: Hold, reason: str) -> Hold:
         """Set the head aside for an older quiescent generation, at last for the empty interpreter; or park."""
         ledger, head = self._services.ledger, hold.head
-        if head is None or head.base:
+        older = None if head is None else _older(head, await ledger.generations(hold))
+        lost = hold.rebuilt_from is not None and (older is None or older.generation < hold.rebuilt_from)
+        if head is None or head.base or (older is None and lost):
             await ledger.park(hold, f"It could not be recovered: {reason}.")
             await ledger.event(self._machine, "parked", reason=reason)
             raise MachineGone(f"The machine could not be recovered and is parked: {reason}.")
-        older = _older(head, await ledger.generations(hold))
         hold = await ledger.go_back(hold, None if older is None else older.generation)
         self.suspicion.gone_back()
         where = "its beginning and its whole log" if older is None else f"generation {older.generation}"
+        if lost:
+            where += f", without what it did up to generation {hold.rebuilt_from}: that log is not known any more"
         await ledger.notice(
             hold,
             "set_aside",

@@ -176,4 +176,5 @@ def _hold(connection: Connection, machine_id: int) -> Hold:
         idle_seconds=row.idle_seconds,
         tags={tag.name: tag.value for tag in tags},
         template=row.template,
+        rebuilt_from=lines.rebuilt_from(connection, machine_id, row.rebuilt_line),
     )
