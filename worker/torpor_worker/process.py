@@ -123,6 +123,8 @@ class Process:
         )
         self._batch.clear()
         self.running = None
+        committed_seconds = self._loop.time() - now
+        self._services.metrics.instruction_seconds.observe(running.used_seconds(now) + committed_seconds)
         self._last_run = (running.seq, running.attempt)
         self.saver.ran(running.used_seconds(now))
         self._suspicion.prove()

@@ -206,6 +206,8 @@ class Saver:
         self._saved = max(self._saved, capture.activity)
         self.facts.last_save = now
         self.facts.cost_seconds = now - capture.began
+        services.metrics.save_seconds.observe(self.facts.cost_seconds)
+        services.metrics.save_stored_bytes.inc(stored.stored_bytes)
         self.facts.retry_at = None
         self.failure = None
         if self._failures:
@@ -239,6 +241,7 @@ class Saver:
         reason = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         now = self._loop.time()
         self._failures += 1
+        self._services.metrics.save_failures.inc()
         self.failure = f"The machine could not be saved: {reason}"
         self.facts.retry_at = now + self._services.config.backoff_seconds(self._failures)
         if self._captured > self._saved or self._activity > self._saved:
