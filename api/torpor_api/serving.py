@@ -129,6 +129,7 @@ def worker_config(config: Config, runtime: Runtime) -> WorkerConfig:
         total_memory_bytes=config.memory_total_bytes,
         warm_machines=config.warm_machine_count,
         quiet_save_seconds=config.quiet_save_seconds,
+        save_interval_seconds=config.save_interval_seconds,
     )
 
 

@@ -75,7 +75,7 @@ class Waking:
                     hold = await self._go_back(hold, reason)
                     continue
             last = behind[-1] if behind else current
-            if recovering and last is not None and last.seq is not None and last.result is None and last.attempt >= 2:
+            if recovering and last is not None and _was_tried_twice(last, head if last is current else None):
                 await self._give_up(hold, last)
                 continue
             replay = Replay(position=-1 if head is None else head.position)
@@ -259,6 +259,12 @@ def _split(head: Snapshot, behind: list[Entry]) -> tuple[Entry, list[Entry]]:
     if not behind or behind[0].seq != head.running_seq:
         raise ValueError(f"the log has no instruction {head.running_seq} at position {head.position}")
     return behind[0], behind[1:]
+
+
+def _was_tried_twice(entry: Entry, head: Snapshot | None) -> bool:
+    """Whether an unfinished instruction was begun, and then tried again, from the same point; `head`: it runs there."""
+    first_attempt = 1 if head is None else head.running_attempt
+    return entry.seq is not None and entry.result is None and entry.attempt > first_attempt
 
 
 def _older(head: Snapshot, generations: list[Snapshot]) -> Snapshot | None:
