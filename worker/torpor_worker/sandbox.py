@@ -37,6 +37,8 @@ class Output:
     """Raw bytes of a stream, or the UTF-8 JSON of a MIME bundle (`{"data": {...}, "metadata": {...}}`)."""
     background: bool
     """True if it came when no instruction was running."""
+    offset: int | None = None
+    """How many bytes this guest had said under this seq before; None from a guest that does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class GuestState:
     """The seq that is running."""
     background: bool
     """Whether threads, children or tasks of the user's are alive."""
+    running_seconds: float = 0.0
+    """For how long `running` has run, by the sandbox's clock, which does not stop while it is frozen."""
 
 
 class Sandbox(Protocol):

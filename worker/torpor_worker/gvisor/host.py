@@ -8,8 +8,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import structlog
+
 from torpor_snapshotter.runtime import Runtime
-from torpor_worker.guest_link import GuestLink, guest_sha256
+from torpor_worker.guest_code import GuestCode, own_code
+from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor.cgroups import MOUNT, Cgroups
 from torpor_worker.gvisor.cpu import visible_features
 from torpor_worker.gvisor.fifos import Fifos
@@ -26,6 +29,8 @@ from torpor_worker.gvisor.spec import spec_bytes, spec_sha256
 from torpor_worker.gvisor.watcher import MemoryWatcher
 from torpor_worker.sandbox import GuestState, Limits, SandboxError
 
+log = structlog.get_logger(__name__)
+
 _NICENESS = ("nice", "-n", "10")
 """Sandboxes give way to the server where no cgroup shares the processors out."""
 
@@ -39,13 +44,22 @@ class GVisorHost:
 
     `folder` holds `state/` (runsc's), `bundle/` (the spec), `machines/ID/` for each sandbox and, where this process
     is not root, `launcher/` (unless `launcher_folder` says where else); nothing outside is written but cgroups that
-    bear a name made of the folder's path.
+    bear a name made of the folder's path. `guest` is the code that guests are given; None: this package's own.
     """
 
     def __init__(
-        self, runtime: Runtime, folder: Path, *, launcher_folder: Path | None = None, cgroup_mount: Path = MOUNT
+        self,
+        runtime: Runtime,
+        folder: Path,
+        *,
+        guest: GuestCode | None = None,
+        launcher_folder: Path | None = None,
+        cgroup_mount: Path = MOUNT,
     ) -> None:
         self.runtime = runtime
+        self._guest = guest or own_code()
+        self._not_replaceable: set[str] = set()
+        """Digests of guests that would not make way for ours, or died of it."""
         self._folder = folder.resolve()
         self._state = self._folder / "state"
         self._bundle = self._folder / "bundle"
@@ -64,7 +78,9 @@ class GVisorHost:
     def version(self) -> str:
         """Names what a new sandbox here begins with: runtime, spec and the guest's code."""
         runtime = self.runtime
-        return " ".join([runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256(), guest_sha256()])
+        return " ".join(
+            [runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256(), self._guest.sha256]
+        )
 
     async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> GVisorSandbox:
         """A new sandbox with an empty interpreter, attached and ready for frames."""
@@ -138,7 +154,9 @@ class GVisorHost:
                 await runsc.restore(container, self._bundle, folder, fifos, image)
             self._watcher.add(sandbox)
             seconds = _PRELOAD_SECONDS if preload else _ATTACH_SECONDS
-            state = await sandbox.attach(new=image is None, timeout_seconds=seconds, preload=preload)
+            new = self._guest if image is None else None
+            state = await sandbox.attach(new=new, timeout_seconds=seconds, preload=preload)
+            await self._upgrade(sandbox)
         except OSError as error:
             await asyncio.shield(self._undo(container, link, sandbox))
             raise SandboxError(f"Cannot make a sandbox: {error}.") from error
@@ -148,6 +166,21 @@ class GVisorHost:
         finally:
             self._making.discard(container)
         return sandbox, state
+
+    async def _upgrade(self, sandbox: GVisorSandbox) -> None:
+        """Have a guest of other code replace itself, if it can; it goes on as it was if it cannot.
+
+        Raises `SandboxError` if it dies of it. A guest of that code is not asked again.
+        """
+        code = sandbox.guest_sha256
+        if code is None or code == self._guest.sha256 or code in self._not_replaceable:
+            return
+        self._not_replaceable.add(code)
+        problem = await sandbox.upgrade(self._guest)
+        if problem is None:
+            self._not_replaceable.discard(code)
+        else:
+            log.warning("A guest could not be replaced", action="upgrade", machine=sandbox.machine, error=problem)
 
     async def _undo(self, container: str, link: GuestLink, sandbox: GVisorSandbox | None) -> None:
         if sandbox is not None:
