@@ -101,9 +101,7 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
         host = GVisorHost(runtime, folder / "sandboxes")
         stack.push_async_callback(_close, "sandboxes", host.close)
         images = await asyncio.to_thread(LocalImages, folder / "images", LOCAL_IMAGES_BYTES)
-        worker = Worker(
-            ledger, host, snapshotter, images, worker_config(config, runtime), Templates(folder / "templates", host)
-        )
+        worker = Worker(ledger, host, snapshotter, images, worker_config(config), Templates(folder / "templates", host))
         await worker.start()
         collector = Collector(ledger, snapshotter, worker.keys_in_use)
         collecting = asyncio.create_task(collector.run(), name="collector")
@@ -114,10 +112,9 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
             await asyncio.wait({collecting})
 
 
-def worker_config(config: Config, runtime: Runtime) -> WorkerConfig:
+def worker_config(config: Config) -> WorkerConfig:
     """What the worker is told of the settings."""
     return WorkerConfig(
-        series=runtime.series,
         total_memory_bytes=config.memory_total_bytes,
         warm_machines=config.warm_machine_count,
         quiet_save_seconds=config.quiet_save_seconds,
