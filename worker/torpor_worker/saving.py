@@ -41,6 +41,7 @@ class _Capture:
     generation: int
     key: str
     image: Path
+    series: str
     point: Point
     activity: int
     began: float
@@ -134,7 +135,10 @@ class Saver:
         self.facts.run_seconds = 0.0
         if self.facts.running_since is not None:
             self.facts.running_since = began
-        replaced, self._waiting = self._waiting, _Capture(hold, generation, key, image, point, self._activity, began)
+        replaced, self._waiting = (
+            self._waiting,
+            _Capture(hold, generation, key, image, attached.sandbox.series, point, self._activity, began),
+        )
         if self._task is None:
             self._task = self._loop.create_task(self._store_all(), name=f"save:{self._machine}")
         if replaced is not None:
@@ -201,7 +205,7 @@ class Saver:
                 manifest_sha256=stored.manifest_sha256,
                 stored_bytes=stored.stored_bytes,
                 image_bytes=stored.image_bytes,
-                series=services.config.series,
+                series=capture.series,
                 packs=stored.packs,
             )
             await services.ledger.commit_snapshot(hold, snapshot.parent, snapshot)
@@ -288,5 +292,5 @@ class Saver:
             "parent": None if self.head is None else self.head.generation,
             "position": point.position,
             "running": None if point.running_seq is None else running,
-            "series": self._services.config.series,
+            "series": capture.series,
         }

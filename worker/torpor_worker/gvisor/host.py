@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -27,7 +27,7 @@ from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.gvisor.sandbox import GVisorSandbox
 from torpor_worker.gvisor.spec import spec_bytes, spec_sha256
 from torpor_worker.gvisor.watcher import MemoryWatcher
-from torpor_worker.sandbox import GuestState, Limits, SandboxError
+from torpor_worker.sandbox import GuestState, Limits, RuntimeUnavailable, SandboxError
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,10 @@ _ATTEMPTS = 2
 
 
 class GVisorHost:
-    """The real `torpor_worker.sandbox.SandboxHost`: every sandbox of one runtime, in one folder of the host's disk.
+    """The real `torpor_worker.sandbox.SandboxHost`: every sandbox of one folder of the host's disk.
+
+    New ones are of `runtime`. `find` brings the runtime of an image that is of another series; it raises
+    `RuntimeUnavailable`, as every other series does without it.
 
     `folder` holds `state/` (runsc's), `bundle/` (the spec), `machines/ID/` for each sandbox and, where this process
     is not root, `launcher/` (unless `launcher_folder` says where else); nothing outside is written but cgroups that
@@ -53,10 +56,13 @@ class GVisorHost:
         folder: Path,
         *,
         guest: GuestCode | None = None,
+        find: Callable[[str], Awaitable[Runtime]] | None = None,
         launcher_folder: Path | None = None,
         cgroup_mount: Path = MOUNT,
     ) -> None:
         self.runtime = runtime
+        self._find = find
+        self._runtimes = {runtime.series: runtime}
         self._guest = guest or own_code()
         self._not_replaceable: set[str] = set()
         """Digests of guests that would not make way for ours, or died of it."""
@@ -82,16 +88,33 @@ class GVisorHost:
             [runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256(), self._guest.sha256]
         )
 
-    async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> GVisorSandbox:
+    @property
+    def series(self) -> str:
+        """The runtime series of new sandboxes."""
+        return self.runtime.series
+
+    async def have(self, series: str) -> None:
+        """See to it that images of a runtime series can be restored here. Raises `RuntimeUnavailable`."""
+        if series not in self._runtimes:
+            if self._find is None:
+                raise RuntimeUnavailable(f"Runtime {series} is not installed.")
+            self._runtimes[series] = await self._find(series)
+
+    async def start(
+        self, machine: str, limits: Limits, preload: Sequence[str] = (), series: str | None = None
+    ) -> GVisorSandbox:
         """A new sandbox with an empty interpreter, attached and ready for frames."""
-        sandbox, _ = await self._make(machine, limits, None, preload)
+        sandbox, _ = await self._make(machine, limits, await self._runtime(series), None, preload)
         return sandbox
 
-    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[GVisorSandbox, GuestState]:
+    async def restore(
+        self, machine: str, image: Path, limits: Limits, series: str | None = None
+    ) -> tuple[GVisorSandbox, GuestState]:
         """A sandbox restored from `image`, attached; tried twice, each time in a fresh sandbox."""
+        runtime = await self._runtime(series)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return await self._make(machine, limits, image)
+                return await self._make(machine, limits, runtime, image)
             except SandboxError:
                 if attempt == _ATTEMPTS:
                     raise
@@ -123,10 +146,15 @@ class GVisorHost:
         """What sandboxes here see of the processor; whoever restores their images needs all of it."""
         return visible_features(await (await self._prepared()).cpu_features())
 
+    async def _runtime(self, series: str | None) -> Runtime:
+        series = series or self.series
+        await self.have(series)
+        return self._runtimes[series]
+
     async def _make(
-        self, machine: str, limits: Limits, image: Path | None, preload: Sequence[str] = ()
+        self, machine: str, limits: Limits, runtime: Runtime, image: Path | None, preload: Sequence[str] = ()
     ) -> tuple[GVisorSandbox, GuestState]:
-        runsc = await self._prepared()
+        runsc = (await self._prepared()).of(runtime)
         container = secrets.token_hex(8)
         folder = self._machines / container
         link = GuestLink(folder / "stdin", folder / "stdout")
@@ -141,6 +169,7 @@ class GVisorHost:
                 container,
                 machine,
                 limits,
+                series=runtime.series,
                 pid=pid,
                 folder=folder,
                 runsc=runsc,

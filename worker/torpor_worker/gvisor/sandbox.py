@@ -36,6 +36,7 @@ class GVisorSandbox:
         machine: str,
         limits: Limits,
         *,
+        series: str,
         pid: int,
         folder: Path,
         runsc: Runsc,
@@ -45,6 +46,7 @@ class GVisorSandbox:
     ) -> None:
         self.machine = machine
         self.limits = limits
+        self.series = series
         self.pid = pid
         self._container = container
         self._folder = folder
