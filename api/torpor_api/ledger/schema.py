@@ -113,6 +113,7 @@ machines = Table(
     Column("template", Text),
     Column("rebuilt_line", NUMBER),  # a rebuild from the store began it: there is no log of lines before it
     Column("rebuilt_seq", NUMBER),  # the first that was allotted since
+    Column("durability", Text, nullable=False, server_default=text("'interval'")),
     _is_flag("ready"),
     _is_flag("recovering"),
     CheckConstraint("ready = 0 OR (session_id IS NOT NULL AND recovering = 0)", name="ready_is_awake"),
@@ -179,6 +180,7 @@ entries = Table(
     _flag("rolled_back"),
     Column("ended_by", Text),
     Column("replays", NUMBER, nullable=False, server_default=text("0")),
+    Column("waited_for_save_ms", NUMBER),
     UniqueConstraint("machine_id", "seq"),
     UniqueConstraint("machine_id", "position"),
     CheckConstraint("kind IN ('execute', 'reseed')", name="kind_is_known"),
@@ -286,6 +288,7 @@ snapshots = Table(
     Column("created_at", NUMBER, nullable=False),
     _flag("pinned"),
     _flag("base"),
+    Column("running_attempt", NUMBER, nullable=False, server_default=text("1")),
     PrimaryKeyConstraint("machine_id", "generation"),
     ForeignKeyConstraint(["machine_id", "generation"], ["saves.machine_id", "saves.generation"], ondelete="CASCADE"),
     CheckConstraint("position >= -1", name="position_makes_sense"),
