@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from torpor_api.ledger.moments import now
-from torpor_api.ledger.schema import entries, lines, machine_tags, machines
+from torpor_api.ledger.schema import entries, lines, machine_tags, machines, snapshots
 
 _NO_SETTINGS: Final = {
     "id",
@@ -37,7 +37,7 @@ MOST_LINES: Final = 1000
 
 
 def facts(connection: Connection, machine_id: int, running_seq: int | None) -> dict[str, Any]:
-    """Tags, settings, lines and counters as they are now, and the instruction that runs in the snapshot, if any.
+    """Tags, settings, lines, pins and counters as they are now, and the instruction that runs in the snapshot, if any.
 
     Times are in microseconds of UTC since 1970; a line is `[line, parent, generation, position, undo]`.
     """
@@ -50,6 +50,13 @@ def facts(connection: Connection, machine_id: int, running_seq: int | None) -> d
         "settings": {name: machine._mapping[name] for name in SETTINGS},
         "next_seq": machine.next_seq,
         "lines": _lines(connection, machine_id, machine.line),
+        "pinned": list(
+            connection.scalars(
+                select(snapshots.c.generation)
+                .where(snapshots.c.machine_id == machine_id, snapshots.c.pinned == 1)
+                .order_by(snapshots.c.generation)
+            )
+        ),
     }
     if running_seq is not None:
         running = connection.execute(

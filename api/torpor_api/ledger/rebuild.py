@@ -43,7 +43,7 @@ DEFAULTS: Final = {"memory_bytes": 1 << 30, "idle_seconds": 60.0, "template": No
 """Settings of machines whose manifests do not say them."""
 UNKNOWN: Final = (
     "Not known any more is what it did and was told since: instructions, results, output and history, "
-    "pins, and changes of settings and tags."
+    "and changes of settings, tags and pins."
 )
 
 
@@ -182,7 +182,7 @@ def _write_machine(connection: Connection, machine: PlannedMachine) -> None:
             )
         )
     for snapshot in machine.snapshots:
-        _write_snapshot(connection, machine_id, snapshot)
+        _write_snapshot(connection, machine_id, machine, snapshot)
     if machine.head.running is not None:
         _write_running(connection, machine_id, machine.head, machine.head.running)
     if machine.head.base:  # else it would have the randomness of the machine that it was forked from
@@ -198,7 +198,9 @@ def _write_machine(connection: Connection, machine: PlannedMachine) -> None:
     _tell(connection, machine_id, machine)
 
 
-def _write_snapshot(connection: Connection, machine_id: int, snapshot: PlannedSnapshot) -> None:
+def _write_snapshot(
+    connection: Connection, machine_id: int, machine: PlannedMachine, snapshot: PlannedSnapshot
+) -> None:
     found, running = snapshot.found, snapshot.running or {}
     number = {"machine_id": machine_id, "generation": snapshot.generation}
     connection.execute(insert(saves).values(**number, epoch=snapshot.epoch, manifest_key=found.key))
@@ -216,6 +218,7 @@ def _write_snapshot(connection: Connection, machine_id: int, snapshot: PlannedSn
             image_bytes=found.image_bytes,
             series=found.fields["series"],
             created_at=snapshot.created_at,
+            pinned=int(snapshot.generation in machine.pinned),
             base=int(snapshot.base),
         )
     )

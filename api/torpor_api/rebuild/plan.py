@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from torpor_api.rebuild.survey import FoundSnapshot, Survey
+from torpor_snapshotter.retention import Generation, superseded
 
 SEQS_SKIPPED: Final = 10_000
 """Instructions after the newest save have seqs that nobody knows: none of so many is used again."""
+UNDERSTOOD: Final = ("machines/", "templates/")
+"""What keys begin with of objects that a rebuild knows what to do with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class PlannedMachine:
     head: PlannedSnapshot
     snapshots: tuple[PlannedSnapshot, ...]
     lines: tuple[PlannedLine, ...]
+    pinned: frozenset[int]
+    """Generations that were pinned, as far as that can be known."""
     newest: int
     """The highest generation that any key in the store names: the head may be older if that cannot be read."""
 
@@ -88,22 +93,27 @@ class Plan:
 def plan(survey: Survey, now: int) -> Plan:
     """What follows from a survey; `now`, in microseconds, stands for times that are not known.
 
-    If anything could not be used, nothing in the store is garbage: what is left over may belong to it.
+    If anything could not be used, nothing in the store is garbage: what is left over may belong to it. Objects that are
+    of no machine and no template never are.
     """
     by_machine: dict[str, list[FoundSnapshot]] = defaultdict(list)
     for found in survey.snapshots:
         by_machine[found.fields["machine"]].append(found)
+    last_save = max((_saved_at(found) for found in survey.snapshots), default=0)
     templates = {found.fields["template"]: found for found in sorted(survey.templates, key=_saved_at)}
-    machines = [_machine(name, some, survey.generations[name], now) for name, some in sorted(by_machine.items())]
+    machines = [
+        _machine(name, some, survey.generations[name], now, last_save) for name, some in sorted(by_machine.items())
+    ]
+    strange = tuple(key for key in survey.left_over if not key.startswith(UNDERSTOOD))
     return Plan(
         owner=survey.owner,
         machines=tuple(sorted(machines, key=lambda machine: (machine.created_at, machine.name))),
         templates=tuple(templates[name] for name in sorted(templates)),
-        kept=survey.left_over if survey.unusable else (),
+        kept=survey.left_over if survey.unusable else strange,
     )
 
 
-def _machine(name: str, found: Iterable[FoundSnapshot], newest: int, now: int) -> PlannedMachine:
+def _machine(name: str, found: Iterable[FoundSnapshot], newest: int, now: int, last_save: int) -> PlannedMachine:
     by_generation: dict[int, PlannedSnapshot] = {}
     for one in sorted((_snapshot(one, now) for one in found), key=lambda one: one.order):
         by_generation[one.generation] = one
@@ -127,6 +137,7 @@ def _machine(name: str, found: Iterable[FoundSnapshot], newest: int, now: int) -
         head=head,
         snapshots=snapshots,
         lines=(*lines, PlannedLine(line, head.line, head.generation, head.position)),
+        pinned=_pinned(snapshots, head, lines, last_save),
         newest=newest,
     )
 
@@ -160,6 +171,35 @@ def _lines(snapshots: tuple[PlannedSnapshot, ...]) -> tuple[PlannedLine, ...]:
         if parent is not None and parent.line < one.line and one.line not in said:
             said[one.line] = PlannedLine(one.line, parent.line, parent.generation, parent.position)
     return tuple(said[line] for line in sorted(said))
+
+
+def _pinned(
+    snapshots: tuple[PlannedSnapshot, ...], head: PlannedSnapshot, lines: tuple[PlannedLine, ...], last_save: int
+) -> frozenset[int]:
+    """What the head says, and what only a pin can have kept until the last save that there was of any machine.
+
+    A pin too many can be taken away; a snapshot that was given up for want of one is gone.
+    """
+    begins = {line.line: line for line in lines}
+    line, limit = head.line, head.generation
+    limits = {line: limit}
+    while (begin := begins.get(line)) is not None:
+        line, limit = begin.parent, min(limit, -1 if begin.generation is None else begin.generation)
+        limits[line] = limit
+    said = set(head.found.fields.get("pinned", []))
+    known = [
+        Generation(
+            number=one.generation,
+            quiescent=one.running is None,
+            created_at=one.created_at,
+            behind_head=one.generation <= limits.get(one.line, -1),
+            line=one.line,
+            kept=one.base or one.generation in said,
+        )
+        for one in snapshots
+    ]
+    surprising = superseded(known, last_save) & {one.number for one in known if one.quiescent}
+    return frozenset(surprising | said & {one.number for one in known})
 
 
 def _known_seq(fields: dict[str, Any]) -> int:
