@@ -38,6 +38,11 @@ async def claim(store: ObjectStore, owner: str, *, has_objects: bool) -> None:
         )
 
 
+async def is_marked(store: ObjectStore) -> bool:
+    """Whether there is a mark, whosever it is. A store without one has been taken away, as a disk is unmounted."""
+    return await _read(store) is not None
+
+
 async def _read(store: ObjectStore) -> str | None:
     try:
         return (await store.read(OWNER_KEY)).decode(errors="replace").strip()

@@ -27,7 +27,7 @@ from torpor_snapshotter.heap import give_back
 from torpor_snapshotter.image import BadImage
 from torpor_snapshotter.key import BadKey
 from torpor_snapshotter.keys import KeyStore
-from torpor_snapshotter.owner import OWNER_KEY, StoreOwned, claim
+from torpor_snapshotter.owner import OWNER_KEY, StoreOwned, claim, is_marked
 from torpor_snapshotter.store import AlreadyStored, DamagedObject, NotStored, ObjectStore, StoreError
 
 _KEYS_A_PART: Final = 1000
@@ -96,7 +96,7 @@ class SnapshotterServer:
                 source, sha256 = request["source"], request["sha256"]
                 return asdict(await self._archive.derive(source, sha256, request["key"], request["fields"]))
             case "fetch":
-                await self._archive.fetch(request["key"], request["sha256"], Path(request["into"]))
+                await self._fetch(request["key"], request["sha256"], Path(request["into"]))
             case "delete":
                 await self._store.delete(request["key"])
             case "destroy_key":
@@ -110,6 +110,17 @@ class SnapshotterServer:
             case other:
                 raise StoreError(f"A snapshotter cannot {other!r}.")
         return None
+
+    async def _fetch(self, key: str, sha256: str, into: Path) -> None:
+        try:
+            await self._archive.fetch(key, sha256, into)
+        except NotStored as error:
+            if await is_marked(self._store):
+                raise
+            # Whoever took this for the loss of one object would give up one snapshot after the other.
+            raise StoreError(
+                f"{error} Neither is the mark of the store's owner: the store is not the right one, or not mounted."
+            ) from error
 
     async def _list(self, number: int, writer: asyncio.StreamWriter) -> None:
         keys: list[str] = []

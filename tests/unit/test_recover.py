@@ -148,7 +148,7 @@ def lose(folder: Path, live: Any) -> Lost:
         lost = await live(house)
         await house.archive.close()
         await house.ledger.close()
-        return lost  # type: ignore[no-any-return]  # `live` is any of the tests' coroutines
+        return lost
 
     lost = asyncio.run(run())
     for path in folder.glob(f"{FILE_NAME}*"):

@@ -231,6 +231,16 @@ class Waking:
                 return
         self.needs = head
         try:
+            try:
+                await self._fetch_once(head)
+            except _Unusable:  # a byte may have been lost on the way; what is lost in the store is so again
+                await self._fetch_once(head)
+        finally:
+            self.needs = None
+
+    async def _fetch_once(self, head: Snapshot) -> None:
+        services = self._services
+        try:
             into = services.images.new(self._machine, head.generation)
             await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into)
             await services.images.keep(self._machine, head.generation)
@@ -240,8 +250,6 @@ class Waking:
             if error.retryable:
                 raise CannotWake(f"The machine's snapshot could not be fetched: {_sentence(error)}") from error
             raise _Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
-        finally:
-            self.needs = None
 
     async def remove(self) -> None:
         """Remove the process that is being brought back, if there is one."""
