@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -38,6 +41,10 @@ class Faulty(House):
         head = self.machine().head
         assert head is not None
         return self.folder / "store" / pack_key(head.manifest_key)
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +126,29 @@ async def test_a_store_that_lies_about_everything_costs_no_answer(house: Faulty)
     assert await house.value("a + 6") == "9"
     assert house.machine().replayed == [0, 1]
     assert house.entry(1).result is not None
+
+
+@pytest.fixture
+def small_disk(house: Faulty) -> Iterator[Path]:
+    """The store is on a disk of 1 MiB."""
+    disk = house.folder / "store"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a disk of its own")
+async def test_a_disk_that_fills_costs_a_save_and_never_the_state(house: Faulty, small_disk: Path) -> None:
+    await house.run("big = __import__('os').urandom(3 << 20); a = 3")
+    with pytest.raises(SaveRefused, match="is full"):
+        await house.worker.sleep("m")
+    assert files_in(small_disk) == []
+    assert await house.value("a + 5") == "8"
+    room = ["mount", "-o", "remount,size=8m", str(small_disk)]
+    await asyncio.to_thread(subprocess.run, room, check=True)
+    await house.asleep_without_images()
+    assert await house.value("a + 6, len(big)") == f"(9, {3 << 20})"
+    assert house.machine().replayed == []
 
 
 async def test_while_a_key_is_missing_nothing_is_given_up(house: Faulty) -> None:
