@@ -17,6 +17,7 @@ from torpor_worker.process import Process
 from torpor_worker.sandbox import SandboxError
 from torpor_worker.services import Services
 from torpor_worker.sleeping import Sleeping
+from torpor_worker.wake_timer import WakeTimer
 from torpor_worker.waking import Awake, Waking
 
 log = structlog.get_logger(__name__)
@@ -177,6 +178,7 @@ class Machine:
         """One hold on the machine, from acquiring it to letting go; whether it was put to sleep."""
         self._lived = False
         self._sent = None
+        timer = WakeTimer(self._loop.time)
         hold = await self._ledger.acquire(self.name)
         if hold is None:
             self._inbox.clear()
@@ -185,7 +187,7 @@ class Machine:
             return True
         while True:
             try:
-                awake = await self._waking.bring_back(hold, recovering=self._recovering)
+                awake = await self._waking.bring_back(hold, timer, recovering=self._recovering)
             except asyncio.CancelledError:
                 await self._give_back(hold)
                 raise
@@ -196,6 +198,7 @@ class Machine:
                 return await self._serve(process)
             except (ProcessDied, SandboxError) as death:
                 hold = await self._bury(process, str(death))
+                timer = WakeTimer(self._loop.time)
                 if self._inbox.draining:
                     return False
 

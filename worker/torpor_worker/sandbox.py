@@ -90,6 +90,8 @@ class GuestState:
     """The seq that is running."""
     background: bool
     """Whether threads, children or tasks of the user's are alive."""
+    answered_seconds: float = field(default=0.0, compare=False)
+    """On attaching: how long it took to answer the first frame."""
 
 
 class Sandbox(Protocol):
@@ -171,8 +173,31 @@ class SandboxHost(Protocol):
         """
         ...
 
-    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[Sandbox, GuestState]:
-        """A sandbox restored from `image`, attached. Raises `SandboxError`; nothing is left behind then."""
+    async def restore(
+        self, machine: str, image: Path, limits: Limits, *, waited_for: bool = True
+    ) -> tuple[Sandbox, GuestState]:
+        """A sandbox restored from `image`, attached. Raises `SandboxError`; nothing is left behind then.
+
+        A spare one is used for it if somebody waits for it.
+        """
+        ...
+
+    @property
+    def spares(self) -> int:
+        """How many sandboxes wait for an image to be restored into them."""
+        ...
+
+    @property
+    def spare_bytes(self) -> int:
+        """What these use."""
+        ...
+
+    async def add_spare(self) -> None:
+        """Make one more, and remove those that have died. Raises `SandboxError`."""
+        ...
+
+    async def drop_spare(self) -> bool:
+        """Remove one; False if there is none."""
         ...
 
     async def remove_leftovers(self) -> int:

@@ -209,7 +209,8 @@ class Worker:
         phases = [held.phase for held in self._machines.values()]
         self._metrics.awake_machines.set(phases.count("awake"))
         self._metrics.waking_machines.set(phases.count("waking"))
-        self._metrics.pool_sandboxes.labels("python").set(self._beginnings.warm)
+        for pool, size in self._beginnings.sizes.items():
+            self._metrics.pool_sandboxes.labels(pool).set(size)
         self._metrics.sandbox_memory_bytes.set(self._used_bytes())
 
     def _used_bytes(self) -> int:

@@ -22,6 +22,9 @@ from torpor_worker.gvisor.leftovers import (
 from torpor_worker.gvisor.namespace import command_prefix
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.gvisor.sandbox import GVisorSandbox
+from torpor_worker.gvisor.spares import LIMITS as SPARE_LIMITS
+from torpor_worker.gvisor.spares import MACHINE as SPARE
+from torpor_worker.gvisor.spares import Spares
 from torpor_worker.gvisor.spec import spec_bytes, spec_sha256
 from torpor_worker.gvisor.watcher import MemoryWatcher
 from torpor_worker.sandbox import GuestState, Limits, SandboxError
@@ -57,6 +60,7 @@ class GVisorHost:
         self._preparing = asyncio.Lock()
         self._sandboxes: dict[str, GVisorSandbox] = {}
         self._making: set[str] = set()
+        self._spares = Spares()
         self._watcher = MemoryWatcher()
         self._watching: asyncio.Task[None] | None = None
 
@@ -68,18 +72,42 @@ class GVisorHost:
 
     async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> GVisorSandbox:
         """A new sandbox with an empty interpreter, attached and ready for frames."""
-        sandbox, _ = await self._make(machine, limits, None, preload)
+        sandbox = await self._create(machine, limits)
+        await self._run(sandbox, None, preload)
         return sandbox
 
-    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[GVisorSandbox, GuestState]:
-        """A sandbox restored from `image`, attached; tried twice, each time in a fresh sandbox."""
+    async def restore(
+        self, machine: str, image: Path, limits: Limits, *, waited_for: bool = True
+    ) -> tuple[GVisorSandbox, GuestState]:
+        """A sandbox restored from `image`, attached; tried twice, each time in another sandbox."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return await self._make(machine, limits, image)
+                spare = await self._spares.take(machine, limits) if waited_for and attempt == 1 else None
+                sandbox = spare or await self._create(machine, limits)
+                return sandbox, await self._run(sandbox, image)
             except SandboxError:
                 if attempt == _ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
+
+    @property
+    def spares(self) -> int:
+        """How many created containers wait for an image."""
+        return len(self._spares)
+
+    @property
+    def spare_bytes(self) -> int:
+        """What they use."""
+        return self._spares.memory_bytes
+
+    async def add_spare(self) -> None:
+        """Create one more container, and remove those that have died."""
+        await self._spares.remove_dead()
+        self._spares.add(await self._create(SPARE, SPARE_LIMITS))
+
+    async def drop_spare(self) -> bool:
+        """Remove one; False if there is none."""
+        return await self._spares.drop()
 
     async def remove_leftovers(self) -> int:
         """Remove every sandbox of this folder that this object did not make; how many there were."""
@@ -107,21 +135,19 @@ class GVisorHost:
         """What sandboxes here see of the processor; whoever restores their images needs all of it."""
         return visible_features(await (await self._prepared()).cpu_features())
 
-    async def _make(
-        self, machine: str, limits: Limits, image: Path | None, preload: Sequence[str] = ()
-    ) -> tuple[GVisorSandbox, GuestState]:
+    async def _create(self, machine: str, limits: Limits) -> GVisorSandbox:
+        """A container that has not started."""
         runsc = await self._prepared()
         container = secrets.token_hex(8)
         folder = self._machines / container
         link = GuestLink(folder / "stdin", folder / "stdout")
-        sandbox: GVisorSandbox | None = None
         self._making.add(container)
         try:
             fifos = Fifos.make(folder, machine)
             await link.open()
             wrapper = _NICENESS if self._cgroups is None else self._cgroups.make(container, limits)
             pid = await runsc.create(container, self._bundle, folder, fifos, wrapper=wrapper)
-            sandbox = self._sandboxes[container] = GVisorSandbox(
+            sandbox = GVisorSandbox(
                 container,
                 machine,
                 limits,
@@ -132,29 +158,40 @@ class GVisorHost:
                 link=link,
                 on_destroy=self._forget,
             )
-            if image is None:
-                await runsc.start(container)
-            else:
-                await runsc.restore(container, self._bundle, folder, fifos, image)
-            self._watcher.add(sandbox)
-            seconds = _PRELOAD_SECONDS if preload else _ATTACH_SECONDS
-            state = await sandbox.attach(new=image is None, timeout_seconds=seconds, preload=preload)
         except OSError as error:
-            await asyncio.shield(self._undo(container, link, sandbox))
+            await asyncio.shield(self._undo(container, link))
             raise SandboxError(f"Cannot make a sandbox: {error}.") from error
         except BaseException:
-            await asyncio.shield(self._undo(container, link, sandbox))
+            await asyncio.shield(self._undo(container, link))
             raise
+        else:
+            self._sandboxes[container] = sandbox
         finally:
             self._making.discard(container)
-        return sandbox, state
+        return sandbox
 
-    async def _undo(self, container: str, link: GuestLink, sandbox: GVisorSandbox | None) -> None:
-        if sandbox is not None:
-            await sandbox.destroy()
-        else:
-            await link.close()
-            await self._remove({container}, lambda arguments: container in arguments)
+    async def _run(self, sandbox: GVisorSandbox, image: Path | None, preload: Sequence[str] = ()) -> GuestState:
+        """Start a created container, or restore the image into it, and attach; removed if that fails."""
+        runsc = await self._prepared()
+        folder = self._machines / sandbox.id
+        try:
+            if image is None:
+                await runsc.start(sandbox.id)
+            else:
+                await runsc.restore(sandbox.id, self._bundle, folder, Fifos.of(folder), image)
+            self._watcher.add(sandbox)
+            seconds = _PRELOAD_SECONDS if preload else _ATTACH_SECONDS
+            return await sandbox.attach(new=image is None, timeout_seconds=seconds, preload=preload)
+        except OSError as error:
+            await asyncio.shield(sandbox.destroy())
+            raise SandboxError(f"Cannot make a sandbox: {error}.") from error
+        except BaseException:
+            await asyncio.shield(sandbox.destroy())
+            raise
+
+    async def _undo(self, container: str, link: GuestLink) -> None:
+        await link.close()
+        await self._remove({container}, lambda arguments: container in arguments)
 
     def _is_nobodys(self, arguments: list[str]) -> bool:
         """Whether no container made here is named; new ones are known before anything of theirs exists."""
