@@ -95,6 +95,8 @@ class Config(BaseSettings):
     """After how long without an instruction a machine falls asleep, unless it has a value of its own."""
     quiet_save_seconds: Seconds = 2.0
     """After how long without an instruction a machine is saved without stopping."""
+    save_interval_seconds: Seconds = 60.0
+    """A machine that is never quiet is saved this often, also in the middle of an instruction."""
     memory_per_machine: Annotated[Size, Field(ge=256 * MIB)] = ByteSize(1024 * MIB)
     """What a machine may use, unless it asked for something else."""
     memory_total: Annotated[Size, Field(ge=256 * MIB)] | None = None

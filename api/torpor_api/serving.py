@@ -108,7 +108,7 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
             host,
             snapshotter,
             images,
-            worker_config(config, runtime),
+            worker_config(config),
             Templates(folder / "templates", host),
             metrics,
         )
@@ -122,14 +122,14 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
             await asyncio.wait({collecting})
 
 
-def worker_config(config: Config, runtime: Runtime) -> WorkerConfig:
+def worker_config(config: Config) -> WorkerConfig:
     """What the worker is told of the settings."""
     return WorkerConfig(
-        series=runtime.series,
         total_memory_bytes=config.memory_total_bytes,
         warm_machines=config.warm_machine_count,
         spare_sandboxes=config.spare_sandbox_count,
         quiet_save_seconds=config.quiet_save_seconds,
+        save_interval_seconds=config.save_interval_seconds,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 from typing import Literal
 
 import structlog
@@ -300,10 +301,7 @@ class Machine:
             if process.running is not None:
                 if process.running.seq == self._unwanted:
                     process.running.stop(EndedBy.INTERRUPT, self._loop.time())
-                until = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
-                await process.attend(lambda: self._stops_attending(process), until)
-                if process.running is not None:
-                    await self._be_ready(process)
+                await self._attend(process)
                 self._answer_syncs(process)
                 continue
             await process.listen()
@@ -332,8 +330,24 @@ class Machine:
             head = process.hold.head
             await self._ledger.event(self.name, self._woke, generation=None if head is None else head.generation)
 
-    def _stops_attending(self, process: Process) -> bool:
-        return self._inbox.draining or (self._wishes.to_answer and not process.saver.busy)
+    async def _attend(self, process: Process) -> None:
+        """Follow the running instruction until it ends or there is something else to do, and save it if that is due."""
+        storing = process.saver.busy
+        ending = process.running is not None and process.running.ended_by is not None
+        middle = None if ending else process.saver.middle_due_at()
+        until = middle
+        if not self._ready:
+            until = min(self._loop.time() + READY_AFTER_SECONDS, math.inf if middle is None else middle)
+        await process.attend(
+            lambda: self._inbox.draining or (not process.saver.busy and (storing or self._wishes.to_answer)), until
+        )
+        if process.running is None:
+            return
+        await self._be_ready(process)
+        if middle is not None and self._loop.time() >= middle and not self._inbox.draining:
+            # Nothing is lost if what killed an earlier process is in this save: those in which nothing ran stay.
+            with contextlib.suppress(SaveRefused):
+                await process.save_in_the_middle()
 
     async def _take(self, process: Process) -> Entry | None:
         """The next entry to send, if there is one."""

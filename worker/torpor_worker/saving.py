@@ -12,7 +12,7 @@ import structlog
 
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
-from torpor_worker.cadence import SaveFacts, save_due_at
+from torpor_worker.cadence import SaveFacts, middle_save_due_at, save_due_at
 from torpor_worker.errors import SaveRefused
 from torpor_worker.ledger import Fenced, HeadMoved, Hold, Snapshot
 from torpor_worker.sandbox import SandboxDied
@@ -30,6 +30,7 @@ class Point:
     running_seq: int | None = None
     running_used_seconds: float = 0.0
     output_offset: int = 0
+    running_attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class _Capture:
     generation: int
     key: str
     image: Path
+    series: str
     point: Point
     activity: int
     began: float
@@ -72,10 +74,15 @@ class Saver:
         if not clean:
             self.ran(0.0)
 
+    def runs(self) -> None:
+        """An instruction begins, or goes on."""
+        self.facts.running_since = self._loop.time()
+
     def ran(self, seconds: float) -> None:
         """An instruction ran for so long."""
         now = self._loop.time()
         self._activity += 1
+        self.facts.running_since = None
         self.facts.run_seconds += seconds
         self.facts.last_activity = now
         if self.facts.unsaved_since is None:
@@ -94,6 +101,10 @@ class Saver:
     def due_at(self) -> float | None:
         """When the next gap between instructions is to be used for a save."""
         return None if self.busy else save_due_at(self.facts, self._services.config)
+
+    def middle_due_at(self) -> float | None:
+        """When the instruction that runs is to be saved in its middle."""
+        return None if self.busy else middle_save_due_at(self.facts, self._services.config)
 
     async def capture(self, hold: Hold, attached: Attached, point: Point) -> None:
         """Write an image of the sandbox, which goes on as before, and begin to store it. Raises `SaveRefused`.
@@ -122,7 +133,12 @@ class Saver:
         self._captured = self._activity
         self.facts.unsaved_since = None
         self.facts.run_seconds = 0.0
-        replaced, self._waiting = self._waiting, _Capture(hold, generation, key, image, point, self._activity, began)
+        if self.facts.running_since is not None:
+            self.facts.running_since = began
+        replaced, self._waiting = (
+            self._waiting,
+            _Capture(hold, generation, key, image, attached.sandbox.series, point, self._activity, began),
+        )
         if self._task is None:
             self._task = self._loop.create_task(self._store_all(), name=f"save:{self._machine}")
         if replaced is not None:
@@ -184,11 +200,12 @@ class Saver:
                 running_seq=point.running_seq,
                 running_used_seconds=point.running_used_seconds,
                 output_offset=point.output_offset,
+                running_attempt=point.running_attempt,
                 manifest_key=stored.manifest_key,
                 manifest_sha256=stored.manifest_sha256,
                 stored_bytes=stored.stored_bytes,
                 image_bytes=stored.image_bytes,
-                series=services.config.series,
+                series=capture.series,
                 packs=stored.packs,
             )
             await services.ledger.commit_snapshot(hold, snapshot.parent, snapshot)
@@ -275,5 +292,5 @@ class Saver:
             "parent": None if self.head is None else self.head.generation,
             "position": point.position,
             "running": None if point.running_seq is None else running,
-            "series": self._services.config.series,
+            "series": capture.series,
         }
