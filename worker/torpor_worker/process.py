@@ -197,7 +197,8 @@ class Process:
                     await self.flush()
                 self._batch.add(event, self._loop.time())
         elif isinstance(event, GuestNotice):
-            seqs = [] if running is None else [running.seq]
+            # The guest mends what an instruction broke when that has been answered.
+            seqs = [self.last_seq] if self.last_seq >= 0 else []
             await self._ledger.notice(self.hold, event.code, event.message, seqs)
 
     async def _attempt_of(self, seq: int) -> int:
