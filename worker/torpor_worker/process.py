@@ -124,8 +124,11 @@ class Process:
         self._batch.clear()
         self.running = None
         self._last_run = (running.seq, running.attempt)
-        self.saver.ran(running.used_seconds(now))
+        self.saver.ran(running.used_seconds(now), len(running.entry.code))
         self._suspicion.prove()
+        if self._suspicion.counted:
+            await self._services.durably(lambda: self._ledger.clear_tries(self.hold, deaths=True))
+            self._suspicion.counted = False
         if running.ended_by is not None:
             self.capture_first = True
         self._unacknowledged = not await self.attached.acknowledge()

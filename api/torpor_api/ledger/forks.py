@@ -84,6 +84,8 @@ def fork(
                 memory_bytes=parent.memory_bytes,
                 idle_seconds=parent.idle_seconds,
                 template=parent.template,
+                recovery=parent.recovery,
+                replay_seconds=parent.replay_seconds,
             )
             .returning(machines.c.id)
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from torpor_worker.ledger import EndedBy, Entry, InstructionResult, OutputRecord, Snapshot
+from torpor_worker.ledger import EndedBy, Entry, InstructionResult, OutputRecord, Recovery, Snapshot
 
 MachineState = Literal["awake", "asleep", "waking", "recovering", "parked"]
 InstructionStatus = Literal["accepted", "started", "finished"]
@@ -63,6 +63,8 @@ class MachineRow:
     tags: dict[str, str]
     memory_mb: int
     idle_seconds: float | None
+    recovery: Recovery
+    replay_seconds: float
     template: str | None
     """What it started from; None: an empty interpreter."""
     state: MachineState
