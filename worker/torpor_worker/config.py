@@ -13,8 +13,6 @@ class WorkerConfig:
 
     name: str = "local"
     """Names the worker's session in the ledger."""
-    series: str = "unknown"
-    """The runtime series of its sandboxes, recorded in every snapshot."""
     total_memory_bytes: int = 4096 * MEBIBYTE
     """What all awake machines may use together; over it the longest idle falls asleep."""
     warm_machines: int = 0
@@ -26,7 +24,7 @@ class WorkerConfig:
     quiet_save_seconds: float = 2.0
     """A machine that has been quiet for so long is saved without stopping."""
     save_interval_seconds: float = 60.0
-    """A machine that is never quiet is saved this long after what it has not saved, between two instructions."""
+    """A machine that is never quiet is saved when what no save has is so old, also in the middle of an instruction."""
     look_seconds: float = 1.0
     """A machine that has been quiet for so long looks into the log once, in case a hint was lost."""
     sweep_seconds: float = 5.0

@@ -108,6 +108,8 @@ class Snapshot:
     """A recovery could not use it."""
     packs: tuple[str, ...] = ()
     """Keys of the packs that it needs."""
+    running_attempt: int = 1
+    """The attempt at the instruction that runs in it; later ones began from here."""
 
     @property
     def quiescent(self) -> bool:
@@ -260,7 +262,8 @@ class Ledger(Protocol):
 
         So it does if a pack that the snapshot needs was condemned: it builds on what is gone.
 
-        It may condemn others of the machine, but never the two newest quiescent ones, nor any newer than these.
+        It may condemn others of the machine, but never the two newest quiescent ones, nor any quiescent one that is
+        newer than these; one that is not quiescent goes as soon as there is a newer one.
         """
         ...
 

@@ -304,10 +304,7 @@ class Machine:
             if process.running is not None:
                 if process.running.seq == self._unwanted:
                     process.running.stop(EndedBy.INTERRUPT, self._loop.time())
-                until = self._proof_at if self._ready else self._loop.time() + READY_AFTER_SECONDS
-                await process.attend(lambda: self._stops_attending(process), until)
-                if process.running is not None:
-                    await self._be_ready(process)
+                await self._attend(process)
                 self._answer_syncs(process)
                 continue
             await process.listen()
@@ -342,8 +339,23 @@ class Machine:
             self._proof_at = None
             await self._ledger.clear_tries(process.hold, deaths=False)
 
-    def _stops_attending(self, process: Process) -> bool:
-        return self._inbox.draining or (self._wishes.to_answer and not process.saver.busy)
+    async def _attend(self, process: Process) -> None:
+        """Follow the running instruction until it ends or there is something else to do, and save it if that is due."""
+        storing = process.saver.busy
+        ending = process.running is not None and process.running.ended_by is not None
+        middle = None if ending else process.saver.middle_due_at()
+        ready_at = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
+        until = min((at for at in (middle, ready_at, self._proof_at) if at is not None), default=None)
+        await process.attend(
+            lambda: self._inbox.draining or (not process.saver.busy and (storing or self._wishes.to_answer)), until
+        )
+        if process.running is None:
+            return
+        await self._be_ready(process)
+        if middle is not None and self._loop.time() >= middle and not self._inbox.draining:
+            # Nothing is lost if what killed an earlier process is in this save: those in which nothing ran stay.
+            with contextlib.suppress(SaveRefused):
+                await process.save_in_the_middle()
 
     async def _take(self, process: Process) -> Entry | None:
         """The next entry to send, if there is one."""

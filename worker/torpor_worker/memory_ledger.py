@@ -266,8 +266,10 @@ class MemoryLedger:
             raise HeadMoved
         machine.head = machine.snapshots[snapshot.generation] = snapshot
         quiescent = sorted(number for number, one in machine.snapshots.items() if one.quiescent)
-        for number in [number for number in machine.snapshots if len(quiescent) > 1 and number < quiescent[-2]]:
-            del machine.snapshots[number]
+        oldest = quiescent[-2] if len(quiescent) > 1 else 0
+        for number, one in list(machine.snapshots.items()):
+            if number < (oldest if one.quiescent else snapshot.generation):
+                del machine.snapshots[number]
 
     async def generations(self, hold: Hold) -> list[Snapshot]:
         """See `Ledger`."""
