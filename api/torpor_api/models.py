@@ -262,9 +262,11 @@ class RollbackAnswer(Answer):
 
 
 class ForkAnswer(Answer):
-    """Names of the new machines."""
+    """Names of the new machines, the snapshot that they begin with, and which instructions are not in it."""
 
     machines: list[str]
+    generation: int | None
+    lacks: list[int]
 
 
 class ExecAnswer(Answer):

@@ -144,6 +144,10 @@ class Forks(Record):
     """The answer to a fork."""
 
     machines: tuple[str, ...]
+    generation: int | None = None
+    """The snapshot that they begin with."""
+    lacks: tuple[int, ...] = ()
+    """Instructions that are not in it, since they ran or waited at that moment."""
 
 
 class Account(Record):

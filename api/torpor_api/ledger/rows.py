@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -98,6 +98,8 @@ class Place:
     """The last one that the point has."""
     tail: list[TailEntry]
     """The entries behind the snapshot that a replay to the position applies, in order."""
+    lacks: list[int] = field(default_factory=list)
+    """Seqs that the machine was given and that are not in it, if it was chosen though the machine is busy."""
 
 
 @dataclass(frozen=True, slots=True)
