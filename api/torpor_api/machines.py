@@ -41,6 +41,10 @@ class Machines(Protocol):
         """
         ...
 
+    async def withdraw(self, machine: str, key: str) -> None:
+        """Take back what `derive` has stored under `key`: there will be no such machine."""
+        ...
+
     async def discard(self, machine: str) -> None:
         """Let go of its process: it was deleted."""
         ...

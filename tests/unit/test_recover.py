@@ -20,6 +20,7 @@ from torpor_api.commands.recover import app
 from torpor_api.errors import InstructionNotFound, PointUnreachable
 from torpor_api.ledger import Point, SqlLedger
 from torpor_api.ledger.database import FILE_NAME
+from torpor_api.ledger.facts import SETTINGS
 from torpor_api.rebuild.plan import SEQS_SKIPPED
 from torpor_snapshotter.archive import Archive, ParentKey
 from torpor_snapshotter.folder_store import FolderStore
@@ -221,6 +222,18 @@ def test_machines_come_back_with_settings_lines_and_snapshots_and_say_what_is_lo
     assert lost.fsck()["ok"]
     [api_key] = [line.strip() for line in told.stdout.splitlines() if line.startswith(f"  {ACCOUNT}.")]
     assert look(lost, lambda ledger: ledger.authenticate(api_key)) == ACCOUNT
+
+
+def test_every_column_of_a_machine_is_a_setting_or_known_to_be_none() -> None:
+    """Whoever adds a column decides whether a rebuild gives it back: if not, `facts.py` names it."""
+    assert set(SETTINGS) == {
+        "memory_bytes",
+        "idle_seconds",
+        "template",
+        "durability",
+        "recovery",
+        "replay_seconds",
+    }
 
 
 def test_a_dry_run_changes_nothing_and_a_second_run_is_refused(tmp_path: Path) -> None:

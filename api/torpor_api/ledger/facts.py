@@ -25,6 +25,9 @@ _NO_SETTINGS: Final = {
     "next_generation",
     "next_seq",
     "next_position",
+    "recovery_tries",
+    "recovery_deaths",
+    "parked_seq",
     "rebuilt_line",
     "rebuilt_seq",
 }
