@@ -7,11 +7,12 @@ import json
 import os
 import sqlite3
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 from tests.support.ledger import ACCOUNT, accepted, awake, open_ledger, ran, result, started
 from typer.testing import CliRunner, Result
 
@@ -21,7 +22,9 @@ from torpor_api.errors import InstructionNotFound, PointUnreachable
 from torpor_api.ledger import Point, SqlLedger
 from torpor_api.ledger.database import FILE_NAME
 from torpor_api.ledger.facts import SETTINGS
-from torpor_api.rebuild.plan import SEQS_SKIPPED
+from torpor_api.ledger.rebuild import rebuild
+from torpor_api.rebuild.plan import SEQS_SKIPPED, plan
+from torpor_api.rebuild.survey import StoreSurvey
 from torpor_snapshotter.archive import Archive, ParentKey
 from torpor_snapshotter.folder_store import FolderStore
 from torpor_snapshotter.key import pack_key
@@ -327,7 +330,7 @@ def test_what_cannot_be_read_is_listed_left_out_and_never_deleted(tmp_path: Path
 
     lost = lose(tmp_path, live)
     locked, newest = lost.kept
-    FolderKeyStore(tmp_path / "keys").destroy(locked)
+    (tmp_path / "keys" / "machines" / locked).rename(tmp_path / "found later")
     content = bytearray((tmp_path / "store" / newest).read_bytes())
     content[-1] ^= 1
     (tmp_path / "store" / newest).write_bytes(content)
@@ -348,6 +351,25 @@ def test_what_cannot_be_read_is_listed_left_out_and_never_deleted(tmp_path: Path
     look(lost, check)
     checked = lost.fsck()
     assert (checked["ok"], checked["unreachable"]) == (True, [])
+
+    (tmp_path / "found later").rename(tmp_path / "keys" / "machines" / locked)
+    (tmp_path / "store" / newest).unlink()
+    added = json.loads(lost.recover("--add", "--json").stdout)
+    assert ([one["name"] for one in added["machines"]], added["api_keys"]) == ([locked], {})
+    assert look(lost, lambda ledger: ledger.machine(ACCOUNT, locked)).generation == 1
+    assert lost.fsck()["ok"]
+
+
+def test_whoever_dies_while_it_writes_has_written_nothing(tmp_path: Path) -> None:
+    lost = lose(tmp_path, _travelled)
+    survey = asyncio.run(
+        StoreSurvey(FolderStore(tmp_path / "store"), FolderKeyStore(tmp_path / "keys"), lambda done, total: None).run()
+    )
+    planned = plan(survey, 0)
+    with pytest.raises(IntegrityError):
+        rebuild("sqlite:", tmp_path, replace(planned, machines=planned.machines * 2))
+    assert [lost.rows(f"SELECT * FROM {table}") for table in ("machines", "accounts", "packs")] == [[], [], []]
+    lost.recover()
 
 
 def test_a_snapshot_without_its_pack_is_left_out(tmp_path: Path) -> None:

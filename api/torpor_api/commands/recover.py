@@ -21,7 +21,7 @@ from typer.main import get_command
 from torpor_api.config import BadSettings, Config, read_config
 from torpor_api.data_folder import DataFolderUnusableError, data_folder
 from torpor_api.ledger.moments import moment, now
-from torpor_api.ledger.rebuild import DatabaseInUse, rebuild, refuse_used
+from torpor_api.ledger.rebuild import DatabaseInUse, Rebuilt, rebuild, refuse_used
 from torpor_api.rebuild.plan import Plan, plan
 from torpor_api.rebuild.survey import StoreSurvey, Survey
 from torpor_api.store_check import Report, State
@@ -66,6 +66,9 @@ def recover(
     data_dir: Annotated[Path | None, _option("Keys, and the new database  [~/.local/share/torpor]")] = None,
     database_url: Annotated[str | None, _option("sqlite:///PATH  [torpor.db in the data folder]")] = None,
     store_url: Annotated[str | None, _option("file:///PATH or s3://BUCKET/PREFIX  [store in the data folder]")] = None,
+    add: Annotated[
+        bool, typer.Option("--add", help="Bring back machines that a database lacks: their keys were found.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what could be rebuilt; change nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Say it for a program.")] = False,
 ) -> None:
@@ -73,8 +76,8 @@ def recover(
 
     With the name of a machine, `torpor recover NAME --how ...` brings that one back on a server that runs.
 
-    A database with machines in it is never touched. What cannot be read is listed, left out and kept in the store; the
-    status is then 1. New API keys are printed once.
+    A database with machines in it is never touched, but for --add. What cannot be read is listed, left out, and kept in
+    the store; the status is then 1. New API keys are printed once.
     """
     if name is not None:
         _recover_machine(name, context, as_json=as_json)
@@ -88,14 +91,14 @@ def recover(
         _say(str(error))
         raise typer.Exit(BAD_SETTINGS_STATUS) from None
     try:
-        survey, planned, api_keys = _rebuild(config, dry_run=dry_run)
+        survey, planned, rebuilt = _rebuild(config, add=add, dry_run=dry_run)
     except CANNOT_REBUILD as error:
         _say(f"The database cannot be rebuilt: {error}")
         raise typer.Exit(CANNOT_REBUILD_STATUS) from None
     if as_json:
-        typer.echo(json.dumps(_as_json(survey, planned, api_keys), indent=2))
+        typer.echo(json.dumps(_as_json(survey, planned, rebuilt), indent=2))
     else:
-        _show(survey, planned, api_keys)
+        _show(survey, planned, rebuilt)
     if survey.unusable:
         raise typer.Exit(PROBLEMS_STATUS)
 
@@ -113,19 +116,19 @@ def _is_the_sdks(entry: EntryPoint) -> bool:
     return entry.dist is not None and entry.dist.name == "torpor"
 
 
-def _rebuild(config: Config, *, dry_run: bool) -> tuple[Survey, Plan, dict[str, str] | None]:
-    """What the store has, what follows from it, and the new API keys if that was written."""
+def _rebuild(config: Config, *, add: bool, dry_run: bool) -> tuple[Survey, Plan, Rebuilt | None]:
+    """What the store has, what follows from it, and what of that was written."""
     if not config.data_dir.is_dir():
         raise NothingToRebuild(f"There is no data folder {config.data_dir}; name the one with the keys by --data-dir.")
     with data_folder(config.data_dir) as folder:
-        if not dry_run:
+        if not dry_run and not add:
             refuse_used(config.database, folder)
         with _progress() as report:
             survey = asyncio.run(StoreSurvey(open_store(config.store), FolderKeyStore(folder / "keys"), report).run())
         if not survey.snapshots and not survey.unusable:
             raise NothingToRebuild(f"The store {config.store} has no snapshots; name the right one with --store-url.")
         planned = plan(survey, now())
-        return survey, planned, None if dry_run else rebuild(config.database, folder, planned)
+        return survey, planned, None if dry_run else rebuild(config.database, folder, planned, add=add)
 
 
 @contextmanager
@@ -138,10 +141,11 @@ def _progress() -> Iterator[Report]:
         yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
-def _show(survey: Survey, planned: Plan, api_keys: dict[str, str] | None) -> None:
+def _show(survey: Survey, planned: Plan, rebuilt: Rebuilt | None) -> None:
     console = Console(highlight=False)
     machines = Table("machine", "account", "generation", "saved", "snapshots", "next seq", box=None, pad_edge=False)
-    for machine in planned.machines:
+    some = planned.machines if rebuilt is None else rebuilt.machines
+    for machine in some:
         head = str(machine.head.generation)
         if machine.newest > machine.head.generation:
             head += f" [yellow](of {machine.newest})[/]"
@@ -155,9 +159,10 @@ def _show(survey: Survey, planned: Plan, api_keys: dict[str, str] | None) -> Non
         console.print(
             f"{len(planned.kept)} objects in the store are left alone, since what cannot be read may need them."
         )
-    snapshots = sum(len(machine.snapshots) for machine in planned.machines)
-    what = f"{len(planned.machines)} machines of {len(planned.accounts)} accounts with {snapshots} snapshots"
-    if api_keys is None:
+    snapshots = sum(len(machine.snapshots) for machine in some)
+    accounts = len({machine.account for machine in some})
+    what = f"{len(some)} machines of {accounts} accounts with {snapshots} snapshots"
+    if rebuilt is None:
         console.print(f"Nothing was changed. Could be rebuilt: {what}.")
         return
     console.print(f"[green]Rebuilt:[/] {what}.")
@@ -165,9 +170,9 @@ def _show(survey: Survey, planned: Plan, api_keys: dict[str, str] | None) -> Non
         "What machines did after their newest save, and every log before it, is not known any more; each has a "
         "notice that says so."
     )
-    if api_keys:
+    if rebuilt.api_keys:
         console.print("New API keys, shown only now; those from before are not known any more:")
-        for key in api_keys.values():
+        for key in rebuilt.api_keys.values():
             console.print(f"  {escape(key)}", soft_wrap=True)
         console.print(
             "One from before is let in again by a start with TORPOR_BOOTSTRAP_API_KEY=<account>.<secret>.",
@@ -175,9 +180,9 @@ def _show(survey: Survey, planned: Plan, api_keys: dict[str, str] | None) -> Non
         )
 
 
-def _as_json(survey: Survey, planned: Plan, api_keys: dict[str, str] | None) -> dict[str, Any]:
+def _as_json(survey: Survey, planned: Plan, rebuilt: Rebuilt | None) -> dict[str, Any]:
     return {
-        "rebuilt": api_keys is not None,
+        "rebuilt": rebuilt is not None,
         "machines": [
             {
                 "name": machine.name,
@@ -187,11 +192,11 @@ def _as_json(survey: Survey, planned: Plan, api_keys: dict[str, str] | None) -> 
                 "snapshots": [one.generation for one in machine.snapshots],
                 "next_seq": machine.next_seq,
             }
-            for machine in planned.machines
+            for machine in (planned.machines if rebuilt is None else rebuilt.machines)
         ],
         "unusable": [{"object": one.key, "state": one.state.value, "reason": one.reason} for one in survey.unusable],
         "kept": list(planned.kept),
-        "api_keys": api_keys or {},
+        "api_keys": {} if rebuilt is None else rebuilt.api_keys,
     }
 
 

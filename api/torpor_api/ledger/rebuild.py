@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +48,15 @@ UNKNOWN: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What was written."""
+
+    machines: tuple[PlannedMachine, ...]
+    api_keys: dict[str, str]
+    """Of accounts that there were not before, by name."""
+
+
 class DatabaseInUse(Exception):
     """The database is not a new one; the message says why and what to do."""
 
@@ -61,8 +71,8 @@ def refuse_used(url: str, data_dir: Path) -> None:
             _refuse_machines(connection)
 
 
-def rebuild(url: str, data_dir: Path, plan: Plan) -> dict[str, str]:
-    """Write the plan into the database, which is made if there is none; new API keys by account.
+def rebuild(url: str, data_dir: Path, plan: Plan, *, add: bool = False) -> Rebuilt:
+    """Write the plan into the database, which is made if there is none; with `add` only the machines that it lacks.
 
     Whoever dies, all of it is there or nothing. Raises `DatabaseInUse`.
     """
@@ -72,45 +82,69 @@ def rebuild(url: str, data_dir: Path, plan: Plan) -> dict[str, str]:
         raw = driver(connection)
         raw.execute("BEGIN IMMEDIATE")
         try:
-            api_keys = write(connection, plan)
+            done = _add(connection, plan) if add else _fill(connection, plan)
             raw.execute("COMMIT")
         except BaseException:
             if raw.in_transaction:
                 raw.execute("ROLLBACK")
             raise
     engine.dispose()
-    return api_keys
+    return done
 
 
-def write(connection: Connection, plan: Plan) -> dict[str, str]:
-    """Write it in the connection's transaction; new API keys by account. Raises `DatabaseInUse`."""
+def _fill(connection: Connection, plan: Plan) -> Rebuilt:
     _refuse_machines(connection)
     _refuse_another(connection, plan)
     for table in (templates, packs, condemned, condemned_machines, kept_objects):
         connection.execute(delete(table))
     if plan.owner is not None:
         connection.execute(update(identity).values(id=plan.owner))
+    _write_packs(connection, list(plan.templates))
+    for template in plan.templates:
+        _write_template(connection, template)
+    _keep(connection, set(plan.kept))
+    return _write_machines(connection, plan.machines)
+
+
+def _add(connection: Connection, plan: Plan) -> Rebuilt:
+    """What could not be read before may have its key now; what was deleted since stays so."""
+    if connection.scalar(select(identity.c.id)) != plan.owner:
+        raise DatabaseInUse("The database is another store's. Name the right store with --store-url.")
+    known = {*connection.scalars(select(machines.c.name)), *connection.scalars(select(condemned_machines.c.name))}
+    given_up = set(connection.scalars(select(condemned.c.object_key)))
+    added = tuple(
+        machine for machine in plan.machines if machine.name not in known and given_up.isdisjoint(machine.objects)
+    )
+    still_kept = set(connection.scalars(select(kept_objects.c.object_key))) & set(plan.kept)
+    connection.execute(delete(kept_objects))
+    _keep(connection, still_kept)
+    return _write_machines(connection, added)
+
+
+def _keep(connection: Connection, keys: set[str]) -> None:
+    if keys:
+        connection.execute(insert(kept_objects), [{"object_key": key} for key in sorted(keys)])
+
+
+def _write_machines(connection: Connection, some: tuple[PlannedMachine, ...]) -> Rebuilt:
     api_keys = {}
-    for account in plan.accounts:
+    known = set(connection.scalars(select(accounts.c.name)))
+    for account in sorted({machine.account for machine in some} - known):
         secret = secrets.token_urlsafe(32)
         account_rows.create(connection, account)
         account_rows.add_key(connection, account, secret)
         api_keys[account] = f"{account}.{secret}"
-    _write_packs(connection, plan)
-    for template in plan.templates:
-        _write_template(connection, template)
-    for machine in plan.machines:
+    _write_packs(connection, [one.found for machine in some for one in machine.snapshots])
+    for machine in some:
         _write_machine(connection, machine)
-    if plan.kept:
-        connection.execute(insert(kept_objects), [{"object_key": key} for key in plan.kept])
-    return api_keys
+    return Rebuilt(some, api_keys)
 
 
 def _refuse_machines(connection: Connection) -> None:
     if connection.scalar(select(exists().select_from(machines))):
         raise DatabaseInUse(
             "The database has machines, and is never rebuilt over them. Name another one with --database-url, "
-            "or move it away first."
+            "move it away first, or let --add bring back only what it lacks."
         )
 
 
@@ -120,13 +154,13 @@ def _refuse_another(connection: Connection, plan: Plan) -> None:
         raise DatabaseInUse("The database has objects in another store. Name a new one with --database-url.")
 
 
-def _write_packs(connection: Connection, plan: Plan) -> None:
-    sizes = {}
-    found = [*plan.templates, *(one.found for machine in plan.machines for one in machine.snapshots)]
-    for one in found:
-        sizes.update({pack.key: pack.size_bytes for pack in one.packs})
+def _write_packs(connection: Connection, found: list[FoundSnapshot]) -> None:
+    """Know every pack that these need, if it is not known."""
+    sizes = {pack.key: pack.size_bytes for one in found for pack in one.packs}
     # As a save counts them: the manifest with the pack that was made with it.
     sizes.update({pack_key(one.key): one.stored_bytes for one in found if pack_key(one.key) in sizes})
+    for key in connection.scalars(select(packs.c.object_key)):
+        sizes.pop(key, None)
     if sizes:
         connection.execute(insert(packs), [{"object_key": key, "size_bytes": size} for key, size in sizes.items()])
 

@@ -72,6 +72,11 @@ class PlannedMachine:
     newest: int
     """The highest generation that any key in the store names: the head may be older if that cannot be read."""
 
+    @property
+    def objects(self) -> set[str]:
+        """Keys of all that it needs."""
+        return {key for one in self.snapshots for key in (one.found.key, *(pack.key for pack in one.found.packs))}
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -83,11 +88,6 @@ class Plan:
     """One of each name."""
     kept: tuple[str, ...]
     """Keys of objects that are not to be taken for garbage."""
-
-    @property
-    def accounts(self) -> tuple[str, ...]:
-        """Accounts that have machines, in order."""
-        return tuple(sorted({machine.account for machine in self.machines}))
 
 
 def plan(survey: Survey, now: int) -> Plan:
