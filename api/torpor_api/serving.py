@@ -119,6 +119,7 @@ def worker_config(config: Config, runtime: Runtime) -> WorkerConfig:
     return WorkerConfig(
         series=runtime.series,
         total_memory_bytes=config.memory_total_bytes,
+        adopt=config.adopt,
         warm_machines=config.warm_machine_count,
         quiet_save_seconds=config.quiet_save_seconds,
     )

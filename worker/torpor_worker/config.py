@@ -17,6 +17,8 @@ class WorkerConfig:
     """The runtime series of its sandboxes, recorded in every snapshot."""
     total_memory_bytes: int = 4096 * MEBIBYTE
     """What all awake machines may use together; over it the longest idle falls asleep."""
+    adopt: bool = True
+    """Whether sandboxes that have outlived the last worker are gone on with; otherwise machines are recovered."""
     warm_machines: int = 0
     """Sandboxes that wait for a new machine, if there are templates."""
     wakes_at_once: int = 4

@@ -189,6 +189,10 @@ class Ledger(Protocol):
         """Bytes of output stored so far for this attempt."""
         ...
 
+    async def output_given(self, hold: Hold, seq: int, attempt: int) -> int:
+        """Bytes of output given so far for this attempt: stored, inherited, or counted beyond the limit."""
+        ...
+
     async def finish(
         self,
         hold: Hold,

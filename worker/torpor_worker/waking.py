@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from torpor_worker import results
+from torpor_worker.adopting import Adoption, adopt
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
 from torpor_worker.errors import CannotWake, MachineGone, ProcessDied
@@ -17,6 +18,7 @@ from torpor_worker.replaying import Replay, Replayer
 from torpor_worker.sandbox import Limits, Sandbox, SandboxError
 from torpor_worker.services import Services
 from torpor_worker.snapshots import SnapshotterError
+from torpor_worker.survivors import Survivor
 from torpor_worker.suspicion import Suspicion
 
 log = structlog.get_logger(__name__)
@@ -42,6 +44,8 @@ class Awake:
     """The unfinished instruction that runs in the snapshot."""
     unfinished: Entry | None
     """The unfinished instruction that is to be executed again."""
+    adoption: Adoption | None = None
+    """Where the process is, if it was not brought back but taken over."""
 
 
 class Waking:
@@ -103,6 +107,16 @@ class Waking:
                 self._note(replay)
                 self.attached = None
                 return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished)
+
+    async def take_over(self, hold: Hold, survivor: Survivor) -> Awake | None:
+        """Take over a process that has outlived its worker; None if that cannot be: then it is removed."""
+        taken = await adopt(hold, survivor, self._services, self._bell)
+        if taken is None:
+            return None
+        attached, adoption = taken
+        head = hold.head
+        clean = head is not None and head.quiescent and head.position == adoption.position
+        return Awake(hold, attached, adoption.position, clean, None, adoption.unsent, adoption)
 
     async def learn(self, hold: Hold, reason: str, *, running: bool) -> Hold:
         """A process died: undo an entry or go back to an older generation if its deaths say so. The hold to go on with.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+import psutil
 import structlog
 
 from torpor_snapshotter.runtime import Runtime
@@ -17,17 +18,20 @@ from torpor_worker.gvisor.cgroups import MOUNT, Cgroups
 from torpor_worker.gvisor.cpu import visible_features
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.gvisor.leftovers import (
+    commands_on,
     forget_container,
     kill_processes,
     known_containers,
     sandbox_processes,
 )
 from torpor_worker.gvisor.namespace import command_prefix
+from torpor_worker.gvisor.record import Record
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.gvisor.sandbox import GVisorSandbox
 from torpor_worker.gvisor.spec import spec_bytes, spec_sha256
 from torpor_worker.gvisor.watcher import MemoryWatcher
-from torpor_worker.sandbox import GuestState, Limits, SandboxError
+from torpor_worker.sandbox import Adopted, GuestState, Limits, SandboxError
+from torpor_worker.survivors import Survivor
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +40,8 @@ _NICENESS = ("nice", "-n", "10")
 
 _ATTACH_SECONDS = 60
 _PRELOAD_SECONDS = 300
+_ADOPT_SECONDS = 20
+_COMMAND_SECONDS = 60
 _ATTEMPTS = 2
 
 
@@ -71,16 +77,20 @@ class GVisorHost:
         self._preparing = asyncio.Lock()
         self._sandboxes: dict[str, GVisorSandbox] = {}
         self._making: set[str] = set()
+        self._kept: set[str] = set()
+        """Survivors that nobody has adopted yet."""
         self._watcher = MemoryWatcher()
         self._watching: asyncio.Task[None] | None = None
 
     @property
     def version(self) -> str:
         """Names what a new sandbox here begins with: runtime, spec and the guest's code."""
+        return f"{self._runtime_name} {self._guest.sha256}"
+
+    @property
+    def _runtime_name(self) -> str:
         runtime = self.runtime
-        return " ".join(
-            [runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256(), self._guest.sha256]
-        )
+        return " ".join([runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256()])
 
     async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> GVisorSandbox:
         """A new sandbox with an empty interpreter, attached and ready for frames."""
@@ -97,18 +107,87 @@ class GVisorHost:
                     raise
         raise AssertionError("unreachable")
 
-    async def remove_leftovers(self) -> int:
-        """Remove every sandbox of this folder that this object did not make; how many there were."""
+    async def survivors(self) -> list[Survivor]:
+        """Sandboxes of this folder that this object did not make, that live on this runtime, and are written down."""
         await self._prepared()
+        return await asyncio.to_thread(self._find_survivors)
+
+    def _find_survivors(self) -> list[Survivor]:
+        found = []
+        for folder in self._machines.iterdir():
+            record = Record.read(folder)
+            if record is None or record.runtime != self._runtime_name or not self._is_nobodys([folder.name]):
+                continue
+            if record.is_alive(self._state, folder.name):
+                found.append(Survivor(folder.name, record.facts))
+        return found
+
+    async def adopt(self, survivor: Survivor, limits: Limits) -> Adopted:
+        """Attach to a survivor. Raises `SandboxError`; then it is removed."""
+        runsc = await self._prepared()
+        container, folder = survivor.id, self._machines / survivor.id
+        link = GuestLink(folder / "stdin", folder / "stdout")
+        sandbox: GVisorSandbox | None = None
+        self._making.add(container)
+        self._kept.discard(container)
+        try:
+            record = Record.read(folder)
+            if record is None or not record.is_alive(self._state, container):
+                raise SandboxError("its process has ended")
+            await self._commands_ended(container)
+            status = await runsc.status(container)
+            if status not in ("running", "paused"):
+                raise SandboxError(f"it is {status}")
+            await link.open()
+            if self._cgroups is not None:
+                self._cgroups.limit(container, limits)
+            sandbox = self._sandbox(container, survivor.facts.machine, limits, record.pid, runsc, link)
+            if status == "paused":
+                await sandbox.resume()
+            self._watcher.add(sandbox)
+            state = await sandbox.attach(new=None, timeout_seconds=_ADOPT_SECONDS)
+            if sandbox.guest_sha256 is None:
+                raise SandboxError("its guest does not count what it says")
+            await self._upgrade(sandbox)
+        except OSError as error:
+            await asyncio.shield(self._undo(container, link, sandbox))
+            raise SandboxError(f"Cannot attach to a sandbox: {error}.") from error
+        except BaseException:
+            await asyncio.shield(self._undo(container, link, sandbox))
+            raise
+        finally:
+            self._making.discard(container)
+        return Adopted(sandbox, state, was_frozen=status == "paused")
+
+    async def _commands_ended(self, container: str) -> None:
+        """Wait for a checkpoint or the like that the dead server had begun. Raises `SandboxError`."""
+        commands = await asyncio.to_thread(commands_on, self._state, container)
+        if commands:
+            _, running = await asyncio.to_thread(psutil.wait_procs, commands, timeout=_COMMAND_SECONDS)
+            if running:
+                raise SandboxError(f"a command of the last server's does not end: {running}")
+
+    async def dismiss(self, survivor: Survivor) -> None:
+        """Remove a survivor that nobody wants."""
+        await self._prepared()
+        self._kept.discard(survivor.id)
+        await self._remove({survivor.id}, lambda arguments: survivor.id in arguments)
+
+    async def remove_leftovers(self, keep: Collection[str] = ()) -> int:
+        """Remove every sandbox of this folder that this object did not make, but for `keep`; how many there were."""
+        await self._prepared()
+        self._kept = set(keep)
         known = await asyncio.to_thread(known_containers, self._state, self._machines)
         leftovers = {container for container in known if self._is_nobodys([container])}
         await self._remove(leftovers, self._is_nobodys)
         return len(leftovers)
 
     async def close(self) -> None:
-        """Remove every sandbox made here. Raises `SandboxError` if one stays, after the others are removed."""
+        """Remove every sandbox made here, and what was kept. Raises `SandboxError` if one stays, after the others."""
         removals = (sandbox.destroy() for sandbox in list(self._sandboxes.values()))
         outcomes = await asyncio.gather(*removals, return_exceptions=True)
+        if self._kept:
+            await self.remove_leftovers()
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait({self._watching})
@@ -137,17 +216,7 @@ class GVisorHost:
             await link.open()
             wrapper = _NICENESS if self._cgroups is None else self._cgroups.make(container, limits)
             pid = await runsc.create(container, self._bundle, folder, fifos, wrapper=wrapper)
-            sandbox = self._sandboxes[container] = GVisorSandbox(
-                container,
-                machine,
-                limits,
-                pid=pid,
-                folder=folder,
-                runsc=runsc,
-                cgroups=self._cgroups,
-                link=link,
-                on_destroy=self._forget,
-            )
+            sandbox = self._sandbox(container, machine, limits, pid, runsc, link)
             if image is None:
                 await runsc.start(container)
             else:
@@ -166,6 +235,23 @@ class GVisorHost:
         finally:
             self._making.discard(container)
         return sandbox, state
+
+    def _sandbox(
+        self, container: str, machine: str, limits: Limits, pid: int, runsc: Runsc, link: GuestLink
+    ) -> GVisorSandbox:
+        sandbox = self._sandboxes[container] = GVisorSandbox(
+            container,
+            machine,
+            limits,
+            pid=pid,
+            runtime=self._runtime_name,
+            folder=self._machines / container,
+            runsc=runsc,
+            cgroups=self._cgroups,
+            link=link,
+            on_destroy=self._forget,
+        )
+        return sandbox
 
     async def _upgrade(self, sandbox: GVisorSandbox) -> None:
         """Have a guest of other code replace itself, if it can; it goes on as it was if it cannot.
@@ -190,8 +276,9 @@ class GVisorHost:
             await self._remove({container}, lambda arguments: container in arguments)
 
     def _is_nobodys(self, arguments: list[str]) -> bool:
-        """Whether no container made here is named; new ones are known before anything of theirs exists."""
-        return self._making.isdisjoint(arguments) and self._sandboxes.keys().isdisjoint(arguments)
+        """Whether no container made or kept here is named; new ones are known before anything of theirs exists."""
+        ours = (self._making, self._sandboxes.keys(), self._kept)
+        return all(each.isdisjoint(arguments) for each in ours)
 
     async def _remove(self, containers: set[str], wanted: Callable[[list[str]], bool]) -> None:
         """Remove containers that no object stands for; `wanted` tells their processes by the arguments."""

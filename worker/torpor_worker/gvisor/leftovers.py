@@ -15,6 +15,8 @@ import psutil
 _SANDBOX = "_sandbox:"
 """Stands between a container's id and its sandbox's in the names of `runsc`'s files."""
 
+_COMMANDS = frozenset({"checkpoint", "create", "pause", "restore", "resume", "start", "state"})
+
 _SOCKET_FOLDERS = (Path("/run"), Path("/tmp"))  # noqa: S108 - not to write there, to remove what `runsc` wrote
 """Where `runsc` puts a control socket whose path in the state folder would be too long."""
 
@@ -34,6 +36,11 @@ def sandbox_processes(state: Path, wanted: Callable[[list[str]], bool]) -> list[
         if f"--root={state}" in arguments and wanted(arguments):
             found.append(process)
     return found
+
+
+def commands_on(state: Path, container: str) -> list[psutil.Process]:
+    """Commands that a dead server had begun on a container and that still run; the sandbox itself is none."""
+    return sandbox_processes(state, lambda arguments: container in arguments and not _COMMANDS.isdisjoint(arguments))
 
 
 def kill_processes(processes: list[psutil.Process]) -> None:
