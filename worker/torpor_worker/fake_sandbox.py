@@ -22,6 +22,7 @@ from torpor_worker.sandbox import (
     Output,
     OutputKind,
     Result,
+    RuntimeUnavailable,
     Sandbox,
     SandboxDied,
     SandboxError,
@@ -69,8 +70,11 @@ class FakeSandbox:
     `background(alive)`, `say_later(text)`, `times()` (how often this host called it).
     """
 
-    def __init__(self, host: FakeSandboxHost, name: str, image: _Image, machine: str, limits: Limits) -> None:
+    def __init__(
+        self, host: FakeSandboxHost, name: str, image: _Image, machine: str, limits: Limits, series: str
+    ) -> None:
         self._host = host
+        self.series = series
         self._id = name
         self.machine, self.limits = machine, limits
         self._image = image
@@ -329,7 +333,7 @@ class FakeSandbox:
         self._dead = True
         for task in self._tasks:
             task.cancel()
-        found = FakeSandbox(self._host, self._id, self._image, self.machine, self.limits)
+        found = FakeSandbox(self._host, self._id, self._image, self.machine, self.limits, self.series)
         found.facts = self.facts
         if self.paused:
             found.paused = True
@@ -361,9 +365,16 @@ class FakeSandboxHost:
         self.poisoned: set[str] = set()
         """Images with a variable of such a name die as soon as they are restored."""
         self.version = "fake"
+        self.series = "fake"
+        """Of new sandboxes."""
+        self.missing: set[str] = set()
+        """Runtime series that cannot be had."""
         self.started: list[str] = []
         """Machines whose sandboxes began with an empty interpreter."""
         self.restored = 0
+        self.spares = 0
+        self.spares_used = 0
+        self.spare_size_bytes = 12 * 1024 * 1024
         self.calls = 0
         self._numbers = itertools.count()
 
@@ -402,24 +413,36 @@ class FakeSandboxHost:
             "__builtins__": __builtins__,
         }
 
-    async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> Sandbox:
+    async def start(
+        self, machine: str, limits: Limits, preload: Sequence[str] = (), series: str | None = None
+    ) -> Sandbox:
         """See `SandboxHost`."""
         self.started.append(machine)
         await self.open.wait()
         if self.start_failures:
             self.start_failures -= 1
             raise SandboxError("runsc does not start")
-        return self._add(machine, _Image(preloaded=tuple(preload)), limits)
+        return self._add(machine, _Image(preloaded=tuple(preload)), limits, series)
 
-    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[Sandbox, GuestState]:
+    async def have(self, series: str) -> None:
         """See `SandboxHost`."""
+        if series in self.missing:
+            raise RuntimeUnavailable(f"Runtime {series} is neither here nor in the store.")
+
+    async def restore(
+        self, machine: str, image: Path, limits: Limits, series: str | None = None, *, waited_for: bool = True
+    ) -> tuple[Sandbox, GuestState]:
+        """See `SandboxHost`."""
+        if waited_for and self.spares:
+            self.spares -= 1
+            self.spares_used += 1
         await self.open.wait()
         if self.restore_failures:
             self.restore_failures -= 1
             raise SandboxError("runsc does not restore")
         loaded = self._read(image)
         self.restored += 1
-        sandbox = self._add(machine, loaded, limits)
+        sandbox = self._add(machine, loaded, limits, series)
         if self.poisoned & loaded.names.keys():
             with contextlib.suppress(SandboxDied):
                 sandbox.die("killed by signal 11 (SIGSEGV)")
@@ -430,10 +453,25 @@ class FakeSandboxHost:
         loaded: _Image = pickle.loads((image / "state").read_bytes())  # noqa: S301 — written by ourselves
         return loaded
 
-    def _add(self, machine: str, image: _Image, limits: Limits) -> FakeSandbox:
+    def _add(self, machine: str, image: _Image, limits: Limits, series: str | None = None) -> FakeSandbox:
         name = f"{machine}-{next(self._numbers)}"
-        sandbox = self.sandboxes[name] = FakeSandbox(self, name, image, machine, limits)
+        sandbox = self.sandboxes[name] = FakeSandbox(self, name, image, machine, limits, series or self.series)
         return sandbox
+
+    @property
+    def spare_bytes(self) -> int:
+        """See `SandboxHost`."""
+        return self.spares * self.spare_size_bytes
+
+    async def add_spare(self) -> None:
+        """See `SandboxHost`."""
+        self.spares += 1
+
+    async def drop_spare(self) -> bool:
+        """See `SandboxHost`."""
+        dropped = self.spares > 0
+        self.spares -= dropped
+        return dropped
 
     def forsake(self) -> None:
         """The worker was killed: its sandboxes are left over."""

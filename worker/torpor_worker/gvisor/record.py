@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
-from torpor_worker.survivors import ProcessFacts
+from torpor_worker.survivors import ProcessFacts, Survivor
 
 _FILE = "process.json"
 
@@ -24,13 +24,15 @@ class Record:
     pid: int
     started: int
     """Of the process, in clock ticks since the host's start: with the pid it names one process only."""
+    series: str
     runtime: str
+    """Names exactly what it runs on."""
     facts: ProcessFacts
 
     def write(self, folder: Path) -> None:
         """Put it into the sandbox's folder. Raises `OSError`."""
         half = folder / f".{_FILE}"
-        fields = {"pid": self.pid, "started": self.started, "runtime": self.runtime, "facts": self.facts.to_json()}
+        fields = asdict(self) | {"facts": self.facts.to_json()}
         half.write_text(json.dumps(fields))
         half.replace(folder / _FILE)
 
@@ -40,7 +42,8 @@ class Record:
         try:
             fields = json.loads((folder / _FILE).read_text())
             facts = ProcessFacts.from_json(fields["facts"])
-            return cls(int(fields["pid"]), int(fields["started"]), str(fields["runtime"]), facts)
+            pid, started = int(fields["pid"]), int(fields["started"])
+            return cls(pid, started, str(fields["series"]), str(fields["runtime"]), facts)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -63,6 +66,16 @@ class Record:
             )
         except (psutil.Error, OSError):
             return False
+
+
+def survivors_in(machines: Path, state: Path) -> list[Survivor]:
+    """Of the folders of sandboxes in `machines`, those whose process lives and is written down."""
+    found = []
+    for folder in machines.iterdir():
+        record = Record.read(folder)
+        if record is not None and record.is_alive(state, folder.name):
+            found.append(Survivor(folder.name, record.facts))
+    return found
 
 
 def started_ticks(pid: int) -> int:

@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +43,7 @@ class GVisorSandbox:
         machine: str,
         limits: Limits,
         *,
+        series: str,
         pid: int,
         runtime: str,
         folder: Path,
@@ -52,6 +54,7 @@ class GVisorSandbox:
     ) -> None:
         self.machine = machine
         self.limits = limits
+        self.series = series
         self.pid = pid
         self._container = container
         self._runtime = runtime
@@ -67,8 +70,8 @@ class GVisorSandbox:
         self._removed = False
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._pidfd = os.pidfd_open(pid)
         self._started = started_ticks(pid)
+        self._pidfd = os.pidfd_open(pid)
         self._loop.add_reader(self._pidfd, self._process_ended)
 
     @property
@@ -78,12 +81,16 @@ class GVisorSandbox:
 
     async def assign(self, machine: str, limits: Limits) -> None:
         """Give a sandbox that was made in advance to a machine."""
+        self.belong_to(machine, limits)
+        await self._link.configure(limits)
+
+    def belong_to(self, machine: str, limits: Limits) -> None:
+        """Give it to a machine before its guest listens. Raises `SandboxDied`, `OSError`."""
         self._check_alive()
         self.machine, self.limits = machine, limits
         Fifos.name(self._folder, machine)
         if self._cgroups is not None:
             self._cgroups.limit(self.id, limits)
-        await self._link.configure(limits)
 
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """Send an instruction."""
@@ -151,7 +158,7 @@ class GVisorSandbox:
         """Write down what a successor of this worker must know to take it over."""
         self._check_alive()
         try:
-            Record(self.pid, self._started, self._runtime, facts).write(self._folder)
+            Record(self.pid, self._started, self.series, self._runtime, facts).write(self._folder)
         except OSError as error:
             # It is only not taken over then.
             log.warning("A process was not written down", action="remember", machine=self.machine, error=str(error))
@@ -183,9 +190,10 @@ class GVisorSandbox:
         """Begin the conversation; a `new` sandbox is given its guest code first. Raises `SandboxError`."""
         if new is not None:
             await self._link.load(preload, new)
+        begun = self._loop.time()
         state = await self._link.attach(timeout_seconds)
         await self._link.configure(self.limits)
-        return state
+        return replace(state, answered_seconds=self._loop.time() - begun)
 
     async def lose(self, reason: str) -> None:
         """Remove it; `receive` gives what was said before and then a `SandboxLost` that says why."""
