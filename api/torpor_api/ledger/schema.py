@@ -178,6 +178,7 @@ entries = Table(
     _flag("rolled_back"),
     Column("ended_by", Text),
     Column("replays", NUMBER, nullable=False, server_default=text("0")),
+    Column("wake", Text),  # JSON: milliseconds of each phase, if the machine was woken for it
     Column("waited_for_save_ms", NUMBER),
     UniqueConstraint("machine_id", "seq"),
     UniqueConstraint("machine_id", "position"),
