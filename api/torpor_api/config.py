@@ -95,6 +95,8 @@ class Config(BaseSettings):
     """After how long without an instruction a machine falls asleep, unless it has a value of its own."""
     quiet_save_seconds: Seconds = 2.0
     """After how long without an instruction a machine is saved without stopping."""
+    replay_seconds: Seconds = 300.0
+    """How much running time a recovery may execute again, on a machine without a value of its own."""
     save_interval_seconds: Seconds = 60.0
     """A machine that is never quiet is saved this often, also in the middle of an instruction."""
     memory_per_machine: Annotated[Size, Field(ge=256 * MIB)] = ByteSize(1024 * MIB)

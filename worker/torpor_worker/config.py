@@ -39,6 +39,16 @@ class WorkerConfig:
     remove_seconds: float = 5.0
     settle_seconds: float = 0.2
     """In a careful replay, how long each entry is given to bring its process down before the next."""
+    tries_limit: int = 5
+    """A generation with which so many workers died before it had lived for `proof_seconds` is set aside."""
+    proof_seconds: float = 10.0
+    """So long a process that was brought back after a death lives until its worker is believed to survive it."""
+    tail_entries: int = 1000
+    """With so many instructions behind the last save, the next gap between two is used for one whatever it costs."""
+    tail_bytes: int = 16 * MEBIBYTE
+    """The same for what these instructions take in the log."""
+    tail_seconds: float = 60.0
+    """The same for how long they ran."""
     undo_limit: int = 5
     """Entries that one recovery may undo before it gives the generation up."""
     checkpoint_seconds: float = 120.0

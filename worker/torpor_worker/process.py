@@ -134,8 +134,11 @@ class Process:
         committed_seconds = self._loop.time() - now
         self._services.metrics.instruction_seconds.observe(running.used_seconds(now) + committed_seconds)
         self._last_run = (running.seq, running.attempt)
-        self.saver.ran(running.used_seconds(now))
+        self.saver.ran(running.used_seconds(now), len(running.entry.code))
         self._suspicion.prove()
+        if self._suspicion.counted:
+            await self._services.durably(lambda: self._ledger.clear_tries(self.hold, deaths=True))
+            self._suspicion.counted = False
         if running.ended_by is not None:
             self.capture_first = True
         self._unacknowledged = not await self.attached.acknowledge()
@@ -203,7 +206,8 @@ class Process:
                     await self.flush()
                 self._batch.add(event, self._loop.time())
         elif isinstance(event, GuestNotice):
-            seqs = [] if running is None else [running.seq]
+            # The guest mends what an instruction broke when that has been answered.
+            seqs = [self.last_seq] if self.last_seq >= 0 else []
             await self._ledger.notice(self.hold, event.code, event.message, seqs)
 
     async def _attempt_of(self, seq: int) -> int:

@@ -158,6 +158,15 @@ class Worker:
         except SnapshotterError as error:
             raise SaveRefused(f"The snapshot could not be copied: {error}") from error
 
+    async def withdraw(self, machine: str, key: str) -> None:
+        """Take back what `derive` has stored, since there will be no such machine: its key first, then the manifest."""
+        await self.discard(machine)
+        try:
+            await self._services.snapshotter.delete(key)
+        except SnapshotterError as error:
+            # Nobody can read it any more, and the next start deletes what no row names.
+            log.warning("A manifest could not be deleted yet", action="withdraw", machine=machine, error=str(error))
+
     def phase(self, machine: str) -> Phase | None:
         """Whether it is awake or waking here; None if it is not held."""
         held = self._machines.get(machine)

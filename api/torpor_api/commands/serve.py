@@ -47,6 +47,7 @@ def main(
     store_url: Annotated[str | None, _option("file:///PATH or s3://BUCKET/PREFIX  [store in the data folder]")] = None,
     idle_seconds: Annotated[str | None, _option("Idle machines fall asleep after so long  [60]")] = None,
     quiet_save_seconds: Annotated[str | None, _option("Quiet machines are saved after so long  [2]")] = None,
+    replay_seconds: Annotated[str | None, _option("What a recovery may execute again, in running time  [300]")] = None,
     save_interval_seconds: Annotated[str | None, _option("Busy machines are saved this often  [60]")] = None,
     memory_per_machine: Annotated[str | None, _option("For example 512MiB  [1GiB]")] = None,
     memory_total: Annotated[str | None, _option("For all awake machines  [60 % of the host's]")] = None,

@@ -34,6 +34,7 @@ from torpor_api.ledger.rows import (
 )
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
+from torpor_worker.ledger import Recovery
 
 
 class ApiSide:
@@ -80,6 +81,8 @@ class ApiSide:
         memory_mb: int,
         idle_seconds: float | None,
         template: str | None = None,
+        recovery: Recovery = Recovery.REPLAY,
+        replay_seconds: float = 300.0,
         idempotency: Idempotency | None = None,
     ) -> tuple[str, bool]:
         """Make a machine: its name, and whether it is the earlier work of the idempotency key.
@@ -94,6 +97,8 @@ class ApiSide:
                 memory_mb=memory_mb,
                 idle_seconds=idle_seconds,
                 template=template,
+                recovery=recovery,
+                replay_seconds=replay_seconds,
                 idempotency=idempotency,
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
@@ -36,6 +37,10 @@ log = structlog.get_logger(__name__)
 
 _NICENESS = ("nice", "-n", "10")
 """Sandboxes give way to the server where no cgroup shares the processors out."""
+
+_NO_SPINNING = "--systrap-disable-fast-path"
+_FEW_PROCESSORS = 4
+"""On so few, a sandbox's threads that wait for work by spinning take the processor from those that have some."""
 
 _ATTACH_SECONDS = 60
 _PRELOAD_SECONDS = 300
@@ -275,7 +280,10 @@ class GVisorHost:
     async def _prepared(self) -> Runsc:
         async with self._preparing:
             if self._runsc is None:
-                self._runsc = await asyncio.to_thread(self._prepare)
+                runsc = await asyncio.to_thread(self._prepare)
+                if len(os.sched_getaffinity(0)) <= _FEW_PROCESSORS:
+                    runsc = await runsc.with_flag(_NO_SPINNING)
+                self._runsc = runsc
                 self._watching = asyncio.create_task(self._watcher.run(), name="memory-watcher")
             if self._watching is not None and self._watching.done():
                 self._watching.result()  # raises what ended it: no sandbox is made that nobody watches
