@@ -342,6 +342,8 @@ class Machine:
             if entry is not None:
                 self._looked = False
                 self._wishes.slept(False)
+                if not self._ready and process.woken_for is None:
+                    process.woken_for = entry.seq
                 await process.begin(entry, max(entry.attempt, 1))
             elif not self._ready:
                 await self._be_ready(process)
