@@ -25,6 +25,7 @@ from torpor_snapshotter.runtime import Runtime
 from torpor_worker.config import WorkerConfig
 from torpor_worker.gvisor import GVisorHost
 from torpor_worker.local_images import LocalImages
+from torpor_worker.runtime_shelf import RuntimeShelf
 from torpor_worker.snapshotter_process import SnapshotterProcess
 from torpor_worker.templates import Templates
 from torpor_worker.worker import Worker
@@ -98,18 +99,24 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
         has_objects = bool(await ledger.known_keys() or await ledger.condemned())
         await snapshotter.claim(await ledger.identity(), has_objects=has_objects)
         tell("Preparing sandboxes ...")
-        host = GVisorHost(runtime, folder / "sandboxes")
+        shelf = RuntimeShelf(folder, ledger, snapshotter)
+        stack.push_async_callback(_close, "runtimes", shelf.close)
+        await shelf.register(runtime)
+        host = GVisorHost(runtime, folder / "sandboxes", find=shelf.find)
         stack.push_async_callback(_close, "sandboxes", host.close)
         images = await asyncio.to_thread(LocalImages, folder / "images", LOCAL_IMAGES_BYTES)
         worker = Worker(ledger, host, snapshotter, images, worker_config(config), Templates(folder / "templates", host))
         await worker.start()
         collector = Collector(ledger, snapshotter, worker.keys_in_use)
-        collecting = asyncio.create_task(collector.run(), name="collector")
+        background = {asyncio.create_task(collector.run(), name="collector")}
+        if config.keep_runtimes:
+            background.add(asyncio.create_task(shelf.keep(), name="keep runtimes"))
         try:
             yield Services(ledger=ledger, machines=worker, config=config), worker
         finally:
-            collecting.cancel()
-            await asyncio.wait({collecting})
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
 
 
 def worker_config(config: Config) -> WorkerConfig:
