@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 from torpor_snapshotter.runtime import Runtime
-from torpor_snapshotter.runtimes import installed
+from torpor_snapshotter.runtimes import RuntimeMissing, current, installed
 from torpor_snapshotter.runtimes.folder import read_runtime
 from torpor_worker.ledger import KeptRuntime
 from torpor_worker.sandbox import RuntimeUnavailable
@@ -39,6 +39,14 @@ class RuntimeRecords(Protocol):
 
     async def kept_runtime(self, series: str) -> KeptRuntime | None:
         """Where the store has a runtime, if it does."""
+        ...
+
+    async def newest_runtime(self) -> str | None:
+        """The series that new machines were given last."""
+        ...
+
+    async def quarantined(self) -> dict[str, str]:
+        """Every quarantined series, and why it is."""
         ...
 
     async def allot_runtime(self, series: str, keys: Iterable[str]) -> bool:
@@ -82,6 +90,27 @@ class RuntimeShelf:
         self._records = records
         self._store = store
         self._being_brought: dict[str, asyncio.Task[Runtime]] = {}
+
+    async def newest(self, tell: Callable[[str], None]) -> Runtime:
+        """The runtime for new machines; where none is installed, the one that the last host gave them, from the store.
+
+        `tell` is told what takes long. Raises `RuntimeMissing`.
+        """
+        quarantined = await self._records.quarantined()
+        try:
+            found = await asyncio.to_thread(current, self._data_dir, quarantined)
+        except RuntimeMissing:
+            last = await self._records.newest_runtime()
+            if last is None or last in quarantined or await self._records.kept_runtime(last) is None:
+                raise
+            tell(f"Fetching runtime {last} from the store ...")
+            try:
+                return await self.find(last)
+            except RuntimeUnavailable as error:
+                raise RuntimeMissing(f"There is no runtime on this host. {error}") from error
+        if found.series in quarantined:
+            tell("Every runtime that is installed is quarantined: no instruction is run.")
+        return found
 
     async def register(self, newest: Runtime) -> None:
         """Tell the ledger what is installed here, and which of it new machines get."""

@@ -31,6 +31,10 @@ class RuntimeSide:
         """Where the store has a runtime, if it does."""
         return await self._readers.run(lambda connection: runtimes.kept(connection, series))
 
+    async def newest_runtime(self) -> str | None:
+        """The series that new machines were given last."""
+        return await self._readers.run(runtimes.newest)
+
     async def allot_runtime(self, series: str, keys: Iterable[str]) -> bool:
         """Register what is to be put into the store; False while some of it is about to be deleted."""
         return await self._writer.run(lambda connection: runtimes.allot(connection, series, keys))

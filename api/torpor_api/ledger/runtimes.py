@@ -68,6 +68,11 @@ def kept(connection: Connection, series: str) -> KeptRuntime | None:
     return None if row is None else KeptRuntime(row.object_key, row.object_sha256)
 
 
+def newest(connection: Connection) -> str | None:
+    """The series that new machines were given last."""
+    return connection.scalar(select(runtimes.c.series).where(runtimes.c.newest == 1))
+
+
 def allot(connection: Connection, series: str, keys: Iterable[str]) -> bool:
     """Register the keys of what a runtime needs in the store, before it is put there, in place of earlier ones.
 
@@ -133,13 +138,30 @@ def users(connection: Connection, series: str) -> list[tuple[str, int]]:
     return [(row.name, row.needed) for row in connection.execute(query)]
 
 
-def forget(connection: Connection, series: str) -> None:
-    """Nothing needs it: condemn what the store has of it and of no other runtime."""
+def described(connection: Connection) -> dict[str, tuple[str, ...]]:
+    """Words about each runtime that is known."""
+    query = (
+        select(runtimes, func.count(snapshots.c.machine_id.distinct()).label("machine_count"))
+        .outerjoin(snapshots, snapshots.c.series == runtimes.c.series)
+        .group_by(runtimes.c.series)
+    )
+    found = {}
+    for row in connection.execute(query):
+        words = [f"needed by {row.machine_count} machines"] if row.machine_count else []
+        words += ["in the store"] if row.object_key is not None else []
+        words += [f"quarantined ({row.quarantine_reason})"] if row.quarantined_at is not None else []
+        found[row.series] = tuple(words)
+    return found
+
+
+def forget(connection: Connection, series: str) -> bool:
+    """Nothing needs it: condemn what the store has of it and of no other runtime. False if it is not known."""
     mine = runtime_objects.c.series == series
     earlier = set(connection.scalars(select(runtime_objects.c.object_key).where(mine)))
     connection.execute(delete(runtime_objects).where(mine))
-    connection.execute(delete(runtimes).where(runtimes.c.series == series))
+    known = connection.execute(delete(runtimes).where(runtimes.c.series == series)).rowcount > 0
     _condemn(connection, earlier)
+    return known
 
 
 def _condemn(connection: Connection, keys: set[str]) -> None:

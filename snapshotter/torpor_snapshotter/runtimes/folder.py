@@ -54,17 +54,12 @@ def read_runtime(folder: Path) -> Runtime:
 def current(data_dir: Path, without: Collection[str] = ()) -> Runtime:
     """The runtime for new machines: the locked one, else the newest. Raises `RuntimeMissing`.
 
-    `without` names series that are not to be used.
+    Those that `without` names are used only if there is no other.
     """
     have = installed(data_dir)
-    runtimes = [runtime for runtime in have if runtime.series not in without]
-    if have and not runtimes:
-        raise RuntimeMissing(
-            "Every runtime that is installed is quarantined, so that nothing can run: install another one, or lift a "
-            "quarantine with `torpor runtime quarantine SERIES --lift`."
-        )
-    if not runtimes:
+    if not have:
         raise RuntimeMissing(f"There is no runtime in {runtimes_dir(data_dir)}. Run `torpor runtime build`.")
+    runtimes = [runtime for runtime in have if runtime.series not in without] or have
     locked = load_lock().series
     return next((runtime for runtime in runtimes if runtime.series == locked), runtimes[-1])
 
@@ -187,5 +182,7 @@ def _sync(path: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    if folder.exists():
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
         shutil.rmtree(folder)
