@@ -36,6 +36,8 @@ IdleSeconds = Annotated[float, Field(gt=0, le=LONGEST_IDLE_SECONDS, allow_inf_na
 MemoryMb = Annotated[int, Field(ge=MEMORY_MINIMUM_MB, le=2**31 - 1)]
 
 
+Recovery = Literal["replay", "rollback"]
+ReplaySeconds = Annotated[float, Field(gt=0, le=LONGEST_IDLE_SECONDS, allow_inf_nan=False)]
 Template = Literal["python", "data"]
 TEMPLATE = Field(
     default=None,
@@ -65,6 +67,15 @@ class NewMachineRequest(Request):
     idle_seconds: IdleSeconds | None = Field(
         default=None,
         description="After how long without work it falls asleep; null: never; absent: the server's setting.",
+    )
+    recovery: Recovery | None = Field(
+        default=None,
+        description="What becomes of what it did since its last save when its process is lost: `replay` (the default) "
+        "executes it again, `rollback` leaves it behind, so that nothing is executed twice.",
+    )
+    replay_seconds: ReplaySeconds | None = Field(
+        default=None,
+        description="How much running time a recovery may execute again; the server's setting by default.",
     )
 
 
@@ -195,6 +206,8 @@ class Machine(Answer):
     template: Literal["python", "data"] | None
     memory_mb: int
     idle_seconds: float | None
+    recovery: Literal["replay", "rollback"]
+    replay_seconds: float
     last_used_at: str
     generation: int | None
     stored_bytes: int
@@ -249,9 +262,11 @@ class RollbackAnswer(Answer):
 
 
 class ForkAnswer(Answer):
-    """Names of the new machines."""
+    """Names of the new machines, the snapshot that they begin with, and which instructions are not in it."""
 
     machines: list[str]
+    generation: int | None
+    lacks: list[int]
 
 
 class ExecAnswer(Answer):

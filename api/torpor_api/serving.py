@@ -24,6 +24,7 @@ from torpor_api.services import Services
 from torpor_worker.config import WorkerConfig
 from torpor_worker.gvisor import GVisorHost
 from torpor_worker.local_images import LocalImages
+from torpor_worker.metrics import Metrics
 from torpor_worker.runtime_shelf import RuntimeShelf
 from torpor_worker.snapshotter_process import SnapshotterProcess
 from torpor_worker.templates import Templates
@@ -105,14 +106,23 @@ async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple
         host = GVisorHost(runtime, folder / "sandboxes", find=shelf.find)
         stack.push_async_callback(_close, "sandboxes", host.close)
         images = await asyncio.to_thread(LocalImages, folder / "images", LOCAL_IMAGES_BYTES)
-        worker = Worker(ledger, host, snapshotter, images, worker_config(config), Templates(folder / "templates", host))
+        metrics = Metrics()
+        worker = Worker(
+            ledger,
+            host,
+            snapshotter,
+            images,
+            worker_config(config),
+            Templates(folder / "templates", host),
+            metrics,
+        )
         await worker.start()
         collector = Collector(ledger, snapshotter, worker.keys_in_use)
         background = {asyncio.create_task(collector.run(), name="collector")}
         if config.keep_runtimes:
             background.add(asyncio.create_task(shelf.keep(), name="keep runtimes"))
         try:
-            yield Services(ledger=ledger, machines=worker, config=config), worker
+            yield Services(ledger=ledger, machines=worker, config=config, metrics=metrics), worker
         finally:
             for task in background:
                 task.cancel()
@@ -124,7 +134,9 @@ def worker_config(config: Config) -> WorkerConfig:
     return WorkerConfig(
         total_memory_bytes=config.memory_total_bytes,
         warm_machines=config.warm_machine_count,
+        spare_sandboxes=config.spare_sandbox_count,
         quiet_save_seconds=config.quiet_save_seconds,
+        save_interval_seconds=config.save_interval_seconds,
     )
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from . import _calls, _http
 from ._async_connection import AsyncConnection
 from ._events import Display, Event, Stderr, Stdout
+from ._forked import Forked
 from ._models import Forks, History, Instruction, Interrupted, MachineInfo, Rollback, RunAnswer, Snapshot, SnapshotList
 from ._result import Result, result_of_answer
 from ._stream import StreamState
@@ -215,7 +216,7 @@ class AsyncMachine:
         seq: int | None = None,
         count: int = 1,
         tags: Mapping[str, str] | None = None,
-    ) -> list[AsyncMachine]:
+    ) -> Forked[AsyncMachine]:
         """New machines that go on from a state of this one, each its own way; without a point from the state of now.
 
         Args:
@@ -226,11 +227,14 @@ class AsyncMachine:
 
         >>> left, right = await machine.fork(count=2)
 
-        Raises `MachineBusy` if it runs something and no point is named, and what `rollback` raises.
+        If it runs something and no point is named, they begin with its newest snapshot in which nothing ran; `lacks` of
+        what is returned names the instructions that are not in it. Raises `MachineBusy` if there is no such snapshot,
+        and what `rollback` raises.
         """
         call = _calls.fork(self.name, generation, seq, count, tags)
-        names = _http.parsed(await self._connection.send(call), Forks).machines
-        return [AsyncMachine(self._connection, name) for name in names]
+        forks = _http.parsed(await self._connection.send(call), Forks)
+        machines = [AsyncMachine(self._connection, name) for name in forks.machines]
+        return Forked(machines, generation=forks.generation, lacks=forks.lacks)
 
     async def delete(self) -> None:
         """Delete it and all that is stored of it, for good."""

@@ -77,10 +77,13 @@ def whoami() -> Call:
 
 
 def new_machine(
-    tags: Mapping[str, str] | None, memory_mb: int | None, idle_seconds: float | Unset | None, template: str | None
+    tags: Mapping[str, str] | None,
+    memory_mb: int | None,
+    idle_seconds: float | Unset | None,
+    settings: Mapping[str, str | float | None],
 ) -> Call:
     """A new machine. `idle_seconds` None is said to the server: it means never."""
-    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, "template": template}
+    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, **settings}
     call = _post("/v1/machine/new", body)
     if idle_seconds is not UNSET:
         call = replace(call, body={**(call.body or {}), "idle_seconds": idle_seconds})

@@ -40,6 +40,10 @@ class MachineInfo(Record):
     memory_mb: int | None = None
     idle_seconds: float | None = None
     """After so long without work it falls asleep; None: it stays awake."""
+    recovery: str | None = None
+    """`replay` or `rollback`: what becomes of what it did since its last save when its process is lost."""
+    replay_seconds: float | None = None
+    """How much running time a recovery may execute again."""
     generation: int | None = None
     """Of its newest snapshot."""
     last_used_at: datetime | None = None
@@ -140,6 +144,10 @@ class Forks(Record):
     """The answer to a fork."""
 
     machines: tuple[str, ...]
+    generation: int | None = None
+    """The snapshot that they begin with."""
+    lacks: tuple[int, ...] = ()
+    """Instructions that are not in it, since they ran or waited at that moment."""
 
 
 class Account(Record):

@@ -17,6 +17,7 @@ from torpor_worker.process import Process
 from torpor_worker.sandbox import SandboxError
 from torpor_worker.services import Services
 from torpor_worker.sleeping import Sleeping
+from torpor_worker.wake_timer import WakeTimer
 from torpor_worker.waking import Awake, Waking
 
 log = structlog.get_logger(__name__)
@@ -55,6 +56,8 @@ class Machine:
         self._unwanted: int | None = None
         """A seq that is to be interrupted as soon as it begins."""
         self._ready = False
+        self._proof_at: float | None = None
+        """When it has lived for long enough after a death; None: it has, or nobody doubts it."""
         self._woke = "woke"
         self._process: Process | None = None
         self._looked = False
@@ -177,6 +180,7 @@ class Machine:
         """One hold on the machine, from acquiring it to letting go; whether it was put to sleep."""
         self._lived = False
         self._sent = None
+        timer = WakeTimer(self._loop.time)
         hold = await self._ledger.acquire(self.name)
         if hold is None:
             self._inbox.clear()
@@ -185,7 +189,7 @@ class Machine:
             return True
         while True:
             try:
-                awake = await self._waking.bring_back(hold, recovering=self._recovering)
+                awake = await self._waking.bring_back(hold, timer, recovering=self._recovering, sent=self._sent)
             except asyncio.CancelledError:
                 await self._give_back(hold)
                 raise
@@ -196,6 +200,7 @@ class Machine:
                 return await self._serve(process)
             except (ProcessDied, SandboxError) as death:
                 hold = await self._bury(process, str(death))
+                timer = WakeTimer(self._loop.time)
                 if self._inbox.draining:
                     return False
 
@@ -228,6 +233,10 @@ class Machine:
         self._looked = False
         self._ready = False
         self._woke = "recovered" if recovering else "woke"
+        self._proof_at = None
+        if self._waking.suspicion.counted:
+            self._proof_at = self._loop.time() + self._config.proof_seconds
+        self._inbox.clear()  # a recovery may have given what was started another position, or none
         self._inbox.look = True
         self.phase = "awake"
         self._wishes.woke()
@@ -294,13 +303,11 @@ class Machine:
             if self._inbox.draining:
                 self._wishes.slept(Draining("The server is stopping."))
                 return await sleeping.drain()
+            await self._prove_if_due(process)
             if process.running is not None:
                 if process.running.seq == self._unwanted:
                     process.running.stop(EndedBy.INTERRUPT, self._loop.time())
-                until = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
-                await process.attend(lambda: self._stops_attending(process), until)
-                if process.running is not None:
-                    await self._be_ready(process)
+                await self._attend(process)
                 self._answer_syncs(process)
                 continue
             await process.listen()
@@ -329,8 +336,29 @@ class Machine:
             head = process.hold.head
             await self._ledger.event(self.name, self._woke, generation=None if head is None else head.generation)
 
-    def _stops_attending(self, process: Process) -> bool:
-        return self._inbox.draining or (self._wishes.to_answer and not process.saver.busy)
+    async def _prove_if_due(self, process: Process) -> None:
+        """Forget earlier tries once the process, and this worker with it, has lived for a while after a death."""
+        if self._proof_at is not None and self._loop.time() >= self._proof_at:
+            self._proof_at = None
+            await self._ledger.clear_tries(process.hold, deaths=False)
+
+    async def _attend(self, process: Process) -> None:
+        """Follow the running instruction until it ends or there is something else to do, and save it if that is due."""
+        storing = process.saver.busy
+        ending = process.running is not None and process.running.ended_by is not None
+        middle = None if ending else process.saver.middle_due_at()
+        ready_at = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
+        until = min((at for at in (middle, ready_at, self._proof_at) if at is not None), default=None)
+        await process.attend(
+            lambda: self._inbox.draining or (not process.saver.busy and (storing or self._wishes.to_answer)), until
+        )
+        if process.running is None:
+            return
+        await self._be_ready(process)
+        if middle is not None and self._loop.time() >= middle and not self._inbox.draining:
+            # Nothing is lost if what killed an earlier process is in this save: those in which nothing ran stay.
+            with contextlib.suppress(SaveRefused):
+                await process.save_in_the_middle()
 
     async def _take(self, process: Process) -> Entry | None:
         """The next entry to send, if there is one."""
@@ -353,7 +381,7 @@ class Machine:
         """When there is something to do though nobody rings."""
         idle_seconds = process.hold.idle_seconds
         last_activity = process.saver.facts.last_activity
-        times = [process.flush_at, self._save_due_at(process)]
+        times = [process.flush_at, self._save_due_at(process), self._proof_at]
         if not self._looked:
             times.append(last_activity + self._config.look_seconds)
         if idle_seconds is not None:

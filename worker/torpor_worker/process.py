@@ -61,6 +61,7 @@ class Process:
         self.running, before = running, self.position
         self.position = entry.position
         running.start(self._loop.time())
+        self.saver.runs()
         try:
             await self.attached.sandbox.execute(entry.position, running.seq, entry.code, replaying=False)
         except SandboxDied:
@@ -82,6 +83,7 @@ class Process:
         if recovering or stored != head.output_offset:
             running.attempt = await self._ledger.count_attempt(self.hold, running.seq, head.output_offset)
         running.start(self._loop.time())
+        self.saver.runs()
 
     async def reseed(self, entry: Entry) -> None:
         """Give the guest fresh randomness."""
@@ -123,9 +125,14 @@ class Process:
         )
         self._batch.clear()
         self.running = None
+        committed_seconds = self._loop.time() - now
+        self._services.metrics.instruction_seconds.observe(running.used_seconds(now) + committed_seconds)
         self._last_run = (running.seq, running.attempt)
-        self.saver.ran(running.used_seconds(now))
+        self.saver.ran(running.used_seconds(now), len(running.entry.code))
         self._suspicion.prove()
+        if self._suspicion.counted:
+            await self._services.durably(lambda: self._ledger.clear_tries(self.hold, deaths=True))
+            self._suspicion.counted = False
         if running.ended_by is not None:
             self.capture_first = True
         self._unacknowledged = not await self.attached.acknowledge()
@@ -193,7 +200,8 @@ class Process:
                     await self.flush()
                 self._batch.add(event, self._loop.time())
         elif isinstance(event, GuestNotice):
-            seqs = [] if running is None else [running.seq]
+            # The guest mends what an instruction broke when that has been answered.
+            seqs = [self.last_seq] if self.last_seq >= 0 else []
             await self._ledger.notice(self.hold, event.code, event.message, seqs)
 
     async def _attempt_of(self, seq: int) -> int:
@@ -232,6 +240,31 @@ class Process:
             return False
         await self.saver.capture(self.hold, self.attached, Point(self.position))
         return True
+
+    async def save_in_the_middle(self) -> None:
+        """Capture it while an instruction runs, unless that ends meanwhile or is being ended. Raises `SaveRefused`.
+
+        What the guest says from the ping on is not acknowledged before the capture is done: it is in the image, and
+        said again by a process that goes on from it.
+        """
+        offset = await self.hear_out()
+        await self.ping()
+        running = self.running
+        if running is None or running.ended_by is not None:
+            return
+        running.pause(self._loop.time())
+        try:
+            await self.saver.capture(self.hold, self.attached, self.point(offset))
+        finally:
+            running.start(self._loop.time())
+
+    def point(self, offset: int) -> Point:
+        """This moment, in which the running instruction, if any, has said so many bytes. Its clock must stand."""
+        running = self.running
+        if running is None:
+            return Point(self.position)
+        used_seconds = running.used_seconds(self._loop.time())
+        return Point(self.position, running.seq, used_seconds, offset, running.attempt)
 
     async def bury(self, reason: str) -> int | None:
         """It is gone: answer what ran, which is undone, and remove what is left. The seq of that instruction."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import structlog
+
 from torpor_snapshotter.runtime import Runtime
-from torpor_worker.guest_link import GuestLink, guest_sha256
+from torpor_worker.guest_code import GuestCode, own_code
+from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor.cgroups import MOUNT, Cgroups
 from torpor_worker.gvisor.cpu import visible_features
 from torpor_worker.gvisor.fifos import Fifos
@@ -22,12 +26,21 @@ from torpor_worker.gvisor.leftovers import (
 from torpor_worker.gvisor.namespace import command_prefix
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.gvisor.sandbox import GVisorSandbox
+from torpor_worker.gvisor.spares import LIMITS as SPARE_LIMITS
+from torpor_worker.gvisor.spares import MACHINE as SPARE
+from torpor_worker.gvisor.spares import Spares
 from torpor_worker.gvisor.spec import spec_bytes, spec_sha256
 from torpor_worker.gvisor.watcher import MemoryWatcher
 from torpor_worker.sandbox import GuestState, Limits, RuntimeUnavailable, SandboxError
 
+log = structlog.get_logger(__name__)
+
 _NICENESS = ("nice", "-n", "10")
 """Sandboxes give way to the server where no cgroup shares the processors out."""
+
+_NO_SPINNING = "--systrap-disable-fast-path"
+_FEW_PROCESSORS = 4
+"""On so few, a sandbox's threads that wait for work by spinning take the processor from those that have some."""
 
 _ATTACH_SECONDS = 60
 _PRELOAD_SECONDS = 300
@@ -42,7 +55,7 @@ class GVisorHost:
 
     `folder` holds `state/` (runsc's), `bundle/` (the spec), `machines/ID/` for each sandbox and, where this process
     is not root, `launcher/` (unless `launcher_folder` says where else); nothing outside is written but cgroups that
-    bear a name made of the folder's path.
+    bear a name made of the folder's path. `guest` is the code that guests are given; None: this package's own.
     """
 
     def __init__(
@@ -50,6 +63,7 @@ class GVisorHost:
         runtime: Runtime,
         folder: Path,
         *,
+        guest: GuestCode | None = None,
         find: Callable[[str], Awaitable[Runtime]] | None = None,
         launcher_folder: Path | None = None,
         cgroup_mount: Path = MOUNT,
@@ -57,6 +71,9 @@ class GVisorHost:
         self.runtime = runtime
         self._find = find
         self._runtimes = {runtime.series: runtime}
+        self._guest = guest or own_code()
+        self._not_replaceable: set[str] = set()
+        """Digests of guests that would not make way for ours, or died of it."""
         self._folder = folder.resolve()
         self._state = self._folder / "state"
         self._bundle = self._folder / "bundle"
@@ -65,9 +82,12 @@ class GVisorHost:
         self._cgroup_mount = cgroup_mount
         self._cgroups: Cgroups | None = None
         self._runsc: Runsc | None = None
+        self._others: dict[str, Runsc] = {}
+        """Of older runtimes, by series."""
         self._preparing = asyncio.Lock()
         self._sandboxes: dict[str, GVisorSandbox] = {}
         self._making: set[str] = set()
+        self._spares = Spares()
         self._watcher = MemoryWatcher()
         self._watching: asyncio.Task[None] | None = None
 
@@ -75,7 +95,9 @@ class GVisorHost:
     def version(self) -> str:
         """Names what a new sandbox here begins with: runtime, spec and the guest's code."""
         runtime = self.runtime
-        return " ".join([runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256(), guest_sha256()])
+        return " ".join(
+            [runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256(), self._guest.sha256]
+        )
 
     @property
     def series(self) -> str:
@@ -93,21 +115,45 @@ class GVisorHost:
         self, machine: str, limits: Limits, preload: Sequence[str] = (), series: str | None = None
     ) -> GVisorSandbox:
         """A new sandbox with an empty interpreter, attached and ready for frames."""
-        sandbox, _ = await self._make(machine, limits, await self._runtime(series), None, preload)
+        runtime = await self._runtime(series)
+        sandbox = await self._create(machine, limits, runtime)
+        await self._run(sandbox, runtime, None, preload)
         return sandbox
 
     async def restore(
-        self, machine: str, image: Path, limits: Limits, series: str | None = None
+        self, machine: str, image: Path, limits: Limits, series: str | None = None, *, waited_for: bool = True
     ) -> tuple[GVisorSandbox, GuestState]:
-        """A sandbox restored from `image`, attached; tried twice, each time in a fresh sandbox."""
+        """A sandbox restored from `image`, attached; tried twice, each time in another sandbox."""
         runtime = await self._runtime(series)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return await self._make(machine, limits, runtime, image)
+                takes_spare = waited_for and attempt == 1 and runtime is self.runtime
+                spare = await self._spares.take(machine, limits) if takes_spare else None
+                sandbox = spare or await self._create(machine, limits, runtime)
+                return sandbox, await self._run(sandbox, runtime, image)
             except SandboxError:
                 if attempt == _ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
+
+    @property
+    def spares(self) -> int:
+        """How many created containers wait for an image."""
+        return len(self._spares)
+
+    @property
+    def spare_bytes(self) -> int:
+        """What they use."""
+        return self._spares.memory_bytes
+
+    async def add_spare(self) -> None:
+        """Create one more container, and remove those that have died."""
+        await self._spares.remove_dead()
+        self._spares.add(await self._create(SPARE, SPARE_LIMITS, self.runtime))
+
+    async def drop_spare(self) -> bool:
+        """Remove one; False if there is none."""
+        return await self._spares.drop()
 
     async def remove_leftovers(self) -> int:
         """Remove every sandbox of this folder that this object did not make; how many there were."""
@@ -140,21 +186,19 @@ class GVisorHost:
         await self.have(series)
         return self._runtimes[series]
 
-    async def _make(
-        self, machine: str, limits: Limits, runtime: Runtime, image: Path | None, preload: Sequence[str] = ()
-    ) -> tuple[GVisorSandbox, GuestState]:
-        runsc = (await self._prepared()).of(runtime)
+    async def _create(self, machine: str, limits: Limits, runtime: Runtime) -> GVisorSandbox:
+        """A container that has not started."""
+        runsc = await self._binary(runtime)
         container = secrets.token_hex(8)
         folder = self._machines / container
         link = GuestLink(folder / "stdin", folder / "stdout")
-        sandbox: GVisorSandbox | None = None
         self._making.add(container)
         try:
             fifos = Fifos.make(folder, machine)
             await link.open()
             wrapper = _NICENESS if self._cgroups is None else self._cgroups.make(container, limits)
             pid = await runsc.create(container, self._bundle, folder, fifos, wrapper=wrapper)
-            sandbox = self._sandboxes[container] = GVisorSandbox(
+            sandbox = GVisorSandbox(
                 container,
                 machine,
                 limits,
@@ -166,29 +210,60 @@ class GVisorHost:
                 link=link,
                 on_destroy=self._forget,
             )
-            if image is None:
-                await runsc.start(container)
-            else:
-                await runsc.restore(container, self._bundle, folder, fifos, image)
-            self._watcher.add(sandbox)
-            seconds = _PRELOAD_SECONDS if preload else _ATTACH_SECONDS
-            state = await sandbox.attach(new=image is None, timeout_seconds=seconds, preload=preload)
         except OSError as error:
-            await asyncio.shield(self._undo(container, link, sandbox))
+            await asyncio.shield(self._undo(container, link))
             raise SandboxError(f"Cannot make a sandbox: {error}.") from error
         except BaseException:
-            await asyncio.shield(self._undo(container, link, sandbox))
+            await asyncio.shield(self._undo(container, link))
             raise
+        else:
+            self._sandboxes[container] = sandbox
         finally:
             self._making.discard(container)
-        return sandbox, state
+        return sandbox
 
-    async def _undo(self, container: str, link: GuestLink, sandbox: GVisorSandbox | None) -> None:
-        if sandbox is not None:
-            await sandbox.destroy()
+    async def _run(
+        self, sandbox: GVisorSandbox, runtime: Runtime, image: Path | None, preload: Sequence[str] = ()
+    ) -> GuestState:
+        """Start a created container, or restore the image into it, and attach; removed if that fails."""
+        try:
+            runsc = await self._binary(runtime)
+            folder = self._machines / sandbox.id
+            if image is None:
+                await runsc.start(sandbox.id)
+            else:
+                await runsc.restore(sandbox.id, self._bundle, folder, Fifos.of(folder), image)
+            self._watcher.add(sandbox)
+            seconds = _PRELOAD_SECONDS if preload else _ATTACH_SECONDS
+            new = self._guest if image is None else None
+            state = await sandbox.attach(new=new, timeout_seconds=seconds, preload=preload)
+            await self._upgrade(sandbox)
+            return state
+        except OSError as error:
+            await asyncio.shield(sandbox.destroy())
+            raise SandboxError(f"Cannot make a sandbox: {error}.") from error
+        except BaseException:
+            await asyncio.shield(sandbox.destroy())
+            raise
+
+    async def _upgrade(self, sandbox: GVisorSandbox) -> None:
+        """Have a guest of other code replace itself, if it can; it goes on as it was if it cannot.
+
+        Raises `SandboxError` if it dies of it. A guest of that code is not asked again.
+        """
+        code = sandbox.guest_sha256
+        if code is None or code == self._guest.sha256 or code in self._not_replaceable:
+            return
+        self._not_replaceable.add(code)
+        problem = await sandbox.upgrade(self._guest)
+        if problem is None:
+            self._not_replaceable.discard(code)
         else:
-            await link.close()
-            await self._remove({container}, lambda arguments: container in arguments)
+            log.warning("A guest could not be replaced", action="upgrade", machine=sandbox.machine, error=problem)
+
+    async def _undo(self, container: str, link: GuestLink) -> None:
+        await link.close()
+        await self._remove({container}, lambda arguments: container in arguments)
 
     def _is_nobodys(self, arguments: list[str]) -> bool:
         """Whether no container made here is named; new ones are known before anything of theirs exists."""
@@ -207,11 +282,19 @@ class GVisorHost:
     async def _prepared(self) -> Runsc:
         async with self._preparing:
             if self._runsc is None:
-                self._runsc = await asyncio.to_thread(self._prepare)
+                self._runsc = await _flagged(await asyncio.to_thread(self._prepare))
                 self._watching = asyncio.create_task(self._watcher.run(), name="memory-watcher")
             if self._watching is not None and self._watching.done():
                 self._watching.result()  # raises what ended it: no sandbox is made that nobody watches
             return self._runsc
+
+    async def _binary(self, runtime: Runtime) -> Runsc:
+        newest = await self._prepared()
+        if runtime is self.runtime:
+            return newest
+        if runtime.series not in self._others:
+            self._others[runtime.series] = await _flagged(newest.of(runtime))
+        return self._others[runtime.series]
 
     def _prepare(self) -> Runsc:
         for folder in (self._folder, self._state, self._bundle, self._bundle / "rootfs", self._machines):
@@ -226,3 +309,7 @@ class GVisorHost:
     def _forget(self, sandbox: GVisorSandbox) -> None:
         self._watcher.discard(sandbox)
         self._sandboxes.pop(sandbox.id, None)
+
+
+async def _flagged(runsc: Runsc) -> Runsc:
+    return await runsc.with_flag(_NO_SPINNING) if len(os.sched_getaffinity(0)) <= _FEW_PROCESSORS else runsc

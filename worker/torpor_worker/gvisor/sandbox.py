@@ -8,9 +8,11 @@ import shutil
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from torpor_worker.guest_code import GuestCode
 from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor import image as images
 from torpor_worker.gvisor.cgroups import Cgroups
@@ -70,12 +72,16 @@ class GVisorSandbox:
 
     async def assign(self, machine: str, limits: Limits) -> None:
         """Give a sandbox that was made in advance to a machine."""
+        self.belong_to(machine, limits)
+        await self._link.configure(limits)
+
+    def belong_to(self, machine: str, limits: Limits) -> None:
+        """Give it to a machine before its guest listens. Raises `SandboxDied`, `OSError`."""
         self._check_alive()
         self.machine, self.limits = machine, limits
         Fifos.name(self._folder, machine)
         if self._cgroups is not None:
             self._cgroups.limit(self.id, limits)
-        await self._link.configure(limits)
 
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """Send an instruction."""
@@ -153,13 +159,23 @@ class GVisorSandbox:
             async with asyncio.timeout(_KILL_SECONDS):
                 await self._link.kill_largest(reason)
 
-    async def attach(self, *, new: bool, timeout_seconds: float, preload: Sequence[str] = ()) -> GuestState:
+    @property
+    def guest_sha256(self) -> str | None:
+        """Names the guest's code, once attached; None if it cannot be replaced."""
+        return self._link.code
+
+    async def upgrade(self, guest: GuestCode) -> str | None:
+        """Have the guest replace itself by this code; None if it did, else why it goes on. Raises `SandboxError`."""
+        return await self._link.upgrade(guest)
+
+    async def attach(self, *, new: GuestCode | None, timeout_seconds: float, preload: Sequence[str] = ()) -> GuestState:
         """Begin the conversation; a `new` sandbox is given its guest code first. Raises `SandboxError`."""
-        if new:
-            await self._link.load(preload)
+        if new is not None:
+            await self._link.load(preload, new)
+        begun = self._loop.time()
         state = await self._link.attach(timeout_seconds)
         await self._link.configure(self.limits)
-        return state
+        return replace(state, answered_seconds=self._loop.time() - begun)
 
     async def lose(self, reason: str) -> None:
         """Remove it; `receive` gives what was said before and then a `SandboxLost` that says why."""
