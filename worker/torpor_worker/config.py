@@ -15,8 +15,12 @@ class WorkerConfig:
     """Names the worker's session in the ledger."""
     total_memory_bytes: int = 4096 * MEBIBYTE
     """What all awake machines may use together; over it the longest idle falls asleep."""
+    adopt: bool = True
+    """Whether sandboxes that have outlived the last worker are gone on with; otherwise machines are recovered."""
     warm_machines: int = 0
-    """Sandboxes that wait for a new machine, if there are templates."""
+    """The most sandboxes that wait for a new machine of one template, if there are templates."""
+    spare_sandboxes: int = 0
+    """The most sandboxes that wait for an image to be restored into them, if there are templates."""
     wakes_at_once: int = 4
     """Sandboxes that are restored at the same time."""
     admission_seconds: float = 30.0

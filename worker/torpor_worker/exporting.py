@@ -20,6 +20,7 @@ from torpor_worker.errors import ProcessDied
 from torpor_worker.ledger import Hold, Snapshot
 from torpor_worker.sandbox import Output, Result, SandboxError
 from torpor_worker.services import Services
+from torpor_worker.wake_timer import WakeTimer
 from torpor_worker.waking import Unusable, Waking
 
 log = structlog.get_logger(__name__)
@@ -59,7 +60,7 @@ async def export(
             bell = Bell()
             waking = Waking(machine, services, bell)
             try:
-                attached = await waking.attach(hold)
+                attached = await waking.attach(hold, WakeTimer(asyncio.get_running_loop().time))
                 try:
                     async with asyncio.timeout(EXPORT_SECONDS):
                         await _read(attached, snapshot, bell, into)

@@ -49,7 +49,7 @@ class MemorySnapshotter:
         self.packs[key] = self.packs[source]
         return Stored(key, sha256, 0, sum(map(len, files.values())), self.packs[key])
 
-    async def fetch(self, key: str, sha256: str, into: Path) -> None:
+    async def fetch(self, key: str, sha256: str, into: Path, like: Parent | None = None) -> float:
         """See `Snapshotter`."""
         files = self.objects.get(key)
         if files is not None and self.fields[key]["machine"] in self.destroyed:
@@ -57,6 +57,7 @@ class MemorySnapshotter:
         if files is None or self._digest(files) != sha256:
             raise SnapshotterError(f"{key} is damaged or missing", retryable=False)
         self._write(into, files)
+        return 0.0
 
     async def destroy_key(self, machine: str) -> None:
         """See `Snapshotter`."""

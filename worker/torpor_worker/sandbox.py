@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from torpor_worker.survivors import ProcessFacts, Survivor
 
 OutputKind = Literal["stdout", "stderr", "display"]
 
@@ -98,6 +100,18 @@ class GuestState:
     """Whether threads, children or tasks of the user's are alive."""
     running_seconds: float = 0.0
     """For how long `running` has run, by the sandbox's clock, which does not stop while it is frozen."""
+    answered_seconds: float = field(default=0.0, compare=False)
+    """On attaching: how long it took to answer the first frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A survivor that answers."""
+
+    sandbox: Sandbox
+    state: GuestState
+    was_frozen: bool
+    """Whether it had to be resumed."""
 
 
 class Sandbox(Protocol):
@@ -160,6 +174,10 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def remember(self, facts: ProcessFacts) -> None:
+        """Write down what a successor of this worker must know to take it over; `destroy` takes it back first."""
+        ...
+
     def memory_bytes(self) -> int:
         """What its memory file holds now, in bytes; 0 when it is gone."""
         ...
@@ -204,18 +222,52 @@ class SandboxHost(Protocol):
         ...
 
     async def restore(
-        self, machine: str, image: Path, limits: Limits, series: str | None = None
+        self, machine: str, image: Path, limits: Limits, series: str | None = None, *, waited_for: bool = True
     ) -> tuple[Sandbox, GuestState]:
         """A sandbox restored from `image`, attached. Raises `SandboxError`; nothing is left behind then.
 
-        `series` is the image's, which `have` was called for; None: that of new sandboxes.
+        `series` is the image's, which `have` was called for; None: that of new sandboxes. If somebody waits for it, a
+        spare one is taken, unless the series is another.
         """
         ...
 
-    async def remove_leftovers(self) -> int:
-        """Remove sandboxes of an earlier life of this host's data folder; how many there were."""
+    @property
+    def spares(self) -> int:
+        """How many sandboxes wait for an image to be restored into them."""
+        ...
+
+    @property
+    def spare_bytes(self) -> int:
+        """What these use."""
+        ...
+
+    async def add_spare(self) -> None:
+        """Make one more, and remove those that have died. Raises `SandboxError`."""
+        ...
+
+    async def drop_spare(self) -> bool:
+        """Remove one; False if there is none."""
+        ...
+
+    async def survivors(self) -> list[Survivor]:
+        """Sandboxes of an earlier life of this host's data folder that live, and of which enough is known."""
+        ...
+
+    async def adopt(self, survivor: Survivor, limits: Limits) -> Adopted:
+        """Attach to one. Raises `SandboxError`; then it is removed."""
+        ...
+
+    async def dismiss(self, survivor: Survivor) -> None:
+        """Remove one that was kept and that nobody wants."""
+        ...
+
+    async def remove_leftovers(self, keep: Collection[str] = ()) -> int:
+        """Remove sandboxes of an earlier life of this host's data folder; how many there were.
+
+        The survivors with the ids of `keep` stay, until they are adopted, dismissed, or removed by `close`.
+        """
         ...
 
     async def close(self) -> None:
-        """Remove every sandbox made here."""
+        """Remove every sandbox made here, and every survivor that was kept."""
         ...

@@ -9,6 +9,7 @@ from typing import NoReturn
 import structlog
 
 from torpor_worker import forgoing, results
+from torpor_worker.adopting import Adoption, adopt
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
 from torpor_worker.errors import CannotWake, MachineGone, ProcessDied
@@ -19,7 +20,9 @@ from torpor_worker.replaying import Replay, Replayer
 from torpor_worker.sandbox import Limits, RuntimeUnavailable, Sandbox, SandboxError
 from torpor_worker.services import Services
 from torpor_worker.snapshots import SnapshotterError
+from torpor_worker.survivors import Survivor
 from torpor_worker.suspicion import Suspicion
+from torpor_worker.wake_timer import WakeTimer
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +47,9 @@ class Awake:
     """The unfinished instruction that runs in the snapshot."""
     unfinished: Entry | None
     """The unfinished instruction that is to be executed again."""
+    timer: WakeTimer
+    adoption: Adoption | None = None
+    """Where the process is, if it was not brought back but taken over."""
 
 
 class Waking:
@@ -61,7 +67,7 @@ class Waking:
         self._services = services
         self._bell = bell
 
-    async def bring_back(self, hold: Hold, *, recovering: bool, sent: int | None = None) -> Awake:
+    async def bring_back(self, hold: Hold, timer: WakeTimer, *, recovering: bool, sent: int | None = None) -> Awake:
         """Restore and replay until a process lives, going back as far as it takes.
 
         `recovering`: its last process ended without a clean sleep, so that its users are told, and what was not saved
@@ -73,6 +79,7 @@ class Waking:
         while True:
             head = hold.head
             behind = await ledger.behind(hold, _read_from(head))
+            timer.ended("lease")
             current: Entry | None = None
             if head is not None and head.running_seq is not None:
                 current, behind = _split(head, behind)
@@ -97,7 +104,7 @@ class Waking:
             replay = Replay(position=-1 if head is None else head.position)
             self.suspicion.brought_back()
             try:
-                self.attached = attached = await self.attach(hold)
+                self.attached = attached = await self.attach(hold, timer)
                 replayer = self._replayer(hold, attached, recovering=recovering)
                 if current is not None and head is not None and current.result is not None:
                     await replayer.go_on_with(current, head.running_used_seconds, replay)
@@ -108,6 +115,7 @@ class Waking:
                 if replay.stopped and (lost := forgoing.stopped(hold, replay.position, behind, sent=sent)):
                     hold = await ledger.forgo(hold, lost)
                 await self._tell(hold, replay, recovering=recovering)
+                timer.ended("replay")
             except (ProcessDied, SandboxError) as death:
                 await self.remove()
                 self._note(replay)
@@ -120,7 +128,19 @@ class Waking:
             else:
                 self._note(replay)
                 self.attached = None
-                return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished)
+                timer.observed_by(self._services.metrics)
+                return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished, timer)
+
+    async def take_over(self, hold: Hold, survivor: Survivor, timer: WakeTimer) -> Awake | None:
+        """Take over a process that has outlived its worker; None if that cannot be: then it is removed."""
+        taken = await adopt(hold, survivor, self._services, self._bell)
+        if taken is None:
+            return None
+        attached, adoption = taken
+        head = hold.head
+        clean = head is not None and head.quiescent and head.position == adoption.position
+        self.suspicion.taken_over(hold.tries, hold.deaths)
+        return Awake(hold, attached, adoption.position, clean, None, adoption.unsent, timer, adoption)
 
     async def learn(self, hold: Hold, reason: str, *, running: bool) -> Hold:
         """A process died: undo an entry or go back to an older generation if its deaths say so. The hold to go on with.
@@ -212,7 +232,7 @@ class Waking:
             bounded_behind=hold.asked_position,
         )
 
-    async def attach(self, hold: Hold) -> Attached:
+    async def attach(self, hold: Hold, timer: WakeTimer) -> Attached:
         """A process of the hold's head. Raises `CannotWake`, `Unusable`, `ProcessDied`."""
         services, head = self._services, hold.head
         limits = Limits(memory_bytes=hold.memory_bytes)
@@ -221,10 +241,12 @@ class Waking:
         async with services.admission.room(
             services.beginnings.image_bytes(hold.template) if head is None else head.image_bytes
         ):
+            timer.ended("room")
             if head is None:
                 sandbox = await self._start(hold.template, limits)
+                timer.ended("sandbox")
             else:
-                sandbox = await self._restore(head, limits)
+                sandbox = await self._restore(hold, head, limits, timer)
             return Attached(sandbox, self._bell, self._machine)
 
     async def _have_runtime(self, hold: Hold, series: str) -> None:
@@ -252,9 +274,10 @@ class Waking:
             # An empty sandbox that does not start says nothing about the machine.
             raise CannotWake(f"No sandbox could be started: {_sentence(error)}") from error
 
-    async def _restore(self, head: Snapshot, limits: Limits) -> Sandbox:
+    async def _restore(self, hold: Hold, head: Snapshot, limits: Limits, timer: WakeTimer) -> Sandbox:
         services = self._services
-        await self._fetch(head)
+        await self._fetch(hold, head, timer)
+        services.beginnings.restoring()
         with services.images.use(self._machine, head.generation) as image:
             if image is None:
                 raise CannotWake("The local image was removed before it could be used.")
@@ -264,6 +287,7 @@ class Waking:
             except (SandboxError, TimeoutError) as error:
                 failure = error
             else:
+                timer.ended("sandbox", then=("first_frame", state.answered_seconds))
                 if state.last_position <= head.position:
                     return sandbox
                 await sandbox.destroy()
@@ -275,7 +299,7 @@ class Waking:
             await (await self._start(None, limits, head.series)).destroy()
         raise ProcessDied(f"it cannot be restored: {_sentence(failure)}") from failure
 
-    async def _fetch(self, head: Snapshot) -> None:
+    async def _fetch(self, hold: Hold, head: Snapshot, timer: WakeTimer) -> None:
         services = self._services
         with services.images.use(self._machine, head.generation) as image:
             if image is not None:
@@ -283,9 +307,10 @@ class Waking:
         self.needs = head
         try:
             into = services.images.new(self._machine, head.generation)
-            await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into)
-            await services.images.keep(self._machine, head.generation)
-            await services.images.mark_stored(self._machine, head.generation)
+            like = services.beginnings.stored(hold.template)
+            assemble_seconds = await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into, like)
+            timer.ended("fetch", then=("assemble", assemble_seconds))
+            await services.images.keep(self._machine, head.generation, fetched=True)
         except SnapshotterError as error:
             await services.images.forget(self._machine, head.generation)
             if error.retryable:

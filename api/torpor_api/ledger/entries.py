@@ -116,6 +116,7 @@ _FINISH = Statement(
     "error",
     "error_detail",
     "runtime_ms",
+    "wake",
     "undone",
     "ended_by",
 )
@@ -258,6 +259,7 @@ def finish(
         error=columns.error,
         error_detail=columns.error_detail,
         runtime_ms=columns.runtime_ms,
+        wake=columns.wake,
         undone=int(undone),
         ended_by=ended_by,
     )
