@@ -38,6 +38,7 @@ _ORDER = (
     "rm",
     "whoami",
     "recover",
+    "debug",
     "serve",
     "doctor",
     "runtime",

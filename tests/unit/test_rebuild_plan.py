@@ -30,7 +30,7 @@ def found(generation: int, position: int, **fields: Any) -> FoundSnapshot:
 
 
 def planned(*snapshots: FoundSnapshot, newest: int = 9, **more: Any) -> Plan:
-    said: dict[str, Any] = {"owner": "o", "templates": (), "unusable": (), "left_over": (), **more}
+    said: dict[str, Any] = {"owner": "o", "templates": (), "runtimes": (), "unusable": (), "left_over": (), **more}
     return plan(Survey(snapshots=snapshots, generations={"m": newest}, **said), NOW)
 
 

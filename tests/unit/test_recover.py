@@ -30,7 +30,8 @@ from torpor_snapshotter.folder_store import FolderStore
 from torpor_snapshotter.key import pack_key
 from torpor_snapshotter.keys import FolderKeyStore
 from torpor_snapshotter.owner import StoreOwned, claim
-from torpor_worker.ledger import EntryKind, Hold, Snapshot, StoredTemplate
+from torpor_snapshotter.runtimes.description import Description, FileParts, Part
+from torpor_worker.ledger import EntryKind, Hold, KeptRuntime, Snapshot, StoredTemplate
 from torpor_worker.snapshots import Stored
 
 
@@ -385,6 +386,34 @@ def test_a_snapshot_without_its_pack_is_left_out(tmp_path: Path) -> None:
     lost = lose(tmp_path, live)
     assert f"missing {pack_key(lost.kept)} is not stored" in lost.recover(status=1).stdout
     assert lost.rows("SELECT head_generation, next_generation FROM machines") == [(0, 2)]
+
+
+def test_runtimes_in_the_store_are_known_again(tmp_path: Path) -> None:
+    parts = FileParts("a" * 64, (Part("b" * 64, 3),))
+    whole = Description("old", "version", "old", parts, parts)
+    halved = Description("older", "version", "older", parts, FileParts("c" * 64, (Part("d" * 64, 3),)))
+
+    async def live(house: House) -> Lost:
+        lost = await _travelled(house)
+        for described in (whole, halved):
+            for name, content in ((described.key, described.to_bytes()), (described.runsc.parts[0].key, b"part")):
+                path = house.folder / "store" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        return lost
+
+    lost = lose(tmp_path, live)
+    assert "runtime older needs it" in lost.recover(status=1).stdout
+    assert look(lost, lambda ledger: ledger.kept_runtime("old")) == KeptRuntime(whole.key, whole.sha256)
+    assert look(lost, lambda ledger: ledger.kept_runtime("older")) is None
+    assert {*whole.keys, halved.key} <= look(lost, lambda ledger: ledger.known_keys())
+
+
+def test_with_a_name_it_is_the_sdks_command() -> None:
+    environment = {"TORPOR_URL": "http://127.0.0.1:9", "TORPOR_API_KEY": "me.secret"}
+    for arguments in (["m", "--how", "retry"], ["--how", "retry", "m"]):
+        done = CliRunner().invoke(app, arguments, env=environment)
+        assert "The server does not answer" in str(done.exception)
 
 
 def test_without_a_store_or_a_data_folder_there_is_nothing_to_rebuild(tmp_path: Path) -> None:

@@ -82,9 +82,6 @@ def recover(
     if name is not None:
         _recover_machine(name, context, as_json=as_json)
         return
-    if context.args:
-        _say(f"There is no option {context.args[0]} without the name of a machine.")
-        raise typer.Exit(BAD_SETTINGS_STATUS)
     try:
         config = read_config({"data_dir": data_dir, "database_url": database_url, "store_url": store_url})
     except BadSettings as error:
@@ -109,7 +106,9 @@ def _recover_machine(name: str, context: typer.Context, *, as_json: bool) -> Non
         _say("The installed SDK cannot recover a single machine: install one of this version.")
         raise typer.Exit(BAD_SETTINGS_STATUS)
     arguments = [name, *context.args, *(["--json"] if as_json else [])]
-    get_command(found[0].load()).main(arguments, prog_name="torpor recover", standalone_mode=False)
+    status = get_command(found[0].load()).main(arguments, prog_name="torpor recover", standalone_mode=False)
+    if status:
+        raise typer.Exit(status)
 
 
 def _is_the_sdks(entry: EntryPoint) -> bool:

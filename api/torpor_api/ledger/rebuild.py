@@ -28,6 +28,8 @@ from torpor_api.ledger.schema import (
     machines,
     pack_references,
     packs,
+    runtime_objects,
+    runtimes,
     saves,
     snapshots,
     templates,
@@ -35,6 +37,7 @@ from torpor_api.ledger.schema import (
 from torpor_api.rebuild.plan import Plan, PlannedMachine, PlannedSnapshot
 from torpor_api.rebuild.survey import FoundSnapshot
 from torpor_snapshotter.key import pack_key
+from torpor_snapshotter.runtimes.description import Description
 from torpor_worker.ledger import EntryKind
 
 LOST_CODE: Final = (
@@ -95,13 +98,15 @@ def rebuild(url: str, data_dir: Path, plan: Plan, *, add: bool = False) -> Rebui
 def _fill(connection: Connection, plan: Plan) -> Rebuilt:
     _refuse_machines(connection)
     _refuse_another(connection, plan)
-    for table in (templates, packs, condemned, condemned_machines, kept_objects):
+    for table in (templates, packs, condemned, condemned_machines, kept_objects, runtimes):
         connection.execute(delete(table))
     if plan.owner is not None:
         connection.execute(update(identity).values(id=plan.owner))
     _write_packs(connection, list(plan.templates))
     for template in plan.templates:
         _write_template(connection, template)
+    for runtime in plan.runtimes:
+        _write_runtime(connection, runtime)
     _keep(connection, set(plan.kept))
     return _write_machines(connection, plan.machines)
 
@@ -175,6 +180,20 @@ def _write_template(connection: Connection, found: FoundSnapshot) -> None:
             manifest_sha256=found.sha256,
         )
     )
+
+
+def _write_runtime(connection: Connection, found: Description) -> None:
+    connection.execute(
+        insert(runtimes).values(
+            series=found.series,
+            runsc_version=found.runsc_version,
+            runsc_sha256=found.runsc.sha256,
+            rootfs_sha256=found.rootfs.sha256,
+            object_key=found.key,
+            object_sha256=found.sha256,
+        )
+    )
+    connection.execute(insert(runtime_objects), [{"series": found.series, "object_key": key} for key in found.keys])
 
 
 def _write_machine(connection: Connection, machine: PlannedMachine) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from torpor_api.rebuild.survey import FoundSnapshot, Survey
 from torpor_snapshotter.retention import Generation, superseded
+from torpor_snapshotter.runtimes.description import Description
 
 SEQS_SKIPPED: Final = 10_000
 """Instructions after the newest save have seqs that nobody knows: none of so many is used again."""
@@ -86,6 +87,8 @@ class Plan:
     machines: tuple[PlannedMachine, ...]
     templates: tuple[FoundSnapshot, ...]
     """One of each name."""
+    runtimes: tuple[Description, ...]
+    """One of each series."""
     kept: tuple[str, ...]
     """Keys of objects that are not to be taken for garbage."""
 
@@ -109,6 +112,7 @@ def plan(survey: Survey, now: int) -> Plan:
         owner=survey.owner,
         machines=tuple(sorted(machines, key=lambda machine: (machine.created_at, machine.name))),
         templates=tuple(templates[name] for name in sorted(templates)),
+        runtimes=tuple({one.series: one for one in survey.runtimes}.values()),
         kept=survey.left_over if survey.unusable else strange,
     )
 

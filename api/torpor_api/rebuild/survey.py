@@ -13,10 +13,12 @@ from torpor_snapshotter.archive import Archive, FoundManifest
 from torpor_snapshotter.key import PROBE_PREFIX, pack_key
 from torpor_snapshotter.keys import KeyMissing, KeyStore
 from torpor_snapshotter.owner import OWNER_KEY
+from torpor_snapshotter.runtimes.description import Description
 from torpor_snapshotter.store import DamagedObject, NotStored, ObjectStore
 
 _SNAPSHOT: Final = re.compile(r"machines/(?P<machine>[A-Za-z0-9]+)/(?P<generation>[0-9]+)-[0-9a-f]+")
 _TEMPLATE: Final = re.compile(r"templates/(?P<machine>template-[A-Za-z0-9-]+)/image")
+_RUNTIME: Final = re.compile(r"runtimes/(?!parts/)[^/]+/[0-9a-f]{64}")
 _NUMBERS: Final = ("epoch", "line", "position")
 
 
@@ -58,6 +60,8 @@ class Survey:
     """The id of the ledger that the store is marked with; None: it has no mark."""
     snapshots: tuple[FoundSnapshot, ...]
     templates: tuple[FoundSnapshot, ...]
+    runtimes: tuple[Description, ...]
+    """Those with all their parts there."""
     unusable: tuple[Unusable, ...]
     """In order of their keys."""
     generations: dict[str, int]
@@ -76,6 +80,7 @@ class StoreSurvey:
         self._stored: set[str] = set()
         self._looked_at = 0
         self._found: dict[str, FoundSnapshot] = {}
+        self._runtimes: dict[str, Description] = {}
         self._unusable: dict[str, Unusable] = {}
 
     async def run(self) -> Survey:
@@ -90,16 +95,18 @@ class StoreSurvey:
         self._stored = listed - {OWNER_KEY}
         snapshots = sorted(key for key in self._stored if _SNAPSHOT.fullmatch(key))
         templates = sorted(key for key in self._stored if _TEMPLATE.fullmatch(key))
-        total = len(snapshots) + len(templates)
+        runtimes = sorted(key for key in self._stored if _RUNTIME.fullmatch(key))
+        total = len(snapshots) + len(templates) + len(runtimes)
 
         async def look(key: str) -> None:
-            await self._look(key)
+            await (self._look_at_runtime if _RUNTIME.fullmatch(key) else self._look)(key)
             self._looked_at += 1
             self._report(self._looked_at, total)
 
         self._report(0, total)
-        await each([*templates, *snapshots], look)
+        await each([*runtimes, *templates, *snapshots], look)
         needed = set(self._found) | {pack.key for one in self._found.values() for pack in one.packs}
+        needed.update(key for one in self._runtimes.values() for key in one.keys)
         generations: dict[str, int] = {}
         for key in self._stored:
             if match := _SNAPSHOT.match(key):
@@ -109,6 +116,7 @@ class StoreSurvey:
             owner=await self._owner() if OWNER_KEY in listed else None,
             snapshots=tuple(self._found[key] for key in snapshots if key in self._found),
             templates=tuple(self._found[key] for key in templates if key in self._found),
+            runtimes=tuple(self._runtimes[key] for key in runtimes if key in self._runtimes),
             unusable=tuple(self._told(self._unusable[key]) for key in sorted(self._unusable)),
             generations=generations,
             left_over=tuple(sorted(self._stored - needed)),
@@ -128,6 +136,21 @@ class StoreSurvey:
             self._cannot_use(key, State.LOCKED, str(error))
         else:
             self._take(key, found)
+
+    async def _look_at_runtime(self, key: str) -> None:
+        try:
+            found = Description.from_bytes(await self._store.read(key))
+        except (ValueError, NotStored) as error:
+            self._cannot_use(key, State.DAMAGED, f"The object {key} is damaged: {error}.")
+            return
+        if found.key != key:
+            self._cannot_use(key, State.DAMAGED, f"The object {key} is damaged: it is {found.key}.")
+        elif missing := [part for part in found.keys if part not in self._stored]:
+            self._cannot_use(
+                key, State.MISSING, f"{', '.join(missing)} is not stored, and runtime {found.series} needs it."
+            )
+        else:
+            self._runtimes[key] = found
 
     def _take(self, key: str, found: FoundManifest) -> None:
         manifest = found.manifest
