@@ -52,6 +52,8 @@ class Checked:
     """Keys of objects that no row names: the next start of the server deletes them."""
     condemned: int
     """Objects that are there still and that the server is about to delete."""
+    kept: int
+    """Objects that a rebuild of the database could not read: nothing needs them, and nothing deletes them."""
 
 
 class StoreCheck:
@@ -107,6 +109,7 @@ class StoreCheck:
             problems=found.problems(),
             unreachable=tuple(sorted(stored - self._inventory.known - found.needs.keys())),
             condemned=len(stored & self._inventory.condemned),
+            kept=len(stored & self._inventory.kept - found.needs.keys()),
         )
 
     async def _check_owner(self) -> None:

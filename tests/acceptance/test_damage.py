@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support import stranger
 from tests.support.server import ServerProcess
 
 import torpor
@@ -33,6 +34,12 @@ def test_what_rots_on_the_disk_or_in_the_store_gives_way_to_the_next_best(server
         value(machine, "b = a + 5")
         machine.sleep()
         head = machine.snapshots()[0].generation
+        [manifest] = (server.data_dir / "store" / "machines" / machine.name).glob(f"{head:08}-*[!k]")
+        read = stranger.Snapshot(
+            server.data_dir / "store", server.data_dir / "keys", f"machines/{machine.name}/{manifest.name}"
+        )
+        local = server.data_dir / "images" / machine.name / str(head) / "image"
+        assert read.files() == {path.name: path.read_bytes() for path in local.iterdir()}
         for image in (server.data_dir / "images" / machine.name).glob("*/image"):
             (image / "checkpoint.img").write_bytes(b"rotten" * (1 << 10))
         told = machine.run("a, b", timeout_seconds=120)

@@ -55,7 +55,9 @@ def test_machines_forks_and_lines_come_back_without_the_database(server: ServerP
         value(machine, "b.append(2)")
         quiet = client.new_machine(template="data")
         value(quiet, "import pandas; frame = pandas.DataFrame({'x': [1, 2]})")
-        server.stop()
+        for one in (machine, fork, quiet):
+            one.sync()
+        server.kill()  # its sandboxes live on, and are of no use to a ledger that knows nothing of them
         lose_the_database(server)
         shutil.rmtree(server.data_dir / "images")
 

@@ -34,7 +34,7 @@ def runs(table: bytes):
 
 class Snapshot:
     def __init__(self, store: Path, keys: Path, name: str) -> None:
-        self.store = store
+        self.store, self.opened = store, {}
         blob = (store / name).read_bytes()
         magic, version, self.generation, length = struct.unpack_from("<8sHQH", blob)
         assert (magic, version) == (b"TORPSNAP", 1)
@@ -63,8 +63,11 @@ class Snapshot:
             return AESGCM(secret).decrypt(number.to_bytes(12, "big"), file.read(sizes[number]), None)
 
     def page(self, pack: int, number: int, behind: int = 0) -> bytes:
-        frame = ZstdDecompressor().decompress(self.frame(pack - 1, behind + number // A_FRAME), LIMIT)
-        return frame[number % A_FRAME * PAGE :][:PAGE]
+        where = pack - 1, behind + number // A_FRAME
+        if where not in self.opened:
+            self.opened[where] = ZstdDecompressor().decompress(self.frame(*where), LIMIT)
+        start = number % A_FRAME * PAGE
+        return self.opened[where][start : start + PAGE]
 
     def paged_file(self, first: int, count: int) -> bytes:
         done = []

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, and_, select
 from torpor_api.ledger import saves
 from torpor_api.ledger.database import driver, open_engine
 from torpor_api.ledger.migrate import SCRIPTS
-from torpor_api.ledger.schema import identity, machines, pack_references, snapshots, templates
+from torpor_api.ledger.schema import identity, kept_objects, machines, pack_references, snapshots, templates
 from torpor_api.ledger.schema import saves as save_rows
 
 
@@ -51,6 +51,8 @@ class Inventory:
     """Keys that a row names: of what is needed, of saves that were never finished, and of what may be deleted."""
     condemned: frozenset[str]
     """Of these, keys of what the next start deletes."""
+    kept: frozenset[str]
+    """Of the known ones, keys of what a rebuild of the database could not read, or did not know what to do with."""
 
 
 def read_inventory(url: str, data_dir: Path) -> Inventory:
@@ -69,6 +71,7 @@ def read_inventory(url: str, data_dir: Path) -> Inventory:
             manifests=(*_of_snapshots(connection), *_of_templates(connection)),
             known=condemned | saves.known_keys(connection),
             condemned=condemned,
+            kept=frozenset(connection.scalars(select(kept_objects.c.object_key))),
         )
 
 
