@@ -117,6 +117,8 @@ class Config(BaseSettings):
     """The longest time-out that an instruction may ask for."""
     drain_seconds: Seconds = 60.0
     """How long a stop may take to save every awake machine."""
+    adopt: bool = True
+    """Whether sandboxes that have outlived a killed server are gone on with; otherwise their machines are recovered."""
     bootstrap_api_key: Annotated[SecretStr | None, AfterValidator(_bootstrap_key)] = None
     """`<account>.<secret>`: the first API key, instead of a random one."""
 

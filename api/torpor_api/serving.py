@@ -133,6 +133,7 @@ def worker_config(config: Config) -> WorkerConfig:
     """What the worker is told of the settings."""
     return WorkerConfig(
         total_memory_bytes=config.memory_total_bytes,
+        adopt=config.adopt,
         warm_machines=config.warm_machine_count,
         spare_sandboxes=config.spare_sandbox_count,
         quiet_save_seconds=config.quiet_save_seconds,

@@ -77,6 +77,8 @@ class InstructionResult:
     error_detail: dict[str, Any] | None
     """`name`, `message`, `traceback`, and `steps` (of a time-out or interrupt: `["interrupt", "again", ...]`)."""
     runtime_ms: int
+    wake_ms: dict[str, float] | None = None
+    """Milliseconds of each phase of the wake (see `wake_timer`), if the machine was woken for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +239,10 @@ class Ledger(Protocol):
 
     async def output_offset(self, hold: Hold, seq: int, attempt: int) -> int:
         """Bytes of output stored so far for this attempt."""
+        ...
+
+    async def output_given(self, hold: Hold, seq: int, attempt: int) -> int:
+        """Bytes of output given so far for this attempt: stored, inherited, or counted beyond the limit."""
         ...
 
     async def finish(

@@ -223,6 +223,11 @@ class MemoryLedger:
         """See `Ledger`."""
         return sum(len(record.data) for record in self._held(hold).output.get((seq, attempt), []))
 
+    async def output_given(self, hold: Hold, seq: int, attempt: int) -> int:
+        """See `Ledger`."""
+        records = [*self._held(hold).output.get((seq, attempt), []), *self._held(hold).background.get(seq, [])]
+        return sum(len(record.data) for record in records)
+
     async def finish(
         self,
         hold: Hold,

@@ -9,6 +9,7 @@ from typing import NoReturn
 import structlog
 
 from torpor_worker import forgoing, results
+from torpor_worker.adopting import Adoption, adopt
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
 from torpor_worker.errors import CannotWake, MachineGone, ProcessDied, Quarantined, quarantine_sentence
@@ -19,6 +20,7 @@ from torpor_worker.replaying import Replay, Replayer
 from torpor_worker.sandbox import Limits, RuntimeUnavailable, Sandbox, SandboxError
 from torpor_worker.services import Services
 from torpor_worker.snapshots import SnapshotterError
+from torpor_worker.survivors import Survivor
 from torpor_worker.suspicion import Suspicion
 from torpor_worker.wake_timer import WakeTimer
 
@@ -46,6 +48,8 @@ class Awake:
     unfinished: Entry | None
     """The unfinished instruction that is to be executed again."""
     timer: WakeTimer
+    adoption: Adoption | None = None
+    """Where the process is, if it was not brought back but taken over."""
 
 
 class Waking:
@@ -128,6 +132,17 @@ class Waking:
                 self.attached = None
                 timer.observed_by(self._services.metrics)
                 return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished, timer)
+
+    async def take_over(self, hold: Hold, survivor: Survivor, timer: WakeTimer) -> Awake | None:
+        """Take over a process that has outlived its worker; None if that cannot be: then it is removed."""
+        taken = await adopt(hold, survivor, self._services, self._bell)
+        if taken is None:
+            return None
+        attached, adoption = taken
+        head = hold.head
+        clean = head is not None and head.quiescent and head.position == adoption.position
+        self.suspicion.taken_over(hold.tries, hold.deaths)
+        return Awake(hold, attached, adoption.position, clean, None, adoption.unsent, timer, adoption)
 
     async def learn(self, hold: Hold, reason: str, *, running: bool) -> Hold:
         """A process died: undo an entry or go back to an older generation if its deaths say so. The hold to go on with.

@@ -118,6 +118,7 @@ _FINISH = Statement(
     "error",
     "error_detail",
     "runtime_ms",
+    "wake",
     "undone",
     "ended_by",
 )
@@ -262,6 +263,7 @@ def finish(
         error=columns.error,
         error_detail=columns.error_detail,
         runtime_ms=columns.runtime_ms,
+        wake=columns.wake,
         undone=int(undone),
         ended_by=ended_by,
     )

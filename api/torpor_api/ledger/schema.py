@@ -186,6 +186,7 @@ entries = Table(
     _flag("rolled_back"),
     Column("ended_by", Text),
     Column("replays", NUMBER, nullable=False, server_default=text("0")),
+    Column("wake", Text),  # JSON: milliseconds of each phase, if the machine was woken for it
     _flag("output_expired"),
     _flag("expired"),
     _is_flag("output_expired"),
