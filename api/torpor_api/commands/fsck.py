@@ -108,7 +108,8 @@ def _show(checked: Checked, *, quick: bool) -> None:
     how = "are there" if quick else "are whole"
     what = f"{checked.manifests} manifests and {checked.packs} packs"
     if checked.runtimes:
-        what = f"{checked.manifests} manifests, {checked.packs} packs and {checked.runtimes} runtime{'s' * (checked.runtimes != 1)}"
+        some = "1 runtime" if checked.runtimes == 1 else f"{checked.runtimes} runtimes"
+        what = f"{checked.manifests} manifests, {checked.packs} packs and {some}"
     if not checked.problems:
         console.print(f"[green]All is well:[/] {what} {how}.")
     else:
