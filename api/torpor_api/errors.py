@@ -79,6 +79,14 @@ class MachineParked(TorporError):
     code = "machine_parked"
 
 
+class MachineNotParked(TorporError):
+    """The machine is not parked: it recovers by itself."""
+
+    status = 409
+    code = "machine_not_parked"
+    hint = "To bring it back to an earlier point, use `rollback`."
+
+
 class NotIdle(TorporError):
     """The machine cannot fall asleep while an instruction is unfinished."""
 

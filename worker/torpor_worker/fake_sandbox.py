@@ -186,6 +186,11 @@ class FakeSandbox:
                 task.cancel()
         raise SandboxDied(event.reason)
 
+    async def crash(self) -> None:
+        """See `Sandbox`."""
+        with contextlib.suppress(SandboxDied):
+            self.end(SandboxLost("its process ended"))
+
     def die_later(self, seconds: float) -> None:
         """A thread that ends the process."""
         self._image.doom, self._image.doom_seconds = "killed by a thread", seconds

@@ -182,6 +182,10 @@ class Sandbox(Protocol):
         """What its memory file holds now, in bytes; 0 when it is gone."""
         ...
 
+    async def crash(self) -> None:
+        """SIGKILL it: it ends as if something had gone wrong, and its receiver hears of it as of any other death."""
+        ...
+
     async def destroy(self) -> None:
         """Kill and remove every trace of it; may be called at any time, twice, and after its death."""
         ...

@@ -30,7 +30,7 @@ NOTES_AT_ONCE = 100
 """Replayed instructions that are noted together: the ledger commits them as a group."""
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """The generation cannot be restored, whatever is tried."""
 
 
@@ -106,7 +106,7 @@ class Waking:
             replay = Replay(position=-1 if head is None else head.position)
             self.suspicion.brought_back()
             try:
-                self.attached = attached = await self._attach(hold, timer)
+                self.attached = attached = await self.attach(hold, timer)
                 replayer = self._replayer(hold, attached, recovering=recovering)
                 if current is not None and head is not None and current.result is not None:
                     await replayer.go_on_with(current, head.running_used_seconds, replay)
@@ -122,7 +122,7 @@ class Waking:
                 await self.remove()
                 self._note(replay)
                 hold = await self.learn(hold, str(death), running=False)
-            except _Unusable as error:
+            except Unusable as error:
                 hold = await self._go_back(hold, str(error))
             except BaseException:
                 await self.remove()
@@ -234,8 +234,8 @@ class Waking:
             bounded_behind=hold.asked_position,
         )
 
-    async def _attach(self, hold: Hold, timer: WakeTimer) -> Attached:
-        """A process of the hold's head. Raises `CannotWake`, `_Unusable`, `ProcessDied`."""
+    async def attach(self, hold: Hold, timer: WakeTimer) -> Attached:
+        """A process of the hold's head. Raises `CannotWake`, `Unusable`, `ProcessDied`."""
         services, head = self._services, hold.head
         limits = Limits(memory_bytes=hold.memory_bytes)
         async with services.admission.room(
@@ -321,7 +321,7 @@ class Waking:
             await services.images.forget(self._machine, head.generation)
             if error.retryable:
                 raise CannotWake(f"The machine's snapshot could not be fetched: {_sentence(error)}") from error
-            raise _Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
+            raise Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
         finally:
             self.needs = None
 
