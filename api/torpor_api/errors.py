@@ -106,7 +106,10 @@ class RuntimeQuarantined(TorporError):
 
     status = 409
     code = "runtime_quarantined"
-    hint = "Its state is kept. Whoever runs the server can lift the quarantine, or export the machine's files."
+    hint = (
+        "Its state is kept until whoever runs the server lifts the quarantine; `torpor recover MACHINE --how export` "
+        "gives its files and variables."
+    )
 
 
 class BodyTooLarge(TorporError):

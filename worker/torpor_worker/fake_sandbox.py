@@ -429,6 +429,10 @@ class FakeSandboxHost:
             raise SandboxError("runsc does not start")
         return self._add(machine, _Image(preloaded=tuple(preload)), limits, series)
 
+    def runtime_facts(self, series: str) -> dict[str, str]:
+        """See `SandboxHost`."""
+        return {"series": series}
+
     async def have(self, series: str) -> None:
         """See `SandboxHost`."""
         if series in self.missing:

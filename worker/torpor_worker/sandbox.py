@@ -214,6 +214,10 @@ class SandboxHost(Protocol):
         """
         ...
 
+    def runtime_facts(self, series: str) -> dict[str, str]:
+        """What tells a runtime that is here from every other, for manifests."""
+        ...
+
     async def have(self, series: str) -> None:
         """See to it that images of a runtime series can be restored here, however long that takes.
 

@@ -305,4 +305,5 @@ class Saver:
             **facts,
             "running": None if point.running_seq is None else running,
             "series": capture.series,
+            "runtime": self._services.host.runtime_facts(capture.series),
         }
