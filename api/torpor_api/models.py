@@ -239,6 +239,7 @@ class MachineDetail(Machine):
     """A machine with its notices, and where its last rollback can be taken back to."""
 
     undo: Point | None
+    lost_before: int | None
     notices: list[NoticeAnswer]
 
 
@@ -400,9 +401,10 @@ class InstructionAnswer(Answer):
 
 
 class History(Answer):
-    """A machine's instructions, newest first."""
+    """A machine's instructions, newest first. The last page has `lost_before` if a rebuild lost any below it."""
 
     instructions: list[InstructionAnswer]
+    lost_before: int | None = None
     next_cursor: str | None = None
 
 

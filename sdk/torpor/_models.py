@@ -50,6 +50,8 @@ class MachineInfo(Record):
     stored_bytes: int | None = None
     undo: Point | None = None
     """Rolling back to this takes its last rollback back; None if there was none."""
+    lost_before: int | None = None
+    """Instructions below this number may be missing: the server's database was lost and rebuilt from its store."""
     notices: tuple[Notice, ...] = ()
 
 

@@ -189,9 +189,16 @@ class Waking:
         older = _older(head, await ledger.generations(hold))
         if older is None and hold.recovery is Recovery.ROLLBACK:
             await self._park(hold, f"{reason}; and with its recovery set to rollback there is no older save to go to")
+        lost = hold.rebuilt_from is not None and (older is None or older.generation < hold.rebuilt_from)
+        if older is None and lost:
+            await self._park(
+                hold, f"{reason}; there is no older save, and the log of its beginning is not known any more"
+            )
         hold = await ledger.go_back(hold, None if older is None else older.generation)
         self.suspicion.gone_back()
         where = "its beginning and its whole log" if older is None else f"generation {older.generation}"
+        if lost:
+            where += f", without what it did up to generation {hold.rebuilt_from}: that log is not known any more"
         await ledger.notice(
             hold,
             "set_aside",
@@ -312,6 +319,16 @@ class Waking:
                 return
         self.needs = head
         try:
+            try:
+                await self._fetch_once(hold, head, timer)
+            except Unusable:  # a byte may have been lost on the way; what is lost in the store is so again
+                await self._fetch_once(hold, head, timer)
+        finally:
+            self.needs = None
+
+    async def _fetch_once(self, hold: Hold, head: Snapshot, timer: WakeTimer) -> None:
+        services = self._services
+        try:
             into = services.images.new(self._machine, head.generation)
             like = services.beginnings.stored(hold.template)
             assemble_seconds = await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into, like)
@@ -322,8 +339,6 @@ class Waking:
             if error.retryable:
                 raise CannotWake(f"The machine's snapshot could not be fetched: {_sentence(error)}") from error
             raise Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
-        finally:
-            self.needs = None
 
     async def remove(self) -> None:
         """Remove the process that is being brought back, if there is one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -182,12 +183,23 @@ class Worker:
             log.warning("A key could not be destroyed yet", action="destroy_key", machine=machine, error=str(error))
         await self._images.drop(machine)
 
-    async def derive(self, source: Snapshot, machine: str, key: str) -> Stored:
+    async def derive(self, source: Snapshot, machine: str, key: str, tags: dict[str, str] | None = None) -> Stored:
         """Store a snapshot once more as generation 0 of a new machine, without a copy of what it holds.
 
         Raises `SaveRefused`; nothing of it is left then.
         """
-        fields = {"machine": machine, "generation": 0, "line": 0, "parent": None, "epoch": 0}
+        fields: dict[str, Any] = {
+            "machine": machine,
+            "generation": 0,
+            "line": 0,
+            "lines": [],
+            "parent": None,
+            "epoch": 0,
+            "base": True,
+            "next_seq": 0,
+        }
+        if tags is not None:
+            fields["tags"] = tags
         try:
             return await self._services.snapshotter.derive(source.manifest_key, source.manifest_sha256, key, fields)
         except SnapshotterError as error:

@@ -76,6 +76,8 @@ class MachineRow:
     stored_bytes: int
     undo: int | None
     """The generation that takes its last rollback back; None if there was none, or it is not kept any more."""
+    lost_before: int | None
+    """Instructions below this seq may be missing: the database was rebuilt from the store; None: it never was."""
     notices: list[Notice]
 
 
