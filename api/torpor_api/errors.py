@@ -101,6 +101,13 @@ class PointUnreachable(TorporError):
     code = "point_unreachable"
 
 
+class InstructionExpired(TorporError):
+    """The machine had this instruction; its code, its output and its result are not kept any more."""
+
+    status = 410
+    code = "instruction_expired"
+
+
 class BodyTooLarge(TorporError):
     """The request's body is larger than the server takes."""
 

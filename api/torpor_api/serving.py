@@ -18,7 +18,7 @@ from torpor_api.client_settings import client_settings_path
 from torpor_api.collector import Collector
 from torpor_api.config import Config
 from torpor_api.first_key import introduce, prepare_accounts
-from torpor_api.ledger import SqlLedger
+from torpor_api.ledger import LogRetention, SqlLedger
 from torpor_api.server import Server, make_server, url_of
 from torpor_api.services import Services
 from torpor_snapshotter.runtime import Runtime
@@ -113,7 +113,8 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
             metrics,
         )
         await worker.start()
-        collector = Collector(ledger, snapshotter, worker.keys_in_use)
+        retention = LogRetention(config.log_days, config.output_days, config.events_days)
+        collector = Collector(ledger, snapshotter, worker.keys_in_use, retention)
         collecting = asyncio.create_task(collector.run(), name="collector")
         try:
             yield Services(ledger=ledger, machines=worker, config=config, metrics=metrics), worker
