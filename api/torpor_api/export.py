@@ -1,4 +1,4 @@
-"""All that can be had of a parked machine, as one archive: what it is, its log, and its newest state that starts."""
+"""All that can be had of a machine that cannot be used, as one archive: what it is, its log, and its newest state that starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from torpor_api.encoding import to_json
-from torpor_api.errors import InstructionNotFound, MachineNotParked
+from torpor_api.errors import InstructionNotFound, MachineNotParked, RuntimeQuarantined
 from torpor_api.instructions import collect
 from torpor_api.results import instruction_json, machine_detail, snapshot_json
 from torpor_api.services import Services
@@ -29,7 +29,7 @@ async def export(services: Services, account: str, name: str) -> AsyncIterator[b
     """
     row = await services.ledger.machine(account, name)
     if row.state != "parked":
-        raise MachineNotParked
+        await _refuse_usable(services, account, name)
     folder = TemporaryDirectory(prefix=PREFIX, dir=services.config.data_dir)
     try:
         state, log, about = (Path(folder.name) / part for part in ("state.tar", "log.jsonl", "machine.json"))
@@ -51,6 +51,15 @@ async def export(services: Services, account: str, name: str) -> AsyncIterator[b
         folder.cleanup()
         raise
     return _pieces(folder, [part for part in (about, log, state) if part.exists()])
+
+
+async def _refuse_usable(services: Services, account: str, name: str) -> None:
+    """Raise `MachineNotParked`, unless the machine's runtime is quarantined."""
+    try:
+        await services.ledger.check_quarantine(account, name)
+    except RuntimeQuarantined:
+        return
+    raise MachineNotParked
 
 
 async def _write_log(services: Services, account: str, name: str, into: Path) -> None:

@@ -175,6 +175,12 @@ class InstructionExpired(ApiError):
     code = "instruction_expired"
 
 
+class RuntimeQuarantined(Conflict):
+    """The machine's runtime is quarantined: it is not woken for instructions."""
+
+    code = "runtime_quarantined"
+
+
 class BodyTooLarge(ApiError):
     """The code, or whatever else was sent, is larger than the server takes."""
 
