@@ -1,4 +1,4 @@
-"""All that can be had of a machine that cannot be used, as one archive: what it is, its log, and its newest state that starts."""
+"""All that can be had of a machine that cannot be used, as one archive: what it is, its log, its newest state."""
 
 from __future__ import annotations
 
