@@ -381,7 +381,10 @@ class RunAnswer(Answer):
 
 
 class InstructionAnswer(Answer):
-    """An instruction of a machine's history; `events` only where one is asked for."""
+    """An instruction of a machine's history; `events` only where one is asked for.
+
+    Of one that is `expired` code and result are not kept any more; with `output_expired` its output is not.
+    """
 
     instruction_seq: int
     code: str
@@ -392,6 +395,8 @@ class InstructionAnswer(Answer):
     undone: bool
     rolled_back: bool
     replayed: bool
+    expired: bool
+    output_expired: bool
     ended_by: str | None
     accepted_at: str
     started_at: str | None

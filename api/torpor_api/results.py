@@ -150,6 +150,8 @@ def instruction_json(row: InstructionRow) -> dict[str, Any]:
         "undone": row.undone,
         "rolled_back": row.rolled_back,
         "replayed": row.replayed,
+        "expired": row.expired,
+        "output_expired": row.output_expired,
         "ended_by": None if row.ended_by is None else row.ended_by.value,
         "accepted_at": moment(row.accepted_at),
         "started_at": moment(row.started_at),

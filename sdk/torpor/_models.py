@@ -72,6 +72,10 @@ class Instruction(Record):
     """Whether a rollback left it behind: its effects are not in the machine's state."""
     undone: bool = False
     """Whether it killed its process, and is never replayed."""
+    expired: bool = False
+    """Whether its code and its result are not kept any more: it has neither."""
+    output_expired: bool = False
+    """Whether its output, of which there was some, is not kept any more."""
     accepted_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import Any, Literal
 
 from sqlalchemy import Connection, select
@@ -10,6 +12,7 @@ from torpor_api.errors import Unauthorized
 from torpor_api.ledger import (
     accounts,
     entries,
+    expiry,
     history,
     idempotency,
     machines,
@@ -18,6 +21,7 @@ from torpor_api.ledger import (
     schema,
 )
 from torpor_api.ledger.authenticated import Authenticated
+from torpor_api.ledger.expiry import LogRetention
 from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
@@ -235,6 +239,36 @@ class ApiSide:
             return None if earlier is None else earlier.answer
 
         return await self._readers.run(work)
+
+    async def expire(self, retention: LogRetention, after: int = 0, limit: int = 20) -> int:
+        """Give up what is too old of log, output and events of the next `limit` machines behind the id `after`.
+
+        The id to go on from, 0 at the end. Files of output go when a later call finds that nothing refers to them.
+        """
+        await self._remove_unreferred(after, limit)
+        some, last = await self._readers.run(lambda connection: expiry.due(connection, retention, after, limit))
+        for machine_id, name in some:
+            while await self._writer.run(
+                partial(expiry.expire, machine_id=machine_id, retention=retention), touches=name
+            ):
+                continue
+        return last
+
+    async def _remove_unreferred(self, after: int, limit: int) -> None:
+        """Not in the call that gives the rows up: whoever reads has long finished by the next."""
+
+        def has_files(connection: Connection) -> list[tuple[str, set[int]]]:
+            names = machines.names_behind(connection, after, limit)
+            return [
+                (name, expiry.referred_segments(connection, name)) for name in names if self._segments.numbers(name)
+            ]
+
+        for name, referred in await self._readers.run(has_files):
+            if await asyncio.to_thread(self._segments.numbers, name) - referred:
+                await self._writer.run(partial(self._keep_only, name=name, referred=referred))
+
+    def _keep_only(self, connection: Connection, name: str, referred: set[int]) -> None:
+        self._segments.keep_only(name, referred | expiry.referred_segments(connection, name))
 
     async def delete_machine(self, account: str, name: str) -> None:
         """Delete a machine's rows and output, and condemn its key and its objects. Raises `MachineNotFound`."""

@@ -33,6 +33,8 @@ _COLUMNS = (
     entries.c.error_detail,
     entries.c.runtime_ms,
     entries.c.wake,
+    entries.c.expired,
+    entries.c.output_expired,
 )
 _ONE = Statement(
     select(*_COLUMNS)
@@ -84,7 +86,7 @@ def newest_first(
 
 def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
     seq, code, timeout_seconds, attempt, accepted_at, started_at, finished_at, *marks_and_result = columns
-    undone, rolled_back, replays, ended_by, *result = marks_and_result
+    undone, rolled_back, replays, ended_by, *result, expired, output_expired = marks_and_result
     finished = finished_at is not None
     return InstructionRow(
         seq=seq,
@@ -92,10 +94,12 @@ def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
         timeout_seconds=timeout_seconds,
         status="finished" if finished else "accepted" if started_at is None else "started",
         attempt=attempt,
-        result=from_columns(*result) if finished else None,
+        result=from_columns(*result) if finished and not expired else None,
         undone=bool(undone),
         rolled_back=bool(rolled_back),
         replayed=replays > 0,
+        expired=bool(expired),
+        output_expired=bool(output_expired),
         ended_by=None if ended_by is None else EndedBy(ended_by),
         accepted_at=moment(accepted_at),
         started_at=None if started_at is None else moment(started_at),

@@ -112,6 +112,7 @@ class TailEntry:
     seq: int | None
     undone: bool
     ended_by: str | None
+    expired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,10 @@ class InstructionRow:
     rolled_back: bool
     """A rollback left it behind: its effects are not in the machine's state."""
     replayed: bool
+    expired: bool
+    """Its code and its result, which it had, are not kept any more."""
+    output_expired: bool
+    """Its output, of which there was some, is not."""
     ended_by: EndedBy | None
     accepted_at: datetime
     started_at: datetime | None
@@ -194,6 +199,8 @@ class OutputPage:
     """The reader's attempt was given up, and what it had read from this offset on is void; the page begins there."""
     background_from: int | None
     """Records at this offset and behind it came after the result; None if there are none."""
+    expired: bool = False
+    """There was output, and it is not kept any more."""
 
 
 @dataclass(frozen=True, slots=True)
