@@ -62,6 +62,7 @@ def timings(row: InstructionRow) -> dict[str, int | None]:
         "waited_ms": _milliseconds(row.accepted_at, row.started_at),
         "runtime_ms": row.result.runtime_ms if row.result else None,
         "total_ms": _milliseconds(row.accepted_at, row.finished_at),
+        "waited_for_save_ms": row.waited_for_save_ms,
     }
 
 
@@ -82,6 +83,7 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
         "template": row.template,
         "memory_mb": row.memory_mb,
         "idle_seconds": row.idle_seconds,
+        "durability": row.durability.value,
         "last_used_at": moment(row.last_used_at),
         "generation": row.generation,
         "stored_bytes": row.stored_bytes,

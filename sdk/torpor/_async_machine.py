@@ -7,6 +7,7 @@ from types import TracebackType
 
 from . import _calls, _http
 from ._async_connection import AsyncConnection
+from ._calls import UNSET, Unset
 from ._events import Display, Event, Stderr, Stdout
 from ._models import Forks, History, Instruction, Interrupted, MachineInfo, Rollback, RunAnswer, Snapshot, SnapshotList
 from ._result import Result, result_of_answer
@@ -161,6 +162,27 @@ class AsyncMachine:
     async def detail(self) -> MachineInfo:
         """All that the server tells of it: state, settings, sizes, notices. Does not wake it."""
         return _http.parsed(await self._connection.send(_calls.detail(self.name)), MachineInfo)
+
+    async def update(
+        self,
+        *,
+        tags: Mapping[str, str | None] | None = None,
+        memory_mb: int | None = None,
+        idle_seconds: float | Unset | None = UNSET,
+        durability: str | None = None,
+    ) -> MachineInfo:
+        """Change settings and tags, at once; what is not named stays. All that there is of it then.
+
+        Args:
+            tags: Tags to set; None takes one away, and others stay.
+            memory_mb: The memory it may use; `InvalidRequest` if that is less than it uses.
+            idle_seconds: After so long without work it falls asleep; None: it stays awake.
+            durability: `interval` or `instruction`, as for `new_machine`.
+
+        >>> await machine.update(tags={"user": "42"}, durability="instruction")
+        """
+        call = _calls.update(self.name, tags, memory_mb, idle_seconds, durability)
+        return _http.parsed(await self._connection.send(call), MachineInfo)
 
     async def sleep(self) -> None:
         """Put it to sleep now. Never needed: idle, it falls asleep. Raises `MachineNotIdle` while something runs."""

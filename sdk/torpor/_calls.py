@@ -77,14 +77,38 @@ def whoami() -> Call:
 
 
 def new_machine(
-    tags: Mapping[str, str] | None, memory_mb: int | None, idle_seconds: float | Unset | None, template: str | None
+    tags: Mapping[str, str] | None,
+    memory_mb: int | None,
+    idle_seconds: float | Unset | None,
+    template: str | None,
+    durability: str | None,
 ) -> Call:
     """A new machine. `idle_seconds` None is said to the server: it means never."""
-    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, "template": template}
+    body = {
+        "tags": dict(tags) if tags else None,
+        "memory_mb": memory_mb,
+        "template": template,
+        "durability": durability,
+    }
     call = _post("/v1/machine/new", body)
     if idle_seconds is not UNSET:
         call = replace(call, body={**(call.body or {}), "idle_seconds": idle_seconds})
     return call
+
+
+def update(
+    machine: str,
+    tags: Mapping[str, str | None] | None,
+    memory_mb: int | None,
+    idle_seconds: float | Unset | None,
+    durability: str | None,
+) -> Call:
+    """Other settings and tags; what is absent stays."""
+    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, "durability": durability}
+    present: dict[str, Any] = {name: value for name, value in body.items() if value is not None}
+    if idle_seconds is not UNSET:
+        present["idle_seconds"] = idle_seconds
+    return Call("PATCH", _machine(machine), body=present)
 
 
 def list_machines(tags: Mapping[str, str] | None) -> Call:

@@ -33,6 +33,8 @@ _ORDER = (
     "pin",
     "unpin",
     "interrupt",
+    "set",
+    "tag",
     "sleep",
     "rm",
     "whoami",

@@ -57,6 +57,7 @@ class Client:
         memory_mb: int | None = None,
         idle_seconds: float | Unset | None = UNSET,
         template: str | None = None,
+        durability: str | None = None,
     ) -> Machine:
         """A new machine, which is there until it is deleted.
 
@@ -66,8 +67,10 @@ class Client:
             idle_seconds: After so long without work it falls asleep; None: it stays awake. The server's default is 60.
             template: What it starts from: `python`, which is the default, or `data` with NumPy, pandas, Matplotlib and
                 scikit-learn imported already, so that importing them takes no time.
+            durability: `interval`, which is the default: answers are in the log, and after a crash what no save has is
+                executed again. Or `instruction`: each answer waits for a save, and nothing is ever executed again.
         """
-        call = _calls.new_machine(tags, memory_mb, idle_seconds, template)
+        call = _calls.new_machine(tags, memory_mb, idle_seconds, template, durability)
         return self.machine(_http.parsed(self._connection.send(call), NewMachine).machine_name)
 
     def machine(self, name: str) -> Machine:

@@ -40,6 +40,8 @@ class MachineInfo(Record):
     memory_mb: int | None = None
     idle_seconds: float | None = None
     """After so long without work it falls asleep; None: it stays awake."""
+    durability: str | None = None
+    """`interval`: answers are in the log; `instruction`: each waits for a save that contains it."""
     generation: int | None = None
     """Of its newest snapshot."""
     last_used_at: datetime | None = None
@@ -70,7 +72,7 @@ class Instruction(Record):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     timings: dict[str, int | None] = Field(default_factory=dict)
-    """`waited_ms`, `runtime_ms`, `total_ms`."""
+    """`waited_ms`, `runtime_ms`, `total_ms`, `waited_for_save_ms` (by saves of its own machine)."""
     events: tuple[Event, ...] | None = None
     """Its output, where one instruction was asked for; lists leave it out."""
 

@@ -99,6 +99,11 @@ class FakeSandbox:
         self._alive()
         self.machine, self.limits = machine, limits
 
+    async def limit(self, limits: Limits) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        self.limits = limits
+
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """See `Sandbox`."""
         self._alive()

@@ -33,6 +33,15 @@ class EndedBy(StrEnum):
     INTERRUPT = "interrupt"
 
 
+class Durability(StrEnum):
+    """When a machine's results are acknowledged."""
+
+    INTERVAL = "interval"
+    """Once they are in the log: after a crash what no save has is executed again."""
+    INSTRUCTION = "instruction"
+    """Once a save that contains them is committed: after a crash nothing is executed again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry of a machine's log."""
@@ -66,6 +75,17 @@ class InstructionResult:
     error_detail: dict[str, Any] | None
     """`name`, `message`, `traceback`, and `steps` (of a time-out or interrupt: `["interrupt", "again", ...]`)."""
     runtime_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt at an instruction ended, to be committed together with the snapshot that contains it."""
+
+    seq: int
+    attempt: int
+    result: InstructionResult
+    ended_by: EndedBy | None
+    waited_for_save_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +139,7 @@ class Hold:
     tags: dict[str, str]
     template: str | None = None
     """What it starts from while it has no snapshot; None: an empty interpreter."""
+    durability: Durability = Durability.INTERVAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +178,10 @@ class Ledger(Protocol):
 
     async def acquire(self, machine: str) -> Hold | None:
         """Set the session, raise the epoch. None if it is parked, deleted, or held by another live session."""
+        ...
+
+    async def settings(self, hold: Hold) -> Hold:
+        """The hold with the machine's settings and tags as they are now."""
         ...
 
     async def ready(self, hold: Hold) -> None:
@@ -201,8 +226,12 @@ class Ledger(Protocol):
         undone: bool = False,
         ended_by: EndedBy | None = None,
         output: list[OutputRecord] | None = None,
+        waited_for_save_ms: int = 0,
     ) -> None:
-        """Commit a result, and in the same step what output is left. If the seq has one already, that stays."""
+        """Commit a result, and in the same step what output is left. If the seq has one already, that stays.
+
+        `waited_for_save_ms`: for how long it was held up by saves of its own machine.
+        """
         ...
 
     async def note_replay(self, hold: Hold, seq: int) -> None:
@@ -217,8 +246,12 @@ class Ledger(Protocol):
         """A new generation number and the key of its manifest: that and its pack's are known before they are put."""
         ...
 
-    async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:
+    async def commit_snapshot(
+        self, hold: Hold, expected_head: int | None, snapshot: Snapshot, ending: Ending | None = None
+    ) -> None:
         """Make it the head if the head is still generation `expected_head`. Idempotent. Raises `HeadMoved`.
+
+        With `ending`, the result of the instruction that ended in it is committed in the same step, as by `finish`.
 
         So it does if a pack that the snapshot needs was condemned: it builds on what is gone.
 

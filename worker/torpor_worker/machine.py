@@ -56,6 +56,8 @@ class Machine:
         self._unwanted: int | None = None
         """A seq that is to be interrupted as soon as it begins."""
         self._ready = False
+        self._settings_changed = False
+        """Since the present hold was acquired."""
         self._woke = "woke"
         self._process: Process | None = None
         self._looked = False
@@ -100,6 +102,13 @@ class Machine:
         """Save all that has finished, after the instruction that runs. Raises `SaveRefused`, `FellAsleep`."""
         self._check_held()
         await self._wishes.saved()
+
+    def change_settings(self) -> None:
+        """Its settings or tags were changed in the ledger."""
+        self._settings_changed = True
+        if self._process is not None:
+            self._process.settings_changed = True
+        self._bell.ring()
 
     def drain(self) -> bool:
         """Save and let go as soon as possible; False if it is not awake, so that there is nothing to save."""
@@ -178,6 +187,7 @@ class Machine:
         """One hold on the machine, from acquiring it to letting go; whether it was put to sleep."""
         self._lived = False
         self._sent = None
+        self._settings_changed = False
         hold = await self._ledger.acquire(self.name)
         if hold is None:
             self._inbox.clear()
@@ -192,6 +202,7 @@ class Machine:
                 raise
             process = Process(awake, self._services, self._bell, self._waking.suspicion)
             self._process = process
+            process.settings_changed = self._settings_changed
             try:
                 await self._enter(process, awake)
                 return await self._serve(process)
@@ -295,6 +306,7 @@ class Machine:
             if self._inbox.draining:
                 self._wishes.slept(Draining("The server is stopping."))
                 return await sleeping.drain()
+            await process.apply_settings()
             if process.running is not None:
                 if process.running.seq == self._unwanted:
                     process.running.stop(EndedBy.INTERRUPT, self._loop.time())
@@ -308,7 +320,7 @@ class Machine:
             if entry is not None:
                 self._looked = False
                 self._wishes.slept(False)
-                await process.begin(entry, max(entry.attempt, 1))
+                await process.begin(entry, max(entry.attempt, 1), called_at=self._inbox.begun())
             elif not self._ready:
                 await self._be_ready(process)
             elif await self._sleep_if_due(process, sleeping):
@@ -336,7 +348,12 @@ class Machine:
         if not self._ready:
             until = min(self._loop.time() + READY_AFTER_SECONDS, math.inf if middle is None else middle)
         await process.attend(
-            lambda: self._inbox.draining or (not process.saver.busy and (storing or self._wishes.to_answer)), until
+            lambda: (
+                self._inbox.draining
+                or process.settings_changed
+                or (not process.saver.busy and (storing or self._wishes.to_answer))
+            ),
+            until,
         )
         if process.running is None:
             return

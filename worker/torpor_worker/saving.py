@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
 from torpor_worker.cadence import SaveFacts, middle_save_due_at, save_due_at
 from torpor_worker.errors import SaveRefused
-from torpor_worker.ledger import Fenced, HeadMoved, Hold, Snapshot
+from torpor_worker.ledger import Ending, Fenced, HeadMoved, Hold, Snapshot
 from torpor_worker.sandbox import SandboxDied
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Parent
@@ -44,6 +45,7 @@ class _Capture:
     point: Point
     activity: int
     began: float
+    ending: Callable[[], Ending] | None
 
 
 class Saver:
@@ -105,9 +107,13 @@ class Saver:
         """When the instruction that runs is to be saved in its middle."""
         return None if self.busy else middle_save_due_at(self.facts, self._services.config)
 
-    async def capture(self, hold: Hold, attached: Attached, point: Point) -> None:
+    async def capture(
+        self, hold: Hold, attached: Attached, point: Point, ending: Callable[[], Ending] | None = None
+    ) -> None:
         """Write an image of the sandbox, which goes on as before, and begin to store it. Raises `SaveRefused`.
 
+        `ending` says, at the moment of the commit, how the instruction ended whose result is committed with it. Such a
+        capture must have been stored, or have failed, before the next one is made.
         From the guest's answer to the ping that the caller sent until this returns no frame may be sent.
         """
         began = self._loop.time()
@@ -134,7 +140,10 @@ class Saver:
         self.facts.run_seconds = 0.0
         if self.facts.running_since is not None:
             self.facts.running_since = began
-        replaced, self._waiting = self._waiting, _Capture(hold, generation, key, image, point, self._activity, began)
+        replaced, self._waiting = (
+            self._waiting,
+            _Capture(hold, generation, key, image, point, self._activity, began, ending),
+        )
         if self._task is None:
             self._task = self._loop.create_task(self._store_all(), name=f"save:{self._machine}")
         if replaced is not None:
@@ -204,7 +213,8 @@ class Saver:
                 series=services.config.series,
                 packs=stored.packs,
             )
-            await services.ledger.commit_snapshot(hold, snapshot.parent, snapshot)
+            ending = None if capture.ending is None else capture.ending()
+            await services.ledger.commit_snapshot(hold, snapshot.parent, snapshot, ending)
             self.head = snapshot
 
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from sqlalchemy import Connection, select
@@ -34,6 +35,7 @@ from torpor_api.ledger.rows import (
 )
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
+from torpor_worker.ledger import Durability
 
 
 class ApiSide:
@@ -80,6 +82,7 @@ class ApiSide:
         memory_mb: int,
         idle_seconds: float | None,
         template: str | None = None,
+        durability: Durability = Durability.INTERVAL,
         idempotency: Idempotency | None = None,
     ) -> tuple[str, bool]:
         """Make a machine: its name, and whether it is the earlier work of the idempotency key.
@@ -94,8 +97,28 @@ class ApiSide:
                 memory_mb=memory_mb,
                 idle_seconds=idle_seconds,
                 template=template,
+                durability=durability,
                 idempotency=idempotency,
             )
+        )
+
+    async def change_machine(
+        self,
+        account: str,
+        name: str,
+        *,
+        settings: Mapping[str, Any],
+        tags: Mapping[str, str | None],
+        in_use_bytes: int = 0,
+    ) -> None:
+        """Change those of `memory_mb`, `idle_seconds` and `durability` that are given, and tags: None takes one away.
+
+        `in_use_bytes` is the memory that it uses now. Raises `MachineNotFound`, and `InvalidRequest` for less memory
+        than it uses or was saved with, or too many tags.
+        """
+        await self._writer.run(
+            lambda connection: machines.change(connection, account, name, settings, tags, in_use_bytes=in_use_bytes),
+            touches=name,
         )
 
     async def machine(self, account: str, name: str) -> MachineRow:

@@ -117,6 +117,7 @@ _FINISH = Statement(
     "runtime_ms",
     "undone",
     "ended_by",
+    "waited_for_save_ms",
 )
 
 
@@ -241,6 +242,7 @@ def finish(
     undone: bool,
     ended_by: EndedBy | None,
     output: list[OutputRecord] | None,
+    waited_for_save_ms: int,
 ) -> bool:
     """Commit a result and the output that is left; False, and no change, if no such attempt of a held machine runs."""
     columns = to_columns(result)
@@ -259,6 +261,7 @@ def finish(
         runtime_ms=columns.runtime_ms,
         undone=int(undone),
         ended_by=ended_by,
+        waited_for_save_ms=waited_for_save_ms,
     )
     if row is None:
         return False

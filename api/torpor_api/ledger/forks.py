@@ -84,6 +84,7 @@ def fork(
                 memory_bytes=parent.memory_bytes,
                 idle_seconds=parent.idle_seconds,
                 template=parent.template,
+                durability=parent.durability,
             )
             .returning(machines.c.id)
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from torpor_worker.ledger import EndedBy, Entry, InstructionResult, OutputRecord, Snapshot
+from torpor_worker.ledger import Durability, EndedBy, Entry, InstructionResult, OutputRecord, Snapshot
 
 MachineState = Literal["awake", "asleep", "waking", "recovering", "parked"]
 InstructionStatus = Literal["accepted", "started", "finished"]
@@ -63,6 +63,7 @@ class MachineRow:
     tags: dict[str, str]
     memory_mb: int
     idle_seconds: float | None
+    durability: Durability
     template: str | None
     """What it started from; None: an empty interpreter."""
     state: MachineState
@@ -154,6 +155,8 @@ class InstructionRow:
     accepted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    waited_for_save_ms: int | None
+    """For how long it was held up by saves of its own machine; None until finished."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,14 @@ class GVisorSandbox:
     async def assign(self, machine: str, limits: Limits) -> None:
         """Give a sandbox that was made in advance to a machine."""
         self._check_alive()
-        self.machine, self.limits = machine, limits
+        self.machine = machine
         Fifos.name(self._folder, machine)
+        await self.limit(limits)
+
+    async def limit(self, limits: Limits) -> None:
+        """Put it under other limits from now on."""
+        self._check_alive()
+        self.limits = limits
         if self._cgroups is not None:
             self._cgroups.limit(self.id, limits)
         await self._link.configure(limits)
