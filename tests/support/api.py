@@ -23,6 +23,7 @@ from torpor_worker.config import WorkerConfig
 from torpor_worker.fake_sandbox import FakeSandboxHost
 from torpor_worker.local_images import LocalImages
 from torpor_worker.memory_snapshotter import MemorySnapshotter
+from torpor_worker.metrics import Metrics
 from torpor_worker.worker import Worker
 
 KEY = "alice.0123456789abcdef"
@@ -76,9 +77,10 @@ async def application(folder: Path, database: Path | None = None) -> AsyncIterat
     host = FakeSandboxHost()
     images = LocalImages(folder / "images", 1024**3)
     config = WorkerConfig(quiet_save_seconds=3600, retry_seconds=0.01)
-    worker = Worker(ledger, host, MemorySnapshotter(), images, config)
+    metrics = Metrics()
+    worker = Worker(ledger, host, MemorySnapshotter(), images, config, metrics=metrics)
     await worker.start()
-    services = Services(ledger=ledger, machines=worker, config=Config(data_dir=folder))
+    services = Services(ledger=ledger, machines=worker, config=Config(data_dir=folder), metrics=metrics)
     app = create_app(services)
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://torpor", headers=AUTHORIZATION) as client:

@@ -13,8 +13,6 @@ class WorkerConfig:
 
     name: str = "local"
     """Names the worker's session in the ledger."""
-    series: str = "unknown"
-    """The runtime series of its sandboxes, recorded in every snapshot."""
     total_memory_bytes: int = 4096 * MEBIBYTE
     """What all awake machines may use together; over it the longest idle falls asleep."""
     warm_machines: int = 0

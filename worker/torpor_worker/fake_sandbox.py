@@ -21,6 +21,7 @@ from torpor_worker.sandbox import (
     Output,
     OutputKind,
     Result,
+    RuntimeUnavailable,
     Sandbox,
     SandboxDied,
     SandboxError,
@@ -65,8 +66,11 @@ class FakeSandbox:
     `background(alive)`, `say_later(text)`, `times()` (how often this host called it).
     """
 
-    def __init__(self, host: FakeSandboxHost, name: str, image: _Image, machine: str, limits: Limits) -> None:
+    def __init__(
+        self, host: FakeSandboxHost, name: str, image: _Image, machine: str, limits: Limits, series: str
+    ) -> None:
         self._host = host
+        self.series = series
         self._id = name
         self.machine, self.limits = machine, limits
         self._image = image
@@ -341,6 +345,10 @@ class FakeSandboxHost:
         self.poisoned: set[str] = set()
         """Images with a variable of such a name die as soon as they are restored."""
         self.version = "fake"
+        self.series = "fake"
+        """Of new sandboxes."""
+        self.missing: set[str] = set()
+        """Runtime series that cannot be had."""
         self.started: list[str] = []
         """Machines whose sandboxes began with an empty interpreter."""
         self.restored = 0
@@ -382,16 +390,25 @@ class FakeSandboxHost:
             "__builtins__": __builtins__,
         }
 
-    async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> Sandbox:
+    async def start(
+        self, machine: str, limits: Limits, preload: Sequence[str] = (), series: str | None = None
+    ) -> Sandbox:
         """See `SandboxHost`."""
         self.started.append(machine)
         await self.open.wait()
         if self.start_failures:
             self.start_failures -= 1
             raise SandboxError("runsc does not start")
-        return self._add(machine, _Image(preloaded=tuple(preload)), limits)
+        return self._add(machine, _Image(preloaded=tuple(preload)), limits, series)
 
-    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[Sandbox, GuestState]:
+    async def have(self, series: str) -> None:
+        """See `SandboxHost`."""
+        if series in self.missing:
+            raise RuntimeUnavailable(f"Runtime {series} is neither here nor in the store.")
+
+    async def restore(
+        self, machine: str, image: Path, limits: Limits, series: str | None = None
+    ) -> tuple[Sandbox, GuestState]:
         """See `SandboxHost`."""
         await self.open.wait()
         if self.restore_failures:
@@ -399,7 +416,7 @@ class FakeSandboxHost:
             raise SandboxError("runsc does not restore")
         loaded = self._read(image)
         self.restored += 1
-        sandbox = self._add(machine, loaded, limits)
+        sandbox = self._add(machine, loaded, limits, series)
         if self.poisoned & loaded.names.keys():
             with contextlib.suppress(SandboxDied):
                 sandbox.die("killed by signal 11 (SIGSEGV)")
@@ -410,9 +427,9 @@ class FakeSandboxHost:
         loaded: _Image = pickle.loads((image / "state").read_bytes())  # noqa: S301 — written by ourselves
         return loaded
 
-    def _add(self, machine: str, image: _Image, limits: Limits) -> FakeSandbox:
+    def _add(self, machine: str, image: _Image, limits: Limits, series: str | None = None) -> FakeSandbox:
         name = f"{machine}-{next(self._numbers)}"
-        sandbox = self.sandboxes[name] = FakeSandbox(self, name, image, machine, limits)
+        sandbox = self.sandboxes[name] = FakeSandbox(self, name, image, machine, limits, series or self.series)
         return sandbox
 
     async def remove_leftovers(self) -> int:

@@ -127,6 +127,7 @@ class Process:
             running.ended_by = None
         ended_by = running.ended_by  # from here on an interrupt comes too late
         result = results.answered(event, running)
+        self.saver.ran(running.used_seconds(now))
         saved = await self._finish_with_a_save(running, result, ended_by)
         if not saved:
             output = self._batch.records() if self._batch else None
@@ -143,10 +144,12 @@ class Process:
                 )
             )
             self._batch.clear()
-            self.saver.ran(running.used_seconds(now))
+            self._note_hold_up(running.held_up_seconds)
             self.capture_first = self.capture_first or ended_by is not None
         self.running = None
         self._free_since = self._loop.time()
+        committed_seconds = self._free_since - now
+        self._services.metrics.instruction_seconds.observe(running.used_seconds(now) + committed_seconds)
         self._last_run = (running.seq, running.attempt)
         self._suspicion.prove()
         self._unacknowledged = not await self.attached.acknowledge()
@@ -163,19 +166,20 @@ class Process:
             held_up_ms = round(1000 * (running.held_up_seconds + self._loop.time() - ended_at))
             return Ending(running.seq, running.attempt, result, ended_by, held_up_ms)
 
-        recorded = False
         while self.hold.durability is Durability.INSTRUCTION:
             if self._dead or self.attached.ended:
                 raise ProcessDied("it ended before it was saved with the result")
-            if not recorded:
-                await self.flush()
-                self.saver.ran(running.used_seconds(ended_at))
-                recorded = True
+            await self.flush()
             if await self._save_and_wait(ending):
+                self._note_hold_up(running.held_up_seconds + self._loop.time() - ended_at)
                 return True
             await self._bell.wait(self.saver.facts.retry_at)
             await self.apply_settings()
         return False
+
+    def _note_hold_up(self, seconds: float) -> None:
+        if seconds > 0:
+            self._services.metrics.instruction_save_wait_seconds.observe(seconds)
 
     async def _save_and_wait(self, ending: Callable[[], Ending]) -> bool:
         """Capture it once more and wait until that is committed, or has failed."""

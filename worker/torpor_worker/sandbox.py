@@ -14,6 +14,10 @@ class SandboxError(Exception):
     """A sandbox command failed, or took longer than it may; the message says which and what it printed."""
 
 
+class RuntimeUnavailable(SandboxError):
+    """What an image needs to be restored is not on this host, and cannot be had now; the message says what it is."""
+
+
 class SandboxDied(SandboxError):
     """The sandbox, or the interpreter in it, is gone; nothing more will come from it."""
 
@@ -37,6 +41,8 @@ class Output:
     """Raw bytes of a stream, or the UTF-8 JSON of a MIME bundle (`{"data": {...}, "metadata": {...}}`)."""
     background: bool
     """True if it came when no instruction was running."""
+    offset: int | None = None
+    """How many bytes this guest had said under this seq before; None from a guest that does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,8 @@ class GuestState:
     """The seq that is running."""
     background: bool
     """Whether threads, children or tasks of the user's are alive."""
+    running_seconds: float = 0.0
+    """For how long `running` has run, by the sandbox's clock, which does not stop while it is frozen."""
 
 
 class Sandbox(Protocol):
@@ -102,6 +110,11 @@ class Sandbox(Protocol):
     @property
     def id(self) -> str:
         """The container id."""
+        ...
+
+    @property
+    def series(self) -> str:
+        """The runtime series that it runs on, and that its images can be restored on."""
         ...
 
     async def assign(self, machine: str, limits: Limits) -> None:
@@ -161,22 +174,42 @@ class Sandbox(Protocol):
 
 
 class SandboxHost(Protocol):
-    """Makes sandboxes on this host."""
+    """Makes sandboxes on this host: new ones on one runtime, restored ones on that of their image."""
+
+    @property
+    def series(self) -> str:
+        """The runtime series of new sandboxes."""
+        ...
 
     @property
     def version(self) -> str:
         """Names what a new sandbox begins with: another runtime or other code of the guest's is another version."""
         ...
 
-    async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> Sandbox:
+    async def start(
+        self, machine: str, limits: Limits, preload: Sequence[str] = (), series: str | None = None
+    ) -> Sandbox:
         """A new sandbox with an empty interpreter, attached and ready for frames.
 
-        The modules of `preload` are imported, and not in the namespace; one that cannot be is `SandboxDied`.
+        `series` is the runtime's, which `have` was called for; None: the one for new machines. The modules of `preload`
+        are imported, and not in the namespace; one that cannot be is `SandboxDied`.
         """
         ...
 
-    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[Sandbox, GuestState]:
-        """A sandbox restored from `image`, attached. Raises `SandboxError`; nothing is left behind then."""
+    async def have(self, series: str) -> None:
+        """See to it that images of a runtime series can be restored here, however long that takes.
+
+        Raises `RuntimeUnavailable`.
+        """
+        ...
+
+    async def restore(
+        self, machine: str, image: Path, limits: Limits, series: str | None = None
+    ) -> tuple[Sandbox, GuestState]:
+        """A sandbox restored from `image`, attached. Raises `SandboxError`; nothing is left behind then.
+
+        `series` is the image's, which `have` was called for; None: that of new sandboxes.
+        """
         ...
 
     async def remove_leftovers(self) -> int:

@@ -42,6 +42,7 @@ class _Capture:
     generation: int
     key: str
     image: Path
+    series: str
     point: Point
     activity: int
     began: float
@@ -142,7 +143,7 @@ class Saver:
             self.facts.running_since = began
         replaced, self._waiting = (
             self._waiting,
-            _Capture(hold, generation, key, image, point, self._activity, began, ending),
+            _Capture(hold, generation, key, image, attached.sandbox.series, point, self._activity, began, ending),
         )
         if self._task is None:
             self._task = self._loop.create_task(self._store_all(), name=f"save:{self._machine}")
@@ -210,7 +211,7 @@ class Saver:
                 manifest_sha256=stored.manifest_sha256,
                 stored_bytes=stored.stored_bytes,
                 image_bytes=stored.image_bytes,
-                series=services.config.series,
+                series=capture.series,
                 packs=stored.packs,
             )
             ending = None if capture.ending is None else capture.ending()
@@ -229,6 +230,8 @@ class Saver:
         self._saved = max(self._saved, capture.activity)
         self.facts.last_save = now
         self.facts.cost_seconds = now - capture.began
+        services.metrics.save_seconds.observe(self.facts.cost_seconds)
+        services.metrics.save_stored_bytes.inc(stored.stored_bytes)
         self.facts.retry_at = None
         self.failure = None
         if self._failures:
@@ -262,6 +265,7 @@ class Saver:
         reason = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         now = self._loop.time()
         self._failures += 1
+        self._services.metrics.save_failures.inc()
         self.failure = f"The machine could not be saved: {reason}"
         self.facts.retry_at = now + self._services.config.backoff_seconds(self._failures)
         if self._captured > self._saved or self._activity > self._saved:
@@ -295,5 +299,5 @@ class Saver:
             "parent": None if self.head is None else self.head.generation,
             "position": point.position,
             "running": None if point.running_seq is None else running,
-            "series": self._services.config.series,
+            "series": capture.series,
         }

@@ -14,7 +14,7 @@ from torpor_worker.errors import CannotWake, MachineGone, ProcessDied
 from torpor_worker.instruction import Running
 from torpor_worker.ledger import Entry, Hold, Snapshot
 from torpor_worker.replaying import Replay, Replayer
-from torpor_worker.sandbox import Limits, Sandbox, SandboxError
+from torpor_worker.sandbox import Limits, RuntimeUnavailable, Sandbox, SandboxError
 from torpor_worker.services import Services
 from torpor_worker.snapshots import SnapshotterError
 from torpor_worker.suspicion import Suspicion
@@ -53,6 +53,8 @@ class Waking:
         """The snapshot that a wake is reading at this moment."""
         self.attached: Attached | None = None
         """The process that is being brought back at this moment."""
+        self._told = False
+        """Whether users have a notice of what keeps the machine from being woken."""
         self._machine = machine
         self._services = services
         self._bell = bell
@@ -160,6 +162,8 @@ class Waking:
         """A process of the hold's head. Raises `CannotWake`, `_Unusable`, `ProcessDied`."""
         services, head = self._services, hold.head
         limits = Limits(memory_bytes=hold.memory_bytes)
+        if head is not None:
+            await self._have_runtime(hold, head.series)
         async with services.admission.room(
             services.beginnings.image_bytes(hold.template) if head is None else head.image_bytes
         ):
@@ -169,10 +173,27 @@ class Waking:
                 sandbox = await self._restore(head, limits)
             return Attached(sandbox, self._bell, self._machine)
 
-    async def _start(self, template: str | None, limits: Limits) -> Sandbox:
+    async def _have_runtime(self, hold: Hold, series: str) -> None:
+        """See to it that images of a runtime series can be restored. Raises `CannotWake`: the machine is unharmed."""
+        ledger = self._services.ledger
         try:
-            async with asyncio.timeout(self._services.config.restore_seconds):
-                return await self._services.beginnings.process(self._machine, template, limits)
+            await self._services.host.have(series)
+        except RuntimeUnavailable as error:
+            self._told = True
+            message = f"The machine could not be woken: {error} It is unharmed, and it is tried again."
+            await ledger.notice(hold, "runtime_missing", message, [])
+            raise CannotWake(f"The machine cannot be woken: {error}") from error
+        if self._told:
+            await ledger.clear_notices(hold, "runtime_missing")
+            self._told = False
+
+    async def _start(self, template: str | None, limits: Limits, series: str | None = None) -> Sandbox:
+        services = self._services
+        try:
+            async with asyncio.timeout(services.config.restore_seconds):
+                if series is not None:
+                    return await services.host.start(self._machine, limits, series=series)
+                return await services.beginnings.process(self._machine, template, limits)
         except (SandboxError, TimeoutError) as error:
             # An empty sandbox that does not start says nothing about the machine.
             raise CannotWake(f"No sandbox could be started: {_sentence(error)}") from error
@@ -185,7 +206,7 @@ class Waking:
                 raise CannotWake("The local image was removed before it could be used.")
             try:
                 async with asyncio.timeout(services.config.restore_seconds):
-                    sandbox, state = await services.host.restore(self._machine, image, limits)
+                    sandbox, state = await services.host.restore(self._machine, image, limits, head.series)
             except (SandboxError, TimeoutError) as error:
                 failure = error
             else:
@@ -197,7 +218,7 @@ class Waking:
         await services.images.forget(self._machine, head.generation)
         if self.suspicion.deaths > 0:
             # The host may be, too: if it cannot even start an empty sandbox, the generation is not set aside for it.
-            await (await self._start(None, limits)).destroy()
+            await (await self._start(None, limits, head.series)).destroy()
         raise ProcessDied(f"it cannot be restored: {_sentence(failure)}") from failure
 
     async def _fetch(self, head: Snapshot) -> None:

@@ -14,6 +14,7 @@ from torpor_worker.errors import Draining, FellAsleep, SaveRefused, WorkerError
 from torpor_worker.images import Images
 from torpor_worker.ledger import Entry, Ledger, Snapshot
 from torpor_worker.machine import Machine, Phase
+from torpor_worker.metrics import Metrics
 from torpor_worker.sandbox import SandboxHost
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Snapshotter, SnapshotterError, Stored
@@ -36,6 +37,7 @@ class Worker:
         images: Images,
         config: WorkerConfig,
         templates: Templates | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """The worker closes none of these."""
         self._ledger = ledger
@@ -44,7 +46,11 @@ class Worker:
         self._config = config
         self._admission = Admission(config, self._used_bytes, self._free_some)
         self._beginnings = Beginnings(ledger, host, snapshotter, self._admission, config, templates)
-        self._services = Services(ledger, host, snapshotter, images, config, self._admission, self._beginnings)
+        self._metrics = Metrics() if metrics is None else metrics
+        self._metrics.measured_by(self._measure)
+        self._services = Services(
+            ledger, host, snapshotter, images, config, self._admission, self._beginnings, self._metrics
+        )
         self._machines: dict[str, Machine] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -209,6 +215,13 @@ class Worker:
                 await self._admission.relieve()
             except Exception:
                 log.exception("A sweep failed; the next one follows", action="sweep")
+
+    def _measure(self) -> None:
+        phases = [held.phase for held in self._machines.values()]
+        self._metrics.awake_machines.set(phases.count("awake"))
+        self._metrics.waking_machines.set(phases.count("waking"))
+        self._metrics.pool_sandboxes.labels("python").set(self._beginnings.warm)
+        self._metrics.sandbox_memory_bytes.set(self._used_bytes())
 
     def _used_bytes(self) -> int:
         return self._beginnings.memory_bytes + sum(held.memory_bytes for held in self._machines.values())

@@ -275,6 +275,10 @@ class ApiSide:
         """These objects are deleted."""
         await self._writer.run(lambda connection: saves.forget_condemned(connection, keys))
 
+    async def stored_bytes(self) -> int:
+        """What all snapshots and templates take in the store."""
+        return await self._readers.run(saves.stored_bytes)
+
     async def known_keys(self) -> set[str]:
         """Keys of objects that are needed, or may be: committed snapshots and saves that are under way."""
         return await self._readers.run(saves.known_keys)

@@ -6,7 +6,7 @@ import secrets
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, update
 
 from torpor_api.ledger.lines import Reach, descent
 from torpor_api.ledger.moments import moment, now
@@ -230,6 +230,11 @@ def condemn_packs(connection: Connection, keys: set[str]) -> None:
     of_a_template = exists().where(templates.c.pack_key == packs.c.object_key)
     unneeded = delete(packs).where(packs.c.object_key.in_(keys), ~still_referred, ~of_a_template)
     _condemn_objects(connection, sorted(connection.scalars(unneeded.returning(packs.c.object_key))))
+
+
+def stored_bytes(connection: Connection) -> int:
+    """What packs take, and the manifests that came with them."""
+    return int(connection.scalar(select(func.coalesce(func.sum(packs.c.size_bytes), 0))) or 0)
 
 
 def _condemn_objects(connection: Connection, keys: list[str]) -> None:

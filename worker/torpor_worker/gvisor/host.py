@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import structlog
+
 from torpor_snapshotter.runtime import Runtime
-from torpor_worker.guest_link import GuestLink, guest_sha256
+from torpor_worker.guest_code import GuestCode, own_code
+from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor.cgroups import MOUNT, Cgroups
 from torpor_worker.gvisor.cpu import visible_features
 from torpor_worker.gvisor.fifos import Fifos
@@ -24,7 +27,9 @@ from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.gvisor.sandbox import GVisorSandbox
 from torpor_worker.gvisor.spec import spec_bytes, spec_sha256
 from torpor_worker.gvisor.watcher import MemoryWatcher
-from torpor_worker.sandbox import GuestState, Limits, SandboxError
+from torpor_worker.sandbox import GuestState, Limits, RuntimeUnavailable, SandboxError
+
+log = structlog.get_logger(__name__)
 
 _NICENESS = ("nice", "-n", "10")
 """Sandboxes give way to the server where no cgroup shares the processors out."""
@@ -35,17 +40,32 @@ _ATTEMPTS = 2
 
 
 class GVisorHost:
-    """The real `torpor_worker.sandbox.SandboxHost`: every sandbox of one runtime, in one folder of the host's disk.
+    """The real `torpor_worker.sandbox.SandboxHost`: every sandbox of one folder of the host's disk.
+
+    New ones are of `runtime`. `find` brings the runtime of an image that is of another series; it raises
+    `RuntimeUnavailable`, as every other series does without it.
 
     `folder` holds `state/` (runsc's), `bundle/` (the spec), `machines/ID/` for each sandbox and, where this process
     is not root, `launcher/` (unless `launcher_folder` says where else); nothing outside is written but cgroups that
-    bear a name made of the folder's path.
+    bear a name made of the folder's path. `guest` is the code that guests are given; None: this package's own.
     """
 
     def __init__(
-        self, runtime: Runtime, folder: Path, *, launcher_folder: Path | None = None, cgroup_mount: Path = MOUNT
+        self,
+        runtime: Runtime,
+        folder: Path,
+        *,
+        guest: GuestCode | None = None,
+        find: Callable[[str], Awaitable[Runtime]] | None = None,
+        launcher_folder: Path | None = None,
+        cgroup_mount: Path = MOUNT,
     ) -> None:
         self.runtime = runtime
+        self._find = find
+        self._runtimes = {runtime.series: runtime}
+        self._guest = guest or own_code()
+        self._not_replaceable: set[str] = set()
+        """Digests of guests that would not make way for ours, or died of it."""
         self._folder = folder.resolve()
         self._state = self._folder / "state"
         self._bundle = self._folder / "bundle"
@@ -64,18 +84,37 @@ class GVisorHost:
     def version(self) -> str:
         """Names what a new sandbox here begins with: runtime, spec and the guest's code."""
         runtime = self.runtime
-        return " ".join([runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256(), guest_sha256()])
+        return " ".join(
+            [runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256(), self._guest.sha256]
+        )
 
-    async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> GVisorSandbox:
+    @property
+    def series(self) -> str:
+        """The runtime series of new sandboxes."""
+        return self.runtime.series
+
+    async def have(self, series: str) -> None:
+        """See to it that images of a runtime series can be restored here. Raises `RuntimeUnavailable`."""
+        if series not in self._runtimes:
+            if self._find is None:
+                raise RuntimeUnavailable(f"Runtime {series} is not installed.")
+            self._runtimes[series] = await self._find(series)
+
+    async def start(
+        self, machine: str, limits: Limits, preload: Sequence[str] = (), series: str | None = None
+    ) -> GVisorSandbox:
         """A new sandbox with an empty interpreter, attached and ready for frames."""
-        sandbox, _ = await self._make(machine, limits, None, preload)
+        sandbox, _ = await self._make(machine, limits, await self._runtime(series), None, preload)
         return sandbox
 
-    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[GVisorSandbox, GuestState]:
+    async def restore(
+        self, machine: str, image: Path, limits: Limits, series: str | None = None
+    ) -> tuple[GVisorSandbox, GuestState]:
         """A sandbox restored from `image`, attached; tried twice, each time in a fresh sandbox."""
+        runtime = await self._runtime(series)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return await self._make(machine, limits, image)
+                return await self._make(machine, limits, runtime, image)
             except SandboxError:
                 if attempt == _ATTEMPTS:
                     raise
@@ -107,10 +146,15 @@ class GVisorHost:
         """What sandboxes here see of the processor; whoever restores their images needs all of it."""
         return visible_features(await (await self._prepared()).cpu_features())
 
+    async def _runtime(self, series: str | None) -> Runtime:
+        series = series or self.series
+        await self.have(series)
+        return self._runtimes[series]
+
     async def _make(
-        self, machine: str, limits: Limits, image: Path | None, preload: Sequence[str] = ()
+        self, machine: str, limits: Limits, runtime: Runtime, image: Path | None, preload: Sequence[str] = ()
     ) -> tuple[GVisorSandbox, GuestState]:
-        runsc = await self._prepared()
+        runsc = (await self._prepared()).of(runtime)
         container = secrets.token_hex(8)
         folder = self._machines / container
         link = GuestLink(folder / "stdin", folder / "stdout")
@@ -125,6 +169,7 @@ class GVisorHost:
                 container,
                 machine,
                 limits,
+                series=runtime.series,
                 pid=pid,
                 folder=folder,
                 runsc=runsc,
@@ -138,7 +183,9 @@ class GVisorHost:
                 await runsc.restore(container, self._bundle, folder, fifos, image)
             self._watcher.add(sandbox)
             seconds = _PRELOAD_SECONDS if preload else _ATTACH_SECONDS
-            state = await sandbox.attach(new=image is None, timeout_seconds=seconds, preload=preload)
+            new = self._guest if image is None else None
+            state = await sandbox.attach(new=new, timeout_seconds=seconds, preload=preload)
+            await self._upgrade(sandbox)
         except OSError as error:
             await asyncio.shield(self._undo(container, link, sandbox))
             raise SandboxError(f"Cannot make a sandbox: {error}.") from error
@@ -148,6 +195,21 @@ class GVisorHost:
         finally:
             self._making.discard(container)
         return sandbox, state
+
+    async def _upgrade(self, sandbox: GVisorSandbox) -> None:
+        """Have a guest of other code replace itself, if it can; it goes on as it was if it cannot.
+
+        Raises `SandboxError` if it dies of it. A guest of that code is not asked again.
+        """
+        code = sandbox.guest_sha256
+        if code is None or code == self._guest.sha256 or code in self._not_replaceable:
+            return
+        self._not_replaceable.add(code)
+        problem = await sandbox.upgrade(self._guest)
+        if problem is None:
+            self._not_replaceable.discard(code)
+        else:
+            log.warning("A guest could not be replaced", action="upgrade", machine=sandbox.machine, error=problem)
 
     async def _undo(self, container: str, link: GuestLink, sandbox: GVisorSandbox | None) -> None:
         if sandbox is not None:

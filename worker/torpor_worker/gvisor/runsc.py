@@ -8,9 +8,10 @@ import re
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torpor_snapshotter.runtime import Runtime
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.sandbox import SandboxError
 
@@ -28,6 +29,10 @@ class Runsc:
     runtime_folder: Path
     state: Path
     prefix: tuple[str, ...] = ()
+
+    def of(self, runtime: Runtime) -> Runsc:
+        """The same with the binary of a runtime, in its folder."""
+        return replace(self, binary=runtime.runsc, runtime_folder=runtime.rootfs.parent)
 
     async def create(
         self, container: str, bundle: Path, folder: Path, fifos: Fifos, *, wrapper: tuple[str, ...] = ()

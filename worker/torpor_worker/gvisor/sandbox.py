@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from torpor_worker.guest_code import GuestCode
 from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor import image as images
 from torpor_worker.gvisor.cgroups import Cgroups
@@ -35,6 +36,7 @@ class GVisorSandbox:
         machine: str,
         limits: Limits,
         *,
+        series: str,
         pid: int,
         folder: Path,
         runsc: Runsc,
@@ -44,6 +46,7 @@ class GVisorSandbox:
     ) -> None:
         self.machine = machine
         self.limits = limits
+        self.series = series
         self.pid = pid
         self._container = container
         self._folder = folder
@@ -157,10 +160,19 @@ class GVisorSandbox:
             async with asyncio.timeout(_KILL_SECONDS):
                 await self._link.kill_largest(reason)
 
-    async def attach(self, *, new: bool, timeout_seconds: float, preload: Sequence[str] = ()) -> GuestState:
+    @property
+    def guest_sha256(self) -> str | None:
+        """Names the guest's code, once attached; None if it cannot be replaced."""
+        return self._link.code
+
+    async def upgrade(self, guest: GuestCode) -> str | None:
+        """Have the guest replace itself by this code; None if it did, else why it goes on. Raises `SandboxError`."""
+        return await self._link.upgrade(guest)
+
+    async def attach(self, *, new: GuestCode | None, timeout_seconds: float, preload: Sequence[str] = ()) -> GuestState:
         """Begin the conversation; a `new` sandbox is given its guest code first. Raises `SandboxError`."""
-        if new:
-            await self._link.load(preload)
+        if new is not None:
+            await self._link.load(preload, new)
         state = await self._link.attach(timeout_seconds)
         await self._link.configure(self.limits)
         return state
