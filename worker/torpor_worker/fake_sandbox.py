@@ -295,6 +295,8 @@ class FakeSandbox:
         self._alive()
         if self._host.checkpoints_hang:
             await asyncio.Event().wait()
+        self._host.checkpointing.set()
+        await self._host.may_checkpoint.wait()
         if self._host.checkpoint_deaths:
             self._host.checkpoint_deaths -= 1
             self.die("killed in a checkpoint")
@@ -342,6 +344,11 @@ class FakeSandboxHost:
         self.checkpoint_failures = 0
         self.checkpoint_deaths = 0
         self.checkpoints_hang = False
+        self.may_checkpoint = asyncio.Event()
+        """While it is not set, checkpoints that have begun do not end."""
+        self.may_checkpoint.set()
+        self.checkpointing = asyncio.Event()
+        """Set by every checkpoint that begins."""
         self.poisoned: set[str] = set()
         """Images with a variable of such a name die as soon as they are restored."""
         self.version = "fake"
