@@ -30,6 +30,7 @@ class Process:
         self.hold = awake.hold
         self.attached: Attached = awake.attached
         self.saver = Saver(awake.hold, services, bell, clean=awake.clean)
+        self.saver.facts.background = awake.background
         self.position = awake.position
         """The highest position that was sent, or left out for good."""
         self.running: Running | None = None

@@ -42,6 +42,8 @@ class Awake:
     """The unfinished instruction that runs in the snapshot."""
     unfinished: Entry | None
     """The unfinished instruction that is to be executed again."""
+    background: bool
+    """Threads, children or tasks of the user's live in it."""
 
 
 class Waking:
@@ -55,6 +57,7 @@ class Waking:
         """The process that is being brought back at this moment."""
         self._told = False
         """Whether users have a notice of what keeps the machine from being woken."""
+        self._background = False
         self._machine = machine
         self._services = services
         self._bell = bell
@@ -104,7 +107,8 @@ class Waking:
             else:
                 self._note(replay)
                 self.attached = None
-                return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished)
+                clean = not replay.applied
+                return Awake(hold, attached, replay.position, clean, current, replay.unfinished, self._background)
 
     async def learn(self, hold: Hold, reason: str, *, running: bool) -> Hold:
         """A process died: undo an entry or go back to an older generation if its deaths say so. The hold to go on with.
@@ -210,6 +214,7 @@ class Waking:
             except (SandboxError, TimeoutError) as error:
                 failure = error
             else:
+                self._background = state.background
                 if state.last_position <= head.position:
                     return sandbox
                 await sandbox.destroy()
