@@ -43,6 +43,17 @@ DURABILITY = Field(
     description="When a result is answered: once it is in the log (`interval`, the default), or once a save that "
     "contains it is committed (`instruction`), so that nothing is ever executed again.",
 )
+Recovery = Literal["replay", "rollback"]
+RECOVERY = Field(
+    default=None,
+    description="What becomes of what it did since its last save when its process is lost: `replay` (the default) "
+    "executes it again, `rollback` leaves it behind, so that nothing is executed twice.",
+)
+ReplaySeconds = Annotated[float, Field(gt=0, le=LONGEST_IDLE_SECONDS, allow_inf_nan=False)]
+REPLAY_SECONDS = Field(
+    default=None,
+    description="How much running time a recovery may execute again; the server's setting by default.",
+)
 Template = Literal["python", "data"]
 TEMPLATE = Field(
     default=None,
@@ -74,6 +85,8 @@ class NewMachineRequest(Request):
         description="After how long without work it falls asleep; null: never; absent: the server's setting.",
     )
     durability: Durability | None = DURABILITY
+    recovery: Recovery | None = RECOVERY
+    replay_seconds: ReplaySeconds | None = REPLAY_SECONDS
 
 
 class ChangeRequest(StrictRequest):
@@ -89,6 +102,8 @@ class ChangeRequest(StrictRequest):
         default=None, description="After how long without work it falls asleep; null: never."
     )
     durability: Durability | None = DURABILITY
+    recovery: Recovery | None = RECOVERY
+    replay_seconds: ReplaySeconds | None = REPLAY_SECONDS
 
 
 class ListRequest(Request):
@@ -219,6 +234,8 @@ class Machine(Answer):
     memory_mb: int
     idle_seconds: float | None
     durability: Durability
+    recovery: Literal["replay", "rollback"]
+    replay_seconds: float
     last_used_at: str
     generation: int | None
     stored_bytes: int
@@ -273,9 +290,11 @@ class RollbackAnswer(Answer):
 
 
 class ForkAnswer(Answer):
-    """Names of the new machines."""
+    """Names of the new machines, the snapshot that they begin with, and which instructions are not in it."""
 
     machines: list[str]
+    generation: int | None
+    lacks: list[int]
 
 
 class ExecAnswer(Answer):

@@ -84,6 +84,8 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
         "memory_mb": row.memory_mb,
         "idle_seconds": row.idle_seconds,
         "durability": row.durability.value,
+        "recovery": row.recovery.value,
+        "replay_seconds": row.replay_seconds,
         "last_used_at": moment(row.last_used_at),
         "generation": row.generation,
         "stored_bytes": row.stored_bytes,

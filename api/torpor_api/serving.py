@@ -127,6 +127,7 @@ def worker_config(config: Config) -> WorkerConfig:
     return WorkerConfig(
         total_memory_bytes=config.memory_total_bytes,
         warm_machines=config.warm_machine_count,
+        spare_sandboxes=config.spare_sandbox_count,
         quiet_save_seconds=config.quiet_save_seconds,
         save_interval_seconds=config.save_interval_seconds,
     )

@@ -55,6 +55,8 @@ class AsyncClient:
         idle_seconds: float | Unset | None = UNSET,
         template: str | None = None,
         durability: str | None = None,
+        recovery: str | None = None,
+        replay_seconds: float | None = None,
     ) -> AsyncMachine:
         """A new machine, which is there until it is deleted.
 
@@ -66,8 +68,17 @@ class AsyncClient:
                 scikit-learn imported already, so that importing them takes no time.
             durability: `interval`, which is the default: answers are in the log, and after a crash what no save has is
                 executed again. Or `instruction`: each answer waits for a save, and nothing is ever executed again.
+            recovery: What becomes of what it did since its last save when its process is lost: `replay`, which is the
+                default, executes it again, `rollback` leaves it behind, so that nothing is executed twice.
+            replay_seconds: How much running time a recovery may execute again; the server's default is 300.
         """
-        call = _calls.new_machine(tags, memory_mb, idle_seconds, template, durability)
+        settings = {
+            "template": template,
+            "durability": durability,
+            "recovery": recovery,
+            "replay_seconds": replay_seconds,
+        }
+        call = _calls.new_machine(tags, memory_mb, idle_seconds, settings)
         return self.machine(_http.parsed(await self._connection.send(call), NewMachine).machine_name)
 
     def machine(self, name: str) -> AsyncMachine:

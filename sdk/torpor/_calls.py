@@ -80,16 +80,10 @@ def new_machine(
     tags: Mapping[str, str] | None,
     memory_mb: int | None,
     idle_seconds: float | Unset | None,
-    template: str | None,
-    durability: str | None,
+    settings: Mapping[str, str | float | None],
 ) -> Call:
     """A new machine. `idle_seconds` None is said to the server: it means never."""
-    body = {
-        "tags": dict(tags) if tags else None,
-        "memory_mb": memory_mb,
-        "template": template,
-        "durability": durability,
-    }
+    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, **settings}
     call = _post("/v1/machine/new", body)
     if idle_seconds is not UNSET:
         call = replace(call, body={**(call.body or {}), "idle_seconds": idle_seconds})
@@ -101,10 +95,10 @@ def update(
     tags: Mapping[str, str | None] | None,
     memory_mb: int | None,
     idle_seconds: float | Unset | None,
-    durability: str | None,
+    settings: Mapping[str, str | float | None],
 ) -> Call:
     """Other settings and tags; what is absent stays."""
-    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, "durability": durability}
+    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, **settings}
     present: dict[str, Any] = {name: value for name, value in body.items() if value is not None}
     if idle_seconds is not UNSET:
         present["idle_seconds"] = idle_seconds

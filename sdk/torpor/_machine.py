@@ -9,6 +9,7 @@ from . import _calls, _http
 from ._calls import UNSET, Unset
 from ._connection import Connection
 from ._events import Display, Event, Stderr, Stdout
+from ._forked import Forked
 from ._models import Forks, History, Instruction, Interrupted, MachineInfo, Rollback, RunAnswer, Snapshot, SnapshotList
 from ._result import Result, result_of_answer
 from ._stream import StreamState
@@ -169,6 +170,8 @@ class Machine:
         memory_mb: int | None = None,
         idle_seconds: float | Unset | None = UNSET,
         durability: str | None = None,
+        recovery: str | None = None,
+        replay_seconds: float | None = None,
     ) -> MachineInfo:
         """Change settings and tags, at once; what is not named stays. All that there is of it then.
 
@@ -176,11 +179,14 @@ class Machine:
             tags: Tags to set; None takes one away, and others stay.
             memory_mb: The memory it may use; `InvalidRequest` if that is less than it uses.
             idle_seconds: After so long without work it falls asleep; None: it stays awake.
-            durability: `interval` or `instruction`, as for `new_machine`.
+            durability: `interval` or `instruction`, as for `new_machine`; so are the others.
+            recovery: `replay` or `rollback`.
+            replay_seconds: How much running time a recovery may execute again.
 
         >>> machine.update(tags={"user": "42"}, durability="instruction")
         """
-        call = _calls.update(self.name, tags, memory_mb, idle_seconds, durability)
+        settings = {"durability": durability, "recovery": recovery, "replay_seconds": replay_seconds}
+        call = _calls.update(self.name, tags, memory_mb, idle_seconds, settings)
         return _http.parsed(self._connection.send(call), MachineInfo)
 
     def sleep(self) -> None:
@@ -234,7 +240,7 @@ class Machine:
         seq: int | None = None,
         count: int = 1,
         tags: Mapping[str, str] | None = None,
-    ) -> list[Machine]:
+    ) -> Forked[Machine]:
         """New machines that go on from a state of this one, each its own way; without a point from the state of now.
 
         Args:
@@ -245,11 +251,14 @@ class Machine:
 
         >>> left, right = machine.fork(count=2)
 
-        Raises `MachineBusy` if it runs something and no point is named, and what `rollback` raises.
+        If it runs something and no point is named, they begin with its newest snapshot in which nothing ran; `lacks` of
+        what is returned names the instructions that are not in it. Raises `MachineBusy` if there is no such snapshot,
+        and what `rollback` raises.
         """
         call = _calls.fork(self.name, generation, seq, count, tags)
-        names = _http.parsed(self._connection.send(call), Forks).machines
-        return [Machine(self._connection, name) for name in names]
+        forks = _http.parsed(self._connection.send(call), Forks)
+        machines = [Machine(self._connection, name) for name in forks.machines]
+        return Forked(machines, generation=forks.generation, lacks=forks.lacks)
 
     def delete(self) -> None:
         """Delete it and all that is stored of it, for good."""

@@ -42,6 +42,10 @@ class MachineInfo(Record):
     """After so long without work it falls asleep; None: it stays awake."""
     durability: str | None = None
     """`interval`: answers are in the log; `instruction`: each waits for a save that contains it."""
+    recovery: str | None = None
+    """`replay` or `rollback`: what becomes of what it did since its last save when its process is lost."""
+    replay_seconds: float | None = None
+    """How much running time a recovery may execute again."""
     generation: int | None = None
     """Of its newest snapshot."""
     last_used_at: datetime | None = None
@@ -142,6 +146,10 @@ class Forks(Record):
     """The answer to a fork."""
 
     machines: tuple[str, ...]
+    generation: int | None = None
+    """The snapshot that they begin with."""
+    lacks: tuple[int, ...] = ()
+    """Instructions that are not in it, since they ran or waited at that moment."""
 
 
 class Account(Record):

@@ -39,6 +39,7 @@ class Api:
     app: ASGIApp
     services: Services
     client: httpx2.AsyncClient
+    snapshotter: MemorySnapshotter
     server: Server | None = None
 
     def websocket_protocols(self) -> list[QuietWebSocketProtocol]:
@@ -78,13 +79,14 @@ async def application(folder: Path, database: Path | None = None) -> AsyncIterat
     images = LocalImages(folder / "images", 1024**3)
     config = WorkerConfig(quiet_save_seconds=3600, retry_seconds=0.01)
     metrics = Metrics()
-    worker = Worker(ledger, host, MemorySnapshotter(), images, config, metrics=metrics)
+    snapshotter = MemorySnapshotter()
+    worker = Worker(ledger, host, snapshotter, images, config, metrics=metrics)
     await worker.start()
     services = Services(ledger=ledger, machines=worker, config=Config(data_dir=folder), metrics=metrics)
     app = create_app(services)
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://torpor", headers=AUTHORIZATION) as client:
-        yield Api(app, services, client)
+        yield Api(app, services, client, snapshotter)
     services.end_waits()
     await worker.drain(60)
     await host.close()
@@ -99,7 +101,7 @@ async def behind_a_server(api: Api) -> AsyncIterator[Api]:
         serving = asyncio.create_task(server.serve([listener]))
         async with httpx2.AsyncClient(base_url=url_of(listener), headers=AUTHORIZATION, timeout=60) as client:
             await _until_it_listens(listener)
-            yield Api(api.app, api.services, client, server)
+            yield Api(api.app, api.services, client, api.snapshotter, server)
         api.services.end_waits()
         server.should_exit = True
         await serving

@@ -279,6 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
             "memory_mb": 1024,
             "idle_seconds": 60.0,
             "durability": "interval",
+            "recovery": "replay",
             "last_used_at": "2026-01-02T03:04:05Z",
             "generation": 0,
             "stored_bytes": 4096,

@@ -21,6 +21,12 @@ class SaveFacts:
     last_activity: float = 0.0
     run_seconds: float = 0.0
     """How long instructions that have finished ran since the last save."""
+    entries: int = 0
+    """How many that were."""
+    entry_bytes: int = 0
+    """What they take in the log."""
+    tail_seconds: float | None = None
+    """How long instructions may run until they are saved whatever it costs; None: as the settings say."""
     running_since: float | None = None
     """Since when the instruction that runs has run unsaved: since it began, or was last saved in its middle."""
     background: bool = False
@@ -33,13 +39,25 @@ class SaveFacts:
     """No save before this, after a failed one."""
 
 
+def tail_is_long(facts: SaveFacts, config: WorkerConfig) -> bool:
+    """Whether so much lies behind the last save that a recovery would take too long."""
+    tail_seconds = config.tail_seconds if facts.tail_seconds is None else facts.tail_seconds
+    return (
+        facts.entries >= config.tail_entries
+        or facts.entry_bytes >= config.tail_bytes
+        or facts.run_seconds >= tail_seconds
+    )
+
+
 def save_due_at(facts: SaveFacts, config: WorkerConfig) -> float | None:
     """From when on the next gap between instructions is used for a save; None: not at all.
 
     A machine that is called all the time is saved too: its first save comes once what it ran is as old as the quiet
-    time, every other at the latest when it is as old as the save interval.
+    time, every other at the latest when it is as old as the save interval, or the log behind the last one is long.
     """
-    if facts.unsaved_since is not None:
+    if facts.unsaved_since is not None and tail_is_long(facts, config):
+        due = facts.unsaved_since
+    elif facts.unsaved_since is not None:
         quiet = facts.last_activity + config.quiet_save_seconds
         if facts.last_save is None:
             due = min(quiet, facts.unsaved_since + config.quiet_save_seconds)

@@ -16,7 +16,9 @@ class WorkerConfig:
     total_memory_bytes: int = 4096 * MEBIBYTE
     """What all awake machines may use together; over it the longest idle falls asleep."""
     warm_machines: int = 0
-    """Sandboxes that wait for a new machine, if there are templates."""
+    """The most sandboxes that wait for a new machine of one template, if there are templates."""
+    spare_sandboxes: int = 0
+    """The most sandboxes that wait for an image to be restored into them, if there are templates."""
     wakes_at_once: int = 4
     """Sandboxes that are restored at the same time."""
     admission_seconds: float = 30.0
@@ -37,6 +39,16 @@ class WorkerConfig:
     remove_seconds: float = 5.0
     settle_seconds: float = 0.2
     """In a careful replay, how long each entry is given to bring its process down before the next."""
+    tries_limit: int = 5
+    """A generation with which so many workers died before it had lived for `proof_seconds` is set aside."""
+    proof_seconds: float = 10.0
+    """So long a process that was brought back after a death lives until its worker is believed to survive it."""
+    tail_entries: int = 1000
+    """With so many instructions behind the last save, the next gap between two is used for one whatever it costs."""
+    tail_bytes: int = 16 * MEBIBYTE
+    """The same for what these instructions take in the log."""
+    tail_seconds: float = 60.0
+    """The same for how long they ran."""
     undo_limit: int = 5
     """Entries that one recovery may undo before it gives the generation up."""
     checkpoint_seconds: float = 120.0

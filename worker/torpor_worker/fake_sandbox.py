@@ -359,6 +359,9 @@ class FakeSandboxHost:
         self.started: list[str] = []
         """Machines whose sandboxes began with an empty interpreter."""
         self.restored = 0
+        self.spares = 0
+        self.spares_used = 0
+        self.spare_size_bytes = 12 * 1024 * 1024
         self.calls = 0
         self._numbers = itertools.count()
 
@@ -414,9 +417,12 @@ class FakeSandboxHost:
             raise RuntimeUnavailable(f"Runtime {series} is neither here nor in the store.")
 
     async def restore(
-        self, machine: str, image: Path, limits: Limits, series: str | None = None
+        self, machine: str, image: Path, limits: Limits, series: str | None = None, *, waited_for: bool = True
     ) -> tuple[Sandbox, GuestState]:
         """See `SandboxHost`."""
+        if waited_for and self.spares:
+            self.spares -= 1
+            self.spares_used += 1
         await self.open.wait()
         if self.restore_failures:
             self.restore_failures -= 1
@@ -438,6 +444,21 @@ class FakeSandboxHost:
         name = f"{machine}-{next(self._numbers)}"
         sandbox = self.sandboxes[name] = FakeSandbox(self, name, image, machine, limits, series or self.series)
         return sandbox
+
+    @property
+    def spare_bytes(self) -> int:
+        """See `SandboxHost`."""
+        return self.spares * self.spare_size_bytes
+
+    async def add_spare(self) -> None:
+        """See `SandboxHost`."""
+        self.spares += 1
+
+    async def drop_spare(self) -> bool:
+        """See `SandboxHost`."""
+        dropped = self.spares > 0
+        self.spares -= dropped
+        return dropped
 
     async def remove_leftovers(self) -> int:
         """See `SandboxHost`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import math
 from typing import Literal
 
 import structlog
@@ -18,6 +17,7 @@ from torpor_worker.process import Process
 from torpor_worker.sandbox import SandboxError
 from torpor_worker.services import Services
 from torpor_worker.sleeping import Sleeping
+from torpor_worker.wake_timer import WakeTimer
 from torpor_worker.waking import Awake, Waking
 
 log = structlog.get_logger(__name__)
@@ -58,6 +58,8 @@ class Machine:
         self._ready = False
         self._settings_changed = False
         """Since the present hold was acquired."""
+        self._proof_at: float | None = None
+        """When it has lived for long enough after a death; None: it has, or nobody doubts it."""
         self._woke = "woke"
         self._process: Process | None = None
         self._looked = False
@@ -188,6 +190,7 @@ class Machine:
         self._lived = False
         self._sent = None
         self._settings_changed = False
+        timer = WakeTimer(self._loop.time)
         hold = await self._ledger.acquire(self.name)
         if hold is None:
             self._inbox.clear()
@@ -196,7 +199,7 @@ class Machine:
             return True
         while True:
             try:
-                awake = await self._waking.bring_back(hold, recovering=self._recovering)
+                awake = await self._waking.bring_back(hold, timer, recovering=self._recovering, sent=self._sent)
             except asyncio.CancelledError:
                 await self._give_back(hold)
                 raise
@@ -208,6 +211,7 @@ class Machine:
                 return await self._serve(process)
             except (ProcessDied, SandboxError) as death:
                 hold = await self._bury(process, str(death))
+                timer = WakeTimer(self._loop.time)
                 if self._inbox.draining:
                     return False
 
@@ -240,6 +244,10 @@ class Machine:
         self._looked = False
         self._ready = False
         self._woke = "recovered" if recovering else "woke"
+        self._proof_at = None
+        if self._waking.suspicion.counted:
+            self._proof_at = self._loop.time() + self._config.proof_seconds
+        self._inbox.clear()  # a recovery may have given what was started another position, or none
         self._inbox.look = True
         self.phase = "awake"
         self._wishes.woke()
@@ -307,6 +315,7 @@ class Machine:
                 self._wishes.slept(Draining("The server is stopping."))
                 return await sleeping.drain()
             await process.apply_settings()
+            await self._prove_if_due(process)
             if process.running is not None:
                 if process.running.seq == self._unwanted:
                     process.running.stop(EndedBy.INTERRUPT, self._loop.time())
@@ -339,14 +348,19 @@ class Machine:
             head = process.hold.head
             await self._ledger.event(self.name, self._woke, generation=None if head is None else head.generation)
 
+    async def _prove_if_due(self, process: Process) -> None:
+        """Forget earlier tries once the process, and this worker with it, has lived for a while after a death."""
+        if self._proof_at is not None and self._loop.time() >= self._proof_at:
+            self._proof_at = None
+            await self._ledger.clear_tries(process.hold, deaths=False)
+
     async def _attend(self, process: Process) -> None:
         """Follow the running instruction until it ends or there is something else to do, and save it if that is due."""
         storing = process.saver.busy
         ending = process.running is not None and process.running.ended_by is not None
         middle = None if ending else process.saver.middle_due_at()
-        until = middle
-        if not self._ready:
-            until = min(self._loop.time() + READY_AFTER_SECONDS, math.inf if middle is None else middle)
+        ready_at = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
+        until = min((at for at in (middle, ready_at, self._proof_at) if at is not None), default=None)
         await process.attend(
             lambda: (
                 self._inbox.draining
@@ -384,7 +398,7 @@ class Machine:
         """When there is something to do though nobody rings."""
         idle_seconds = process.hold.idle_seconds
         last_activity = process.saver.facts.last_activity
-        times = [process.flush_at, self._save_due_at(process)]
+        times = [process.flush_at, self._save_due_at(process), self._proof_at]
         if not self._looked:
             times.append(last_activity + self._config.look_seconds)
         if idle_seconds is not None:

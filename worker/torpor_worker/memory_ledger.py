@@ -13,10 +13,12 @@ from torpor_worker.ledger import (
     Entry,
     EntryKind,
     Fenced,
+    Forgone,
     HeadMoved,
     Hold,
     InstructionResult,
     OutputRecord,
+    Recovery,
     Snapshot,
     StoredTemplate,
 )
@@ -31,6 +33,10 @@ class MachineMemory:
     memory_bytes: int
     template: str | None = None
     durability: Durability = Durability.INTERVAL
+    recovery: Recovery = Recovery.REPLAY
+    replay_seconds: float = 300.0
+    tries: int = 0
+    deaths: int = 0
     session: str | None = None
     ready: bool = False
     epoch: int = 0
@@ -39,6 +45,9 @@ class MachineMemory:
     next_generation: int = 0
     next_position: int = 0
     parked: str | None = None
+    parked_seq: int | None = None
+    left_behind: set[int] = field(default_factory=set)
+    """Positions that a recovery has not executed again, and none will."""
     log: list[Entry] = field(default_factory=list)
     snapshots: dict[int, Snapshot] = field(default_factory=dict)
     replayed: list[int] = field(default_factory=list)
@@ -160,13 +169,22 @@ class MemoryLedger:
             {"made": "for tests"},
             row.template,
             row.durability,
+            row.recovery,
+            row.replay_seconds,
+            tries=row.tries,
+            deaths=row.deaths,
         )
 
     async def settings(self, hold: Hold) -> Hold:
         """See `Ledger`."""
         row = self._held(hold)
         return dataclasses.replace(
-            hold, idle_seconds=row.idle_seconds, memory_bytes=row.memory_bytes, durability=row.durability
+            hold,
+            idle_seconds=row.idle_seconds,
+            memory_bytes=row.memory_bytes,
+            durability=row.durability,
+            recovery=row.recovery,
+            replay_seconds=row.replay_seconds,
         )
 
     async def ready(self, hold: Hold) -> None:
@@ -175,7 +193,12 @@ class MemoryLedger:
 
     async def behind(self, hold: Hold, position: int) -> list[Entry]:
         """See `Ledger`."""
-        started = [(entry.position, entry) for entry in self._held(hold).log if entry.position is not None]
+        machine = self._held(hold)
+        started = [
+            (entry.position, entry)
+            for entry in machine.log
+            if entry.position is not None and entry.position not in machine.left_behind
+        ]
         return [entry for at, entry in sorted(started, key=lambda pair: pair[0]) if at > position]
 
     async def start_next(self, hold: Hold) -> Entry | None:
@@ -286,10 +309,47 @@ class MemoryLedger:
         """See `Ledger`."""
         machine = self._held(hold)
         machine.head = None if to is None else machine.snapshots[to]
+        machine.tries = machine.deaths = 0
+        return self._new_line(machine)
+
+    def _new_line(self, machine: MachineMemory) -> Hold:
         machine.line += 1
         machine.epoch += 1
         machine.ready = False
         return self._hold(machine)
+
+    async def forgo(self, hold: Hold, forgone: Forgone) -> Hold:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        if forgone.cut_short is not None:
+            entry = machine.instruction(forgone.cut_short)
+            result = entry.result or forgone.answer
+            machine.replace(entry, result=result, ended_by=entry.ended_by or EndedBy.INTERRUPT)
+        for entry in list(machine.log):
+            if entry.position is None or entry.position <= forgone.position:
+                continue
+            if entry.kind is EntryKind.EXECUTE and entry.result is None:
+                if entry.seq != forgone.unfinished:
+                    machine.replace(entry, position=None, attempt=0)
+                    continue
+                machine.replace(entry, result=forgone.answer, undone=True)
+            machine.left_behind.add(entry.position)
+        machine.notices["effects_lost"] = (forgone.message, forgone.seqs)
+        return self._new_line(machine)
+
+    async def count_try(self, hold: Hold) -> None:
+        """See `Ledger`."""
+        self._held(hold).tries += 1
+
+    async def count_death(self, hold: Hold, deaths: int) -> None:
+        """See `Ledger`."""
+        self._held(hold).deaths = deaths
+
+    async def clear_tries(self, hold: Hold, *, deaths: bool) -> None:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        machine.tries = 0
+        machine.deaths = 0 if deaths else machine.deaths
 
     async def release(self, hold: Hold, head: int, *, draining: bool = False) -> bool:
         """See `Ledger`."""
@@ -297,7 +357,11 @@ class MemoryLedger:
         if machine.head is None or machine.head.generation != head:
             return False
         behind = [
-            entry for entry in machine.log if entry.position is not None and entry.position > machine.head.position
+            entry
+            for entry in machine.log
+            if entry.position is not None
+            and entry.position > machine.head.position
+            and entry.position not in machine.left_behind
         ]
         running = machine.head.running_seq
         unfinished = [
@@ -308,12 +372,13 @@ class MemoryLedger:
         if behind or unfinished:
             return False
         machine.session, machine.ready = None, False
+        machine.tries = machine.deaths = 0
         return True
 
-    async def park(self, hold: Hold, reason: str) -> None:
+    async def park(self, hold: Hold, reason: str, seq: int | None = None) -> None:
         """See `Ledger`."""
         machine = self._held(hold)
-        machine.session, machine.ready, machine.parked = None, False, reason
+        machine.session, machine.ready, machine.parked, machine.parked_seq = None, False, reason, seq
         failure = InstructionResult(None, {}, f"MachineParked: {reason}", None, 0)
         for entry in machine.unfinished():
             machine.replace(entry, result=failure)

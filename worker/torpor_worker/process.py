@@ -128,7 +128,7 @@ class Process:
             running.ended_by = None
         ended_by = running.ended_by  # from here on an interrupt comes too late
         result = results.answered(event, running)
-        self.saver.ran(running.used_seconds(now))
+        self.saver.ran(running.used_seconds(now), len(running.entry.code))
         saved = await self._finish_with_a_save(running, result, ended_by)
         if not saved:
             output = self._batch.records() if self._batch else None
@@ -153,6 +153,9 @@ class Process:
         self._services.metrics.instruction_seconds.observe(running.used_seconds(now) + committed_seconds)
         self._last_run = (running.seq, running.attempt)
         self._suspicion.prove()
+        if self._suspicion.counted:
+            await self._services.durably(lambda: self._ledger.clear_tries(self.hold, deaths=True))
+            self._suspicion.counted = False
         self._unacknowledged = not await self.attached.acknowledge()
 
     async def _finish_with_a_save(self, running: Running, result: InstructionResult, ended_by: EndedBy | None) -> bool:
@@ -199,11 +202,12 @@ class Process:
         return self.saver.failure is None
 
     async def apply_settings(self) -> None:
-        """Take over the machine's settings if they were changed: idle time, memory, durability, tags."""
+        """Take over the machine's settings if they were changed: idle time, memory, durability, recovery, tags."""
         if not self.settings_changed:
             return
         self.settings_changed = False
         before, self.hold = self.hold, await self._ledger.settings(self.hold)
+        self.saver.apply_settings(self.hold)
         if self.hold.memory_bytes != before.memory_bytes:
             await self.attached.sandbox.limit(Limits(memory_bytes=self.hold.memory_bytes))
 
@@ -270,7 +274,8 @@ class Process:
                     await self.flush()
                 self._batch.add(event, self._loop.time())
         elif isinstance(event, GuestNotice):
-            seqs = [] if running is None else [running.seq]
+            # The guest mends what an instruction broke when that has been answered.
+            seqs = [self.last_seq] if self.last_seq >= 0 else []
             await self._ledger.notice(self.hold, event.code, event.message, seqs)
 
     async def _attempt_of(self, seq: int) -> int:

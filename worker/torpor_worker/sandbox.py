@@ -98,6 +98,8 @@ class GuestState:
     """Whether threads, children or tasks of the user's are alive."""
     running_seconds: float = 0.0
     """For how long `running` has run, by the sandbox's clock, which does not stop while it is frozen."""
+    answered_seconds: float = field(default=0.0, compare=False)
+    """On attaching: how long it took to answer the first frame."""
 
 
 class Sandbox(Protocol):
@@ -204,12 +206,31 @@ class SandboxHost(Protocol):
         ...
 
     async def restore(
-        self, machine: str, image: Path, limits: Limits, series: str | None = None
+        self, machine: str, image: Path, limits: Limits, series: str | None = None, *, waited_for: bool = True
     ) -> tuple[Sandbox, GuestState]:
         """A sandbox restored from `image`, attached. Raises `SandboxError`; nothing is left behind then.
 
-        `series` is the image's, which `have` was called for; None: that of new sandboxes.
+        `series` is the image's, which `have` was called for; None: that of new sandboxes. If somebody waits for it, a
+        spare one is taken, unless the series is another.
         """
+        ...
+
+    @property
+    def spares(self) -> int:
+        """How many sandboxes wait for an image to be restored into them."""
+        ...
+
+    @property
+    def spare_bytes(self) -> int:
+        """What these use."""
+        ...
+
+    async def add_spare(self) -> None:
+        """Make one more, and remove those that have died. Raises `SandboxError`."""
+        ...
+
+    async def drop_spare(self) -> bool:
+        """Remove one; False if there is none."""
         ...
 
     async def remove_leftovers(self) -> int:

@@ -22,6 +22,9 @@ from torpor_worker.snapshots import Parent
 
 log = structlog.get_logger(__name__)
 
+REPLAYS_SLOWER = 4
+"""A replay may take so many times as long as the first run: a machine is saved before that would be cut short."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -67,6 +70,7 @@ class Saver:
         self._bell = bell
         self._loop = asyncio.get_running_loop()
         self.facts = SaveFacts(last_activity=self._loop.time())
+        self.apply_settings(hold)
         self._activity = 0
         self._captured = 0
         self._saved = 0
@@ -76,16 +80,22 @@ class Saver:
         if not clean:
             self.ran(0.0)
 
+    def apply_settings(self, hold: Hold) -> None:
+        """Heed the hold's settings from now on."""
+        self.facts.tail_seconds = min(self._services.config.tail_seconds, hold.replay_seconds / REPLAYS_SLOWER)
+
     def runs(self) -> None:
         """An instruction begins, or goes on."""
         self.facts.running_since = self._loop.time()
 
-    def ran(self, seconds: float) -> None:
-        """An instruction ran for so long."""
+    def ran(self, seconds: float, entry_bytes: int = 0) -> None:
+        """An instruction ran for so long, which takes so much in the log."""
         now = self._loop.time()
         self._activity += 1
         self.facts.running_since = None
         self.facts.run_seconds += seconds
+        self.facts.entries += 1
+        self.facts.entry_bytes += entry_bytes
         self.facts.last_activity = now
         if self.facts.unsaved_since is None:
             self.facts.unsaved_since = now
@@ -139,6 +149,7 @@ class Saver:
         self._captured = self._activity
         self.facts.unsaved_since = None
         self.facts.run_seconds = 0.0
+        self.facts.entries = self.facts.entry_bytes = 0
         if self.facts.running_since is not None:
             self.facts.running_since = began
         replaced, self._waiting = (

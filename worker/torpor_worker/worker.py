@@ -169,6 +169,15 @@ class Worker:
         except SnapshotterError as error:
             raise SaveRefused(f"The snapshot could not be copied: {error}") from error
 
+    async def withdraw(self, machine: str, key: str) -> None:
+        """Take back what `derive` has stored, since there will be no such machine: its key first, then the manifest."""
+        await self.discard(machine)
+        try:
+            await self._services.snapshotter.delete(key)
+        except SnapshotterError as error:
+            # Nobody can read it any more, and the next start deletes what no row names.
+            log.warning("A manifest could not be deleted yet", action="withdraw", machine=machine, error=str(error))
+
     def phase(self, machine: str) -> Phase | None:
         """Whether it is awake or waking here; None if it is not held."""
         held = self._machines.get(machine)
@@ -220,7 +229,8 @@ class Worker:
         phases = [held.phase for held in self._machines.values()]
         self._metrics.awake_machines.set(phases.count("awake"))
         self._metrics.waking_machines.set(phases.count("waking"))
-        self._metrics.pool_sandboxes.labels("python").set(self._beginnings.warm)
+        for pool, size in self._beginnings.sizes.items():
+            self._metrics.pool_sandboxes.labels(pool).set(size)
         self._metrics.sandbox_memory_bytes.set(self._used_bytes())
 
     def _used_bytes(self) -> int:

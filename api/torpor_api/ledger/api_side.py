@@ -35,7 +35,7 @@ from torpor_api.ledger.rows import (
 )
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
-from torpor_worker.ledger import Durability
+from torpor_worker.ledger import Durability, Recovery
 
 
 class ApiSide:
@@ -83,6 +83,8 @@ class ApiSide:
         idle_seconds: float | None,
         template: str | None = None,
         durability: Durability = Durability.INTERVAL,
+        recovery: Recovery = Recovery.REPLAY,
+        replay_seconds: float = 300.0,
         idempotency: Idempotency | None = None,
     ) -> tuple[str, bool]:
         """Make a machine: its name, and whether it is the earlier work of the idempotency key.
@@ -98,6 +100,8 @@ class ApiSide:
                 idle_seconds=idle_seconds,
                 template=template,
                 durability=durability,
+                recovery=recovery,
+                replay_seconds=replay_seconds,
                 idempotency=idempotency,
             )
         )
@@ -111,8 +115,9 @@ class ApiSide:
         tags: Mapping[str, str | None],
         in_use_bytes: int = 0,
     ) -> None:
-        """Change those of `memory_mb`, `idle_seconds` and `durability` that are given, and tags: None takes one away.
+        """Change those settings that are given, and tags: None takes one away.
 
+        Settings are `memory_mb`, `idle_seconds`, `durability`, `recovery` and `replay_seconds`.
         `in_use_bytes` is the memory that it uses now. Raises `MachineNotFound`, and `InvalidRequest` for less memory
         than it uses or was saved with, or too many tags.
         """

@@ -37,6 +37,7 @@ _COLUMNS = (
     entries.c.runtime_ms,
     entries.c.undone,
     entries.c.ended_by,
+    entries.c.expired,
 )
 _ENTRY = select(*_COLUMNS)
 
@@ -324,7 +325,8 @@ def _one(connection: Connection, condition: Any) -> Entry:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    entry_id, kind, seq, position, attempt, timeout_seconds, code, seed, finished_at, *result, undone, ended_by = row
+    entry_id, kind, seq, position, attempt, timeout_seconds, code, seed, finished_at, *rest = row
+    *result, undone, ended_by, expired = rest
     has_result = finished_at is not None and seq is not None
     return Entry(
         id=entry_id,
@@ -338,4 +340,5 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         result=from_columns(*result) if has_result else None,
         undone=bool(undone),
         ended_by=None if ended_by is None else EndedBy(ended_by),
+        expired=bool(expired),
     )

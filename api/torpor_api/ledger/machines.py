@@ -29,7 +29,7 @@ from torpor_api.ledger.schema import (
     snapshots,
     templates,
 )
-from torpor_worker.ledger import Durability
+from torpor_worker.ledger import Durability, Recovery
 
 NAME_ALPHABET = string.ascii_lowercase + string.digits
 NAME_LENGTH = 16
@@ -47,6 +47,8 @@ def create(
     idle_seconds: float | None,
     template: str | None,
     durability: Durability,
+    recovery: Recovery,
+    replay_seconds: float,
     idempotency: Idempotency | None,
 ) -> tuple[str, bool]:
     """Make a machine, whose first entry is its reseed: its name, and whether that was done before under the key."""
@@ -69,6 +71,8 @@ def create(
             idle_seconds=idle_seconds,
             template=template,
             durability=durability,
+            recovery=recovery,
+            replay_seconds=replay_seconds,
         )
         .returning(machines.c.id)
     )
@@ -243,6 +247,8 @@ def _machine_rows(connection: Connection, rows: Iterable[Row[Any]]) -> list[Mach
             tags=tags[row.id],
             memory_mb=row.memory_bytes // MEBIBYTE,
             idle_seconds=row.idle_seconds,
+            recovery=Recovery(row.recovery),
+            replay_seconds=row.replay_seconds,
             template=row.template,
             durability=Durability(row.durability),
             state=_state(row),

@@ -159,6 +159,12 @@ def pin(connection: Connection, machine_id: int, generation: int, *, pinned: boo
     return connection.execute(update(snapshots).where(mine).values(pinned=int(pinned))).rowcount > 0
 
 
+def set_aside(connection: Connection, machine_id: int, generation: int) -> None:
+    """Remember that a recovery could not use a generation."""
+    mine = and_(snapshots.c.machine_id == machine_id, snapshots.c.generation == generation)
+    connection.execute(update(snapshots).where(mine).values(set_aside=1))
+
+
 def condemn_abandoned(connection: Connection, machine_id: int | None = None) -> None:
     """Condemn saves that can never be committed: the machine has changed hands since they began."""
     query = (
@@ -279,5 +285,6 @@ def _snapshot(row: Row[Any], referred: dict[int, list[str]]) -> Snapshot:
         created_at=moment(row.created_at),
         pinned=bool(row.pinned),
         base=bool(row.base),
+        set_aside=bool(row.set_aside),
         packs=tuple(referred.get(row.generation, ())),
     )

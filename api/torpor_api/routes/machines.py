@@ -32,7 +32,7 @@ from torpor_api.results import machine_detail, machine_json
 from torpor_api.routes.parameters import Cursor, Limit, Name, idempotency
 from torpor_api.services import Services, services_of
 from torpor_worker.errors import MachineGone
-from torpor_worker.ledger import Durability
+from torpor_worker.ledger import Durability, Recovery
 from torpor_worker.templates import PYTHON
 
 router = APIRouter(tags=["machines"])
@@ -54,6 +54,8 @@ async def create(services: Services, account: str, asked: NewMachineRequest, key
         idle_seconds=idle_seconds,
         template=asked.template or PYTHON,
         durability=Durability(asked.durability or Durability.INTERVAL),
+        recovery=Recovery(asked.recovery or Recovery.REPLAY),
+        replay_seconds=asked.replay_seconds or config.replay_seconds,
         idempotency=key,
     )
     return name
@@ -136,9 +138,9 @@ async def change_machine(request: Request, account: AccountOf, name: Name) -> Js
     asked = parse_body(ChangeRequest, await request.body())
     services = services_of(request)
     settings = asked.model_dump(include=asked.model_fields_set - {"tags"})
-    for needed in ("memory_mb", "durability"):
-        if needed in settings and settings[needed] is None:
-            raise InvalidRequest(f"{needed}: it cannot be null.")
+    for name_of_setting, value in settings.items():
+        if value is None and name_of_setting != "idle_seconds":
+            raise InvalidRequest(f"{name_of_setting}: it cannot be null.")
     if asked.memory_mb is not None:
         _check_memory(services, asked.memory_mb)
     in_use_bytes = services.machines.memory_bytes(name)

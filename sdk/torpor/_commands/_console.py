@@ -28,6 +28,18 @@ DurabilityOption = Annotated[
         "--durability", metavar="interval|instruction", help="`instruction`: every answer waits until it is saved."
     ),
 ]
+RecoveryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recovery",
+        metavar="replay|rollback",
+        help="What it did since its last save, when its process is lost: executed again, or left behind.",
+    ),
+]
+ReplaySecondsOption = Annotated[
+    float | None,
+    typer.Option("--replay-seconds", metavar="SECONDS", help="How much running time a recovery may execute again."),
+]
 GenerationArgument = Annotated[int, typer.Argument(metavar="GENERATION", min=0, help="See `torpor snapshots`.")]
 GenerationOption = Annotated[
     int | None, typer.Option("--generation", "-g", metavar="N", min=0, help="The state of this snapshot.")

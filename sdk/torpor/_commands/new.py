@@ -12,6 +12,8 @@ from ._console import (
     IdleOption,
     Json,
     MemoryOption,
+    RecoveryOption,
+    ReplaySecondsOption,
     client,
     idle_seconds_of,
     single_command,
@@ -35,6 +37,8 @@ def new(
         typer.Option(metavar="python|data", help="What it starts from; `data` has NumPy, pandas and others imported."),
     ] = None,
     durability: DurabilityOption = None,
+    recovery: RecoveryOption = None,
+    replay_seconds: ReplaySecondsOption = None,
     as_json: Json = False,
 ) -> None:
     """Make a machine and print its name. It is there until `torpor rm`."""
@@ -45,6 +49,8 @@ def new(
             idle_seconds=idle_seconds_of(idle),
             template=template,
             durability=durability,
+            recovery=recovery,
+            replay_seconds=replay_seconds,
         )
     if as_json:
         write_json({"machine_name": machine.name})

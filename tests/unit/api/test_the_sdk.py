@@ -53,7 +53,8 @@ async def test_settings_and_tags_are_changed_and_what_is_not_named_stays(client:
     detail = await machine.update(tags={"team": None, "task": "7"}, idle_seconds=None, memory_mb=512)
     assert detail.tags == {"user": "42", "task": "7"}
     assert (detail.idle_seconds, detail.memory_mb, detail.durability) == (None, 512, "instruction")
-    assert (await machine.update(durability="interval")).durability == "interval"
+    detail = await machine.update(durability="interval", recovery="rollback", replay_seconds=7)
+    assert (detail.durability, detail.recovery, detail.replay_seconds) == ("interval", "rollback", 7)
     (fork,) = await machine.fork()
     assert (await fork.detail()).durability == "interval"
     with pytest.raises(torpor.InvalidRequest, match="memory_mb"):

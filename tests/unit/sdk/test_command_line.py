@@ -138,7 +138,7 @@ def test_small_commands_say_what_they_did(stub: StubServer, name: str) -> None:
 
 def test_set_and_tag_change_what_they_name_and_say_what_is_there_then(stub: StubServer, name: str) -> None:
     said = torpor("set", name, "--idle", "never", "--memory", "2048", "--durability", "instruction").stderr
-    assert said == f"{name} has 2048 MB, stays awake, and its durability is instruction.\n"
+    assert said == f"{name} has 2048 MB, stays awake; durability instruction, recovery replay.\n"
     assert torpor("tag", name, "a=1", "b=", "--remove", "user").exit_code == 0
     assert torpor("tag", name).stdout == "user=42\n"
     assert stub.bodies == [

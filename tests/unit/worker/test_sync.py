@@ -117,7 +117,7 @@ async def test_a_quiet_machine_in_which_nothing_ran_is_not_saved_again(house: Ho
     saves = house.machine().next_generation
     house.ledger.create("n", idle_seconds=3600)
     await house.run("background()", "n")
-    await until(lambda: house.machine("n").next_generation > 5)  # while that one was saved again and again
+    await until(lambda: house.machine("n").next_generation > 1)  # while that one was saved again
     assert house.machine().next_generation == saves
 
 

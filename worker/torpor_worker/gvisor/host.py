@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,6 +26,9 @@ from torpor_worker.gvisor.leftovers import (
 from torpor_worker.gvisor.namespace import command_prefix
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.gvisor.sandbox import GVisorSandbox
+from torpor_worker.gvisor.spares import LIMITS as SPARE_LIMITS
+from torpor_worker.gvisor.spares import MACHINE as SPARE
+from torpor_worker.gvisor.spares import Spares
 from torpor_worker.gvisor.spec import spec_bytes, spec_sha256
 from torpor_worker.gvisor.watcher import MemoryWatcher
 from torpor_worker.sandbox import GuestState, Limits, RuntimeUnavailable, SandboxError
@@ -33,6 +37,10 @@ log = structlog.get_logger(__name__)
 
 _NICENESS = ("nice", "-n", "10")
 """Sandboxes give way to the server where no cgroup shares the processors out."""
+
+_NO_SPINNING = "--systrap-disable-fast-path"
+_FEW_PROCESSORS = 4
+"""On so few, a sandbox's threads that wait for work by spinning take the processor from those that have some."""
 
 _ATTACH_SECONDS = 60
 _PRELOAD_SECONDS = 300
@@ -77,6 +85,7 @@ class GVisorHost:
         self._preparing = asyncio.Lock()
         self._sandboxes: dict[str, GVisorSandbox] = {}
         self._making: set[str] = set()
+        self._spares = Spares()
         self._watcher = MemoryWatcher()
         self._watching: asyncio.Task[None] | None = None
 
@@ -104,21 +113,45 @@ class GVisorHost:
         self, machine: str, limits: Limits, preload: Sequence[str] = (), series: str | None = None
     ) -> GVisorSandbox:
         """A new sandbox with an empty interpreter, attached and ready for frames."""
-        sandbox, _ = await self._make(machine, limits, await self._runtime(series), None, preload)
+        runtime = await self._runtime(series)
+        sandbox = await self._create(machine, limits, runtime)
+        await self._run(sandbox, runtime, None, preload)
         return sandbox
 
     async def restore(
-        self, machine: str, image: Path, limits: Limits, series: str | None = None
+        self, machine: str, image: Path, limits: Limits, series: str | None = None, *, waited_for: bool = True
     ) -> tuple[GVisorSandbox, GuestState]:
-        """A sandbox restored from `image`, attached; tried twice, each time in a fresh sandbox."""
+        """A sandbox restored from `image`, attached; tried twice, each time in another sandbox."""
         runtime = await self._runtime(series)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return await self._make(machine, limits, runtime, image)
+                takes_spare = waited_for and attempt == 1 and runtime is self.runtime
+                spare = await self._spares.take(machine, limits) if takes_spare else None
+                sandbox = spare or await self._create(machine, limits, runtime)
+                return sandbox, await self._run(sandbox, runtime, image)
             except SandboxError:
                 if attempt == _ATTEMPTS:
                     raise
         raise AssertionError("unreachable")
+
+    @property
+    def spares(self) -> int:
+        """How many created containers wait for an image."""
+        return len(self._spares)
+
+    @property
+    def spare_bytes(self) -> int:
+        """What they use."""
+        return self._spares.memory_bytes
+
+    async def add_spare(self) -> None:
+        """Create one more container, and remove those that have died."""
+        await self._spares.remove_dead()
+        self._spares.add(await self._create(SPARE, SPARE_LIMITS, self.runtime))
+
+    async def drop_spare(self) -> bool:
+        """Remove one; False if there is none."""
+        return await self._spares.drop()
 
     async def remove_leftovers(self) -> int:
         """Remove every sandbox of this folder that this object did not make; how many there were."""
@@ -151,21 +184,19 @@ class GVisorHost:
         await self.have(series)
         return self._runtimes[series]
 
-    async def _make(
-        self, machine: str, limits: Limits, runtime: Runtime, image: Path | None, preload: Sequence[str] = ()
-    ) -> tuple[GVisorSandbox, GuestState]:
+    async def _create(self, machine: str, limits: Limits, runtime: Runtime) -> GVisorSandbox:
+        """A container that has not started."""
         runsc = (await self._prepared()).of(runtime)
         container = secrets.token_hex(8)
         folder = self._machines / container
         link = GuestLink(folder / "stdin", folder / "stdout")
-        sandbox: GVisorSandbox | None = None
         self._making.add(container)
         try:
             fifos = Fifos.make(folder, machine)
             await link.open()
             wrapper = _NICENESS if self._cgroups is None else self._cgroups.make(container, limits)
             pid = await runsc.create(container, self._bundle, folder, fifos, wrapper=wrapper)
-            sandbox = self._sandboxes[container] = GVisorSandbox(
+            sandbox = GVisorSandbox(
                 container,
                 machine,
                 limits,
@@ -177,24 +208,41 @@ class GVisorHost:
                 link=link,
                 on_destroy=self._forget,
             )
+        except OSError as error:
+            await asyncio.shield(self._undo(container, link))
+            raise SandboxError(f"Cannot make a sandbox: {error}.") from error
+        except BaseException:
+            await asyncio.shield(self._undo(container, link))
+            raise
+        else:
+            self._sandboxes[container] = sandbox
+        finally:
+            self._making.discard(container)
+        return sandbox
+
+    async def _run(
+        self, sandbox: GVisorSandbox, runtime: Runtime, image: Path | None, preload: Sequence[str] = ()
+    ) -> GuestState:
+        """Start a created container, or restore the image into it, and attach; removed if that fails."""
+        try:
+            runsc = (await self._prepared()).of(runtime)
+            folder = self._machines / sandbox.id
             if image is None:
-                await runsc.start(container)
+                await runsc.start(sandbox.id)
             else:
-                await runsc.restore(container, self._bundle, folder, fifos, image)
+                await runsc.restore(sandbox.id, self._bundle, folder, Fifos.of(folder), image)
             self._watcher.add(sandbox)
             seconds = _PRELOAD_SECONDS if preload else _ATTACH_SECONDS
             new = self._guest if image is None else None
             state = await sandbox.attach(new=new, timeout_seconds=seconds, preload=preload)
             await self._upgrade(sandbox)
+            return state
         except OSError as error:
-            await asyncio.shield(self._undo(container, link, sandbox))
+            await asyncio.shield(sandbox.destroy())
             raise SandboxError(f"Cannot make a sandbox: {error}.") from error
         except BaseException:
-            await asyncio.shield(self._undo(container, link, sandbox))
+            await asyncio.shield(sandbox.destroy())
             raise
-        finally:
-            self._making.discard(container)
-        return sandbox, state
 
     async def _upgrade(self, sandbox: GVisorSandbox) -> None:
         """Have a guest of other code replace itself, if it can; it goes on as it was if it cannot.
@@ -211,12 +259,9 @@ class GVisorHost:
         else:
             log.warning("A guest could not be replaced", action="upgrade", machine=sandbox.machine, error=problem)
 
-    async def _undo(self, container: str, link: GuestLink, sandbox: GVisorSandbox | None) -> None:
-        if sandbox is not None:
-            await sandbox.destroy()
-        else:
-            await link.close()
-            await self._remove({container}, lambda arguments: container in arguments)
+    async def _undo(self, container: str, link: GuestLink) -> None:
+        await link.close()
+        await self._remove({container}, lambda arguments: container in arguments)
 
     def _is_nobodys(self, arguments: list[str]) -> bool:
         """Whether no container made here is named; new ones are known before anything of theirs exists."""
@@ -235,7 +280,10 @@ class GVisorHost:
     async def _prepared(self) -> Runsc:
         async with self._preparing:
             if self._runsc is None:
-                self._runsc = await asyncio.to_thread(self._prepare)
+                runsc = await asyncio.to_thread(self._prepare)
+                if len(os.sched_getaffinity(0)) <= _FEW_PROCESSORS:
+                    runsc = await runsc.with_flag(_NO_SPINNING)
+                self._runsc = runsc
                 self._watching = asyncio.create_task(self._watcher.run(), name="memory-watcher")
             if self._watching is not None and self._watching.done():
                 self._watching.result()  # raises what ended it: no sandbox is made that nobody watches

@@ -22,13 +22,14 @@ _PRINTED_CHARACTERS = 1000
 class Runsc:
     """One sandbox binary, one folder of container states, and how commands are started.
 
-    `prefix` is put before every command: what gives it a user namespace.
+    `prefix` is put before every command: what gives it a user namespace. `flags` are for every command too.
     """
 
     binary: Path
     runtime_folder: Path
     state: Path
     prefix: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
 
     def of(self, runtime: Runtime) -> Runsc:
         """The same with the binary of a runtime, in its folder."""
@@ -80,8 +81,17 @@ class Runsc:
         """The features of this host's processor, joined by commas."""
         return (await self._command(20, "cpu-features")).strip()
 
+    async def with_flag(self, flag: str) -> Runsc:
+        """The same with one more flag for every command, or as it is if this binary does not know the flag."""
+        more = replace(self, flags=(*self.flags, flag))
+        try:
+            await more.version()
+        except SandboxError:
+            return self
+        return more
+
     def _flags(self) -> list[str]:
-        flags = ["--platform=systrap", "--network=none", "--ignore-cgroups"]
+        flags = ["--platform=systrap", "--network=none", "--ignore-cgroups", *self.flags]
         return [*self.prefix, str(self.binary), f"--root={self.state}", *flags]
 
     async def _command(self, timeout_seconds: float, *arguments: str) -> str:

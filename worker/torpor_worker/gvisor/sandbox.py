@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -71,18 +72,26 @@ class GVisorSandbox:
 
     async def assign(self, machine: str, limits: Limits) -> None:
         """Give a sandbox that was made in advance to a machine."""
+        self.belong_to(machine, limits)
+        await self._link.configure(limits)
+
+    def belong_to(self, machine: str, limits: Limits) -> None:
+        """Give it to a machine before its guest listens. Raises `SandboxDied`, `OSError`."""
         self._check_alive()
         self.machine = machine
         Fifos.name(self._folder, machine)
-        await self.limit(limits)
+        self._take_limits(limits)
 
     async def limit(self, limits: Limits) -> None:
         """Put it under other limits from now on."""
         self._check_alive()
+        self._take_limits(limits)
+        await self._link.configure(limits)
+
+    def _take_limits(self, limits: Limits) -> None:
         self.limits = limits
         if self._cgroups is not None:
             self._cgroups.limit(self.id, limits)
-        await self._link.configure(limits)
 
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """Send an instruction."""
@@ -173,9 +182,10 @@ class GVisorSandbox:
         """Begin the conversation; a `new` sandbox is given its guest code first. Raises `SandboxError`."""
         if new is not None:
             await self._link.load(preload, new)
+        begun = self._loop.time()
         state = await self._link.attach(timeout_seconds)
         await self._link.configure(self.limits)
-        return state
+        return replace(state, answered_seconds=self._loop.time() - begun)
 
     async def lose(self, reason: str) -> None:
         """Remove it; `receive` gives what was said before and then a `SandboxLost` that says why."""
