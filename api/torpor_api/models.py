@@ -135,6 +135,7 @@ class RunRequest(StrictRequest):
     timeout_seconds: TimeoutSeconds | None = None
     interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
     queue: bool | None = Field(default=False, description="Wait for what runs now, instead of 409 `machine_busy`.")
+    timings: bool | None = Field(default=False, description="Answer with the phases of the wake, if there was one.")
 
 
 class RunNewRequest(RunRequest):
@@ -331,13 +332,29 @@ class ResultAnswer(Answer):
     result: ExecResult
 
 
+class WakePhases(Answer):
+    """Milliseconds of a wake, phase by phase; 0 for those that there were not. They add up to the wake."""
+
+    lease: float
+    room: float
+    fetch: float
+    assemble: float
+    sandbox: float
+    first_frame: float
+    replay: float
+
+
 class Timings(Answer):
-    """Milliseconds: waiting for the machine, running, altogether; and held up by saves of its own machine."""
+    """Milliseconds: waiting for the machine, running, altogether; and held up by saves of its own machine.
+
+    `wake` is there only where it was asked for; null: the instruction waited for no wake.
+    """
 
     waited_ms: int | None
     runtime_ms: int | None
     total_ms: int | None
     waited_for_save_ms: int | None
+    wake: WakePhases | None = None
 
 
 class RunAnswer(Answer):

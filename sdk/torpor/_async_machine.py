@@ -86,6 +86,7 @@ class AsyncMachine:
         timeout_seconds: float | None = None,
         queue: bool = False,
         interrupt: bool = False,
+        timings: bool = False,
         on_output: Callable[[Stdout | Stderr | Display], Awaitable[None] | None] | None = None,
     ) -> Result:
         """Run code and wait for what comes of it. An error of the code is in the result, and is not raised.
@@ -95,6 +96,7 @@ class AsyncMachine:
             timeout_seconds: After so much running time it is ended; the server's default is 15.
             queue: If the machine runs something else, wait for that to end. Else `MachineBusy` is raised.
             interrupt: If the machine runs something else, end that.
+            timings: Let `timings` of the result have, as `wake`, the phases of the wake if the machine was asleep.
             on_output: Called with each piece of output at the moment when it appears.
 
         >>> (await machine.run("import math; math.factorial(20)")).value
@@ -102,13 +104,22 @@ class AsyncMachine:
         """
         if on_output is not None:
             return await self._run_showing(
-                self.stream(code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt), on_output
+                self.stream(code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, timings=timings),
+                on_output,
             )
-        call = _calls.run(self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt)
+        call = _calls.run(
+            self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, timings=timings
+        )
         return result_of_answer(_http.parsed(await self._connection.send(call), RunAnswer), self.name)
 
     def stream(
-        self, code: str, *, timeout_seconds: float | None = None, queue: bool = False, interrupt: bool = False
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        queue: bool = False,
+        interrupt: bool = False,
+        timings: bool = False,
     ) -> AsyncRunStream:
         """Run code and follow what it says. Arguments as for `run`. It is sent when the first event is asked for.
 
@@ -123,7 +134,13 @@ class AsyncMachine:
         True
         """
         call = _calls.run(
-            self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, streamed=True
+            self.name,
+            code,
+            timeout_seconds=timeout_seconds,
+            queue=queue,
+            interrupt=interrupt,
+            timings=timings,
+            streamed=True,
         )
         return AsyncRunStream(self._connection, StreamState(self.name, call=call))
 

@@ -117,6 +117,7 @@ def run(
     timeout_seconds: float | None = None,
     queue: bool = False,
     interrupt: bool = False,
+    timings: bool = False,
     streamed: bool = False,
 ) -> Call:
     """Run code on a machine, or on a new one (None)."""
@@ -125,6 +126,8 @@ def run(
         body["queue"] = True
     if interrupt:
         body["interrupt"] = True
+    if timings:
+        body["timings"] = True
     running_seconds = DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
     return _post(
         "/v1/run" if machine is None else _machine(machine, "/run"),

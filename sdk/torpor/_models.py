@@ -75,8 +75,10 @@ class Instruction(Record):
     accepted_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    timings: dict[str, int | None] = Field(default_factory=dict)
-    """`waited_ms`, `runtime_ms`, `total_ms`, `waited_for_save_ms` (by saves of its own machine)."""
+    timings: dict[str, Any] = Field(default_factory=dict)
+    """`waited_ms`, `runtime_ms`, `total_ms`, `waited_for_save_ms` (for its machine's saves); and `wake`: its phases in
+    milliseconds, None if it waited for none.
+    """
     events: tuple[Event, ...] | None = None
     """Its output, where one instruction was asked for; lists leave it out."""
 

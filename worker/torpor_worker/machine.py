@@ -17,6 +17,7 @@ from torpor_worker.process import Process
 from torpor_worker.sandbox import SandboxError
 from torpor_worker.services import Services
 from torpor_worker.sleeping import Sleeping
+from torpor_worker.survivors import Survivor
 from torpor_worker.wake_timer import WakeTimer
 from torpor_worker.waking import Awake, Waking
 
@@ -35,8 +36,8 @@ class Machine:
     each step is a conditional change of the ledger, and `Fenced` from any of them ends it.
     """
 
-    def __init__(self, name: str, services: Services, *, recovering: bool) -> None:
-        """`recovering`: its last process ended without a clean sleep."""
+    def __init__(self, name: str, services: Services, *, recovering: bool, survivor: Survivor | None = None) -> None:
+        """`recovering`: its last process ended without a clean sleep, or is the `survivor` that is to be taken over."""
         self.name = name
         self.phase: Phase | None = "waking"
         """None once it was let go."""
@@ -49,6 +50,8 @@ class Machine:
         self._wishes = Wishes(self._bell)
         self._waking = Waking(name, services, self._bell)
         self._recovering = recovering
+        self.survivor = survivor
+        """A process that has outlived its worker, until it is taken over or removed."""
         self._lived = False
         """Whether a process of the present hold was served."""
         self._sent: int | None = None
@@ -193,16 +196,19 @@ class Machine:
         timer = WakeTimer(self._loop.time)
         hold = await self._ledger.acquire(self.name)
         if hold is None:
+            await self.dismiss()
             self._inbox.clear()
             raise MachineGone("The machine is parked, deleted, or held by another worker.")
-        if self._recovering and not self.wanted and await self._has_nothing_to_recover(hold):
+        awake = await self._take_over(hold, timer)
+        if awake is None and self._recovering and not self.wanted and await self._has_nothing_to_recover(hold):
             return True
         while True:
-            try:
-                awake = await self._waking.bring_back(hold, timer, recovering=self._recovering, sent=self._sent)
-            except asyncio.CancelledError:
-                await self._give_back(hold)
-                raise
+            if awake is None:
+                try:
+                    awake = await self._waking.bring_back(hold, timer, recovering=self._recovering, sent=self._sent)
+                except asyncio.CancelledError:
+                    await self._give_back(hold)
+                    raise
             process = Process(awake, self._services, self._bell, self._waking.suspicion)
             self._process = process
             process.settings_changed = self._settings_changed
@@ -211,9 +217,27 @@ class Machine:
                 return await self._serve(process)
             except (ProcessDied, SandboxError) as death:
                 hold = await self._bury(process, str(death))
+                awake = None
                 timer = WakeTimer(self._loop.time)
                 if self._inbox.draining:
                     return False
+
+    async def _take_over(self, hold: Hold, timer: WakeTimer) -> Awake | None:
+        """Go on with the process that has outlived its worker, if there is one and it can be."""
+        survivor, self.survivor = self.survivor, None
+        if survivor is None:
+            return None
+        awake = await self._waking.take_over(hold, survivor, timer)
+        if awake is not None:
+            self._recovering = False
+            self._sent = awake.position
+        return awake
+
+    async def dismiss(self) -> None:
+        """Remove the process that was to be taken over, if it is still there."""
+        survivor, self.survivor = self.survivor, None
+        if survivor is not None:
+            await self._services.host.dismiss(survivor)
 
     async def _give_back(self, hold: Hold) -> None:
         """A stop came while it was waking: it sleeps on as if it had not been touched, if it was asleep."""
@@ -243,7 +267,7 @@ class Machine:
         self._lived = True
         self._looked = False
         self._ready = False
-        self._woke = "recovered" if recovering else "woke"
+        self._woke = "adopted" if awake.adoption is not None else "recovered" if recovering else "woke"
         self._proof_at = None
         if self._waking.suspicion.counted:
             self._proof_at = self._loop.time() + self._config.proof_seconds
@@ -261,6 +285,7 @@ class Machine:
             attempt = await self._ledger.count_attempt(hold, awake.unfinished.seq, 0)
             await self._ran_again(hold, awake.unfinished, "from its beginning")
             await process.begin(awake.unfinished, attempt)
+        await process.remember()
 
     def _never_sent(self, entry: Entry) -> bool:
         """Whether it was started while its machine's process was dead already, so that no attempt was made at it."""
@@ -329,6 +354,8 @@ class Machine:
             if entry is not None:
                 self._looked = False
                 self._wishes.slept(False)
+                if not self._ready and process.woken_for is None:
+                    process.woken_for = entry.seq
                 await process.begin(entry, max(entry.attempt, 1), called_at=self._inbox.begun())
             elif not self._ready:
                 await self._be_ready(process)

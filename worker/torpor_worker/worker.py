@@ -18,6 +18,7 @@ from torpor_worker.metrics import Metrics
 from torpor_worker.sandbox import SandboxHost
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Snapshotter, SnapshotterError, Stored
+from torpor_worker.survivors import Survivor
 from torpor_worker.templates import Templates
 
 log = structlog.get_logger(__name__)
@@ -57,12 +58,27 @@ class Worker:
         self._draining = False
 
     async def start(self) -> None:
-        """Open the session, remove leftover sandboxes, and begin to recover machines taken over and waiting."""
+        """Open the session, and begin to take machines over and to run those that wait.
+
+        Sandboxes that have outlived the last worker and hold a machine that was its own are gone on with; the others
+        are removed, and machines without one recovered.
+        """
         await self._ledger.open_session(self._config.name)
-        await self._host.remove_leftovers()
+        survivors = await self._survivors() if self._config.adopt else {}
+        await self._host.remove_leftovers(keep=[survivor.id for survivor in survivors.values()])
         await self._beginnings.start()
+        for machine, survivor in survivors.items():
+            self._held(machine, recovering=True, survivor=survivor)
         await self._place()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="sweeper")
+
+    async def _survivors(self) -> dict[str, Survivor]:
+        """Sandboxes to take over, by machine; of two of one machine nobody knows which, so it has none."""
+        mine = set(await self._ledger.mine())
+        found: dict[str, list[Survivor]] = {}
+        for survivor in await self._host.survivors():
+            found.setdefault(survivor.facts.machine, []).append(survivor)
+        return {machine: each[0] for machine, each in found.items() if machine in mine and len(each) == 1}
 
     async def drain(self, deadline_seconds: float) -> None:
         """Save and release every machine, also in mid-instruction; what is not done at the deadline is ended anyway.
@@ -149,8 +165,10 @@ class Worker:
         """It was deleted: end its process, destroy its key and forget its images."""
         task = self._tasks.get(machine)
         if task is not None:
+            held = self._machines[machine]
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await held.dismiss()
         try:
             await self._services.snapshotter.destroy_key(machine)
         except SnapshotterError as error:
@@ -187,10 +205,10 @@ class Worker:
         """Keys of objects that wakes read, or awake machines build on: not to be deleted now."""
         return {key for held in self._machines.values() for key in held.keys_in_use}
 
-    def _held(self, name: str, *, recovering: bool = False) -> Machine:
+    def _held(self, name: str, *, recovering: bool = False, survivor: Survivor | None = None) -> Machine:
         held = self._machines.get(name)
         if held is None:
-            held = self._machines[name] = Machine(name, self._services, recovering=recovering)
+            held = self._machines[name] = Machine(name, self._services, recovering=recovering, survivor=survivor)
             task = asyncio.get_running_loop().create_task(held.run(), name=f"machine:{name}")
             self._tasks[name] = task
             task.add_done_callback(lambda ended: self._ended(name, ended))
