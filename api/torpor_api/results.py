@@ -66,6 +66,7 @@ def timings(row: InstructionRow, *, with_wake: bool = False) -> dict[str, Any]:
         "waited_ms": _milliseconds(row.accepted_at, row.started_at),
         "runtime_ms": row.result.runtime_ms if row.result else None,
         "total_ms": _milliseconds(row.accepted_at, row.finished_at),
+        "waited_for_save_ms": row.waited_for_save_ms,
         **wake,
     }
 
@@ -87,6 +88,7 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
         "template": row.template,
         "memory_mb": row.memory_mb,
         "idle_seconds": row.idle_seconds,
+        "durability": row.durability.value,
         "recovery": row.recovery.value,
         "replay_seconds": row.replay_seconds,
         "last_used_at": moment(row.last_used_at),

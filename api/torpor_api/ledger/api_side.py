@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -38,7 +39,7 @@ from torpor_api.ledger.rows import (
 )
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
-from torpor_worker.ledger import Recovery
+from torpor_worker.ledger import Durability, Recovery
 
 
 class ApiSide:
@@ -85,6 +86,7 @@ class ApiSide:
         memory_mb: int,
         idle_seconds: float | None,
         template: str | None = None,
+        durability: Durability = Durability.INTERVAL,
         recovery: Recovery = Recovery.REPLAY,
         replay_seconds: float = 300.0,
         idempotency: Idempotency | None = None,
@@ -101,10 +103,31 @@ class ApiSide:
                 memory_mb=memory_mb,
                 idle_seconds=idle_seconds,
                 template=template,
+                durability=durability,
                 recovery=recovery,
                 replay_seconds=replay_seconds,
                 idempotency=idempotency,
             )
+        )
+
+    async def change_machine(
+        self,
+        account: str,
+        name: str,
+        *,
+        settings: Mapping[str, Any],
+        tags: Mapping[str, str | None],
+        in_use_bytes: int = 0,
+    ) -> None:
+        """Change those settings that are given, and tags: None takes one away.
+
+        Settings are `memory_mb`, `idle_seconds`, `durability`, `recovery` and `replay_seconds`.
+        `in_use_bytes` is the memory that it uses now. Raises `MachineNotFound`, and `InvalidRequest` for less memory
+        than it uses or was saved with, or too many tags.
+        """
+        await self._writer.run(
+            lambda connection: machines.change(connection, account, name, settings, tags, in_use_bytes=in_use_bytes),
+            touches=name,
         )
 
     async def machine(self, account: str, name: str) -> MachineRow:

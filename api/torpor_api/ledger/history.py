@@ -27,6 +27,7 @@ _COLUMNS = (
     entries.c.rolled_back,
     entries.c.replays,
     entries.c.ended_by,
+    entries.c.waited_for_save_ms,
     entries.c.value,
     entries.c.data,
     entries.c.error,
@@ -86,7 +87,7 @@ def newest_first(
 
 def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
     seq, code, timeout_seconds, attempt, accepted_at, started_at, finished_at, *marks_and_result = columns
-    undone, rolled_back, replays, ended_by, *result, expired, output_expired = marks_and_result
+    undone, rolled_back, replays, ended_by, waited_for_save_ms, *result, expired, output_expired = marks_and_result
     finished = finished_at is not None
     return InstructionRow(
         seq=seq,
@@ -104,4 +105,5 @@ def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
         accepted_at=moment(accepted_at),
         started_at=None if started_at is None else moment(started_at),
         finished_at=moment(finished_at) if finished else None,
+        waited_for_save_ms=waited_for_save_ms,
     )

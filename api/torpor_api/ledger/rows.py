@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from torpor_worker.ledger import EndedBy, Entry, InstructionResult, OutputRecord, Recovery, Snapshot
+from torpor_worker.ledger import Durability, EndedBy, Entry, InstructionResult, OutputRecord, Recovery, Snapshot
 
 MachineState = Literal["awake", "asleep", "waking", "recovering", "parked"]
 InstructionStatus = Literal["accepted", "started", "finished"]
@@ -63,6 +63,7 @@ class MachineRow:
     tags: dict[str, str]
     memory_mb: int
     idle_seconds: float | None
+    durability: Durability
     recovery: Recovery
     replay_seconds: float
     template: str | None
@@ -176,6 +177,8 @@ class InstructionRow:
     accepted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    waited_for_save_ms: int | None
+    """For how long it was held up by saves of its own machine; None until finished."""
 
 
 @dataclass(frozen=True, slots=True)
