@@ -108,6 +108,7 @@ class RunRequest(StrictRequest):
     timeout_seconds: TimeoutSeconds | None = None
     interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
     queue: bool | None = Field(default=False, description="Wait for what runs now, instead of 409 `machine_busy`.")
+    timings: bool | None = Field(default=False, description="Answer with the phases of the wake, if there was one.")
 
 
 class RunNewRequest(RunRequest):
@@ -153,6 +154,26 @@ class ForkRequest(StrictRequest):
     at: Point | None = Field(default=None, description="Absent: as it is now, saved first.")
     count: Annotated[int, Field(ge=1, le=FORKS_LIMIT)] | None = Field(default=1, description="How many machines.")
     tags: Tags | None = Field(default=None, description="Absent: those of the machine that is forked.")
+
+
+class RecoverRequest(StrictRequest):
+    """A way out for a parked machine."""
+
+    how: Literal["retry", "skip", "rollback", "export"]
+    seq: Annotated[int, Field(ge=0, le=2**62)] | None = Field(
+        default=None, description="For `skip`: the instruction that is undone; absent: the one that recovery blames."
+    )
+    generation: Generation | None = Field(
+        default=None, description="For `rollback`: absent: the newest that recovery did not set aside."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.seq is not None and self.how != "skip":
+            raise ValueError("`seq` belongs to `skip`")
+        if self.generation is not None and self.how != "rollback":
+            raise ValueError("`generation` belongs to `rollback`")
+        return self
 
 
 class EmptyRequest(StrictRequest):
@@ -242,6 +263,7 @@ class SnapshotAnswer(Answer):
     stored_bytes: int
     pinned: bool
     current: bool
+    set_aside: bool
 
 
 class SnapshotList(Answer):
@@ -259,6 +281,25 @@ class RollbackAnswer(Answer):
     undo: Point | None
     left_behind: list[int]
     replayed: list[int]
+
+
+class RecoverAnswer(Answer):
+    """How a machine was brought out of being parked. `generation` null: from its beginning."""
+
+    machine_name: str
+    how: Literal["retry", "skip", "rollback"]
+    state: str
+    generation: int | None
+    line: int
+    undone: int | None
+    left_behind: list[int]
+
+
+class CrashAnswer(Answer):
+    """Whether the machine's process was killed; it has none while it is not awake."""
+
+    machine_name: str
+    crashed: bool
 
 
 class ForkAnswer(Answer):
@@ -303,12 +344,28 @@ class ResultAnswer(Answer):
     result: ExecResult
 
 
+class WakePhases(Answer):
+    """Milliseconds of a wake, phase by phase; 0 for those that there were not. They add up to the wake."""
+
+    lease: float
+    room: float
+    fetch: float
+    assemble: float
+    sandbox: float
+    first_frame: float
+    replay: float
+
+
 class Timings(Answer):
-    """Milliseconds: waiting for the machine, running, altogether."""
+    """Milliseconds: waiting for the machine, running, altogether.
+
+    `wake` is there only where it was asked for; null: the instruction waited for no wake.
+    """
 
     waited_ms: int | None
     runtime_ms: int | None
     total_ms: int | None
+    wake: WakePhases | None = None
 
 
 class RunAnswer(Answer):

@@ -86,14 +86,14 @@ class AsyncClient:
         found = _http.parsed(await self._connection.send(_calls.list_machines(tags)), MachineList).machines
         return [AsyncMachine(self._connection, info.name, info) for info in found]
 
-    async def run(self, code: str, *, timeout_seconds: float | None = None) -> Result:
-        """Run code on a new machine; the result says its name.
+    async def run(self, code: str, *, timeout_seconds: float | None = None, timings: bool = False) -> Result:
+        """Run code on a new machine; the result says its name. Arguments as for a machine's `run`.
 
         >>> result = await client.run("a = 3")
         >>> (await client.machine(result.machine_name).run("a + 5")).value
         '8'
         """
-        call = _calls.run(None, code, timeout_seconds=timeout_seconds)
+        call = _calls.run(None, code, timeout_seconds=timeout_seconds, timings=timings)
         return result_of_answer(_http.parsed(await self._connection.send(call), RunAnswer))
 
     async def close(self) -> None:

@@ -89,14 +89,14 @@ class Client:
         found = _http.parsed(self._connection.send(_calls.list_machines(tags)), MachineList).machines
         return [Machine(self._connection, info.name, info) for info in found]
 
-    def run(self, code: str, *, timeout_seconds: float | None = None) -> Result:
-        """Run code on a new machine; the result says its name.
+    def run(self, code: str, *, timeout_seconds: float | None = None, timings: bool = False) -> Result:
+        """Run code on a new machine; the result says its name. Arguments as for a machine's `run`.
 
         >>> result = client.run("a = 3")
         >>> client.machine(result.machine_name).run("a + 5").value
         '8'
         """
-        call = _calls.run(None, code, timeout_seconds=timeout_seconds)
+        call = _calls.run(None, code, timeout_seconds=timeout_seconds, timings=timings)
         return result_of_answer(_http.parsed(self._connection.send(call), RunAnswer))
 
     def close(self) -> None:

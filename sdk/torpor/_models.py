@@ -73,8 +73,8 @@ class Instruction(Record):
     accepted_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    timings: dict[str, int | None] = Field(default_factory=dict)
-    """`waited_ms`, `runtime_ms`, `total_ms`."""
+    timings: dict[str, Any] = Field(default_factory=dict)
+    """`waited_ms`, `runtime_ms`, `total_ms`; and `wake`, its phases in milliseconds, None if it waited for none."""
     events: tuple[Event, ...] | None = None
     """Its output, where one instruction was asked for; lists leave it out."""
 
@@ -98,6 +98,8 @@ class Snapshot(Record):
     """Whether it is kept for ever."""
     current: bool = False
     """Whether it is what the machine would wake from."""
+    set_aside: bool = False
+    """Whether a recovery could not use it."""
 
 
 class SnapshotList(Record):
@@ -118,6 +120,27 @@ class Rollback(Record):
     """Instructions whose effects are undone."""
     replayed: tuple[int, ...] = ()
     """Instructions that run again to reach the point."""
+
+
+class Recovered(Record):
+    """How a parked machine was brought back."""
+
+    how: str
+    state: str | None = None
+    """Of the machine now."""
+    generation: int | None = None
+    """What it was brought back from; None is its beginning."""
+    line: int = 0
+    undone: int | None = None
+    """The instruction that was skipped."""
+    left_behind: tuple[int, ...] = ()
+    """Instructions whose effects are undone."""
+
+
+class Crashed(Record):
+    """The answer to `debug crash`."""
+
+    crashed: bool
 
 
 class MachineList(Record):

@@ -77,6 +77,8 @@ class InstructionResult:
     error_detail: dict[str, Any] | None
     """`name`, `message`, `traceback`, and `steps` (of a time-out or interrupt: `["interrupt", "again", ...]`)."""
     runtime_ms: int
+    wake_ms: dict[str, float] | None = None
+    """Milliseconds of each phase of the wake (see `wake_timer`), if the machine was woken for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,14 @@ class StoredTemplate:
 
     manifest_key: str
     manifest_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRuntime:
+    """A runtime in the store: the key and the SHA-256 of the object that describes it."""
+
+    key: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +337,10 @@ class Ledger(Protocol):
 
     async def commit_template(self, name: str, stored: StoredTemplate, stored_bytes: int) -> None:
         """It is stored under the key that was allotted last: from now on snapshots may refer to its pack."""
+        ...
+
+    async def quarantined(self) -> dict[str, str]:
+        """Runtime series whose machines are not woken for instructions, and why."""
         ...
 
     async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:

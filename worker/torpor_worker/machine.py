@@ -106,6 +106,13 @@ class Machine:
         self._check_held()
         await self._wishes.saved()
 
+    async def crash(self) -> bool:
+        """Kill its process as an accident would; False if it has none."""
+        if self.phase != "awake" or self._process is None:
+            return False
+        await self._process.attached.sandbox.crash()
+        return True
+
     def drain(self) -> bool:
         """Save and let go as soon as possible; False if it is not awake, so that there is nothing to save."""
         self._inbox.drain()
@@ -342,6 +349,8 @@ class Machine:
             if entry is not None:
                 self._looked = False
                 self._wishes.slept(False)
+                if not self._ready and process.woken_for is None:
+                    process.woken_for = entry.seq
                 await process.begin(entry, max(entry.attempt, 1))
             elif not self._ready:
                 await self._be_ready(process)

@@ -35,8 +35,11 @@ class Process:
         self.position = awake.position
         """The highest position that was sent, or left out for good."""
         self.running: Running | None = None
+        self.woken_for: int | None = None
+        """The instruction that waited for this wake."""
         self.capture_first = False
         """What ran last must not run again: it is captured before the next frame."""
+        self._timer = awake.timer
         self._services = services
         self._ledger = services.ledger
         self._config = services.config
@@ -156,6 +159,8 @@ class Process:
             # An interrupt was wished for and came to nothing: it ended by itself, and a replay may run it again.
             running.ended_by = None
         result = results.answered(event, running)
+        if running.seq == self.woken_for:
+            result = replace(result, wake_ms=self._timer.milliseconds)
         await self._services.durably(
             lambda: self._ledger.finish(
                 self.hold, running.seq, running.attempt, result, ended_by=running.ended_by, output=output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import structlog
 
@@ -11,11 +12,12 @@ from torpor_worker.admission import Admission
 from torpor_worker.beginnings import Beginnings
 from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import Draining, FellAsleep, SaveRefused, WorkerError
+from torpor_worker.exporting import Exported, export
 from torpor_worker.images import Images
 from torpor_worker.ledger import Entry, Ledger, Snapshot
 from torpor_worker.machine import Machine, Phase
 from torpor_worker.metrics import Metrics
-from torpor_worker.sandbox import SandboxHost
+from torpor_worker.sandbox import SandboxError, SandboxHost
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Snapshotter, SnapshotterError, Stored
 from torpor_worker.survivors import Survivor
@@ -149,6 +151,21 @@ class Worker:
         if held is not None:
             with contextlib.suppress(FellAsleep):
                 await held.sync()
+
+    async def crash(self, machine: str) -> bool:
+        """Kill its process as an accident would, so that it is recovered; False if it is not awake."""
+        held = self._machines.get(machine)
+        try:
+            return held is not None and await held.crash()
+        except SandboxError:  # it had died already
+            return False
+
+    async def export(self, machine: str, memory_bytes: int, snapshots: list[Snapshot], into: Path) -> Exported:
+        """Write files and variables of the first of a parked machine's snapshots that still starts to the file `into`.
+
+        It stays parked. Raises `CannotWake` if this host cannot start anything now.
+        """
+        return await export(self._services, machine, memory_bytes, snapshots, into)
 
     async def discard(self, machine: str) -> None:
         """It was deleted: end its process, destroy its key and forget its images."""

@@ -25,6 +25,7 @@ async def test_metrics_count_instructions_and_saves_and_need_no_key(api: Api) ->
     awake = await samples(api.client)
     assert awake["torpor_instruction_seconds_count"] == 2
     assert awake["torpor_awake_machines"] == 1
+    assert awake["torpor_wake_seconds_count"] == awake["torpor_wake_phase_seconds_count phase=lease"] == 1
     await api.client.post(f"/v1/machine/{machine}/sleep")
     asleep = await samples(api.client)
     assert asleep["torpor_awake_machines"] == 0
