@@ -133,11 +133,15 @@ class WorkerSide:
                 raise ValueError(f"attempt {attempt} of instruction {seq} is not the one that runs")
             return None
 
+        def soon(found: Outcome | None) -> None:
+            if found is not None:
+                self.changes.coming(hold.machine, seq, found)
+
         def then(found: Outcome | None) -> None:
             if found is not None:
                 self.changes.finished(hold.machine, seq, found)
 
-        await self._writer.run(work, touches=hold.machine, then=then)
+        await self._writer.run(work, touches=hold.machine, soon=soon, then=then)
 
     async def note_replay(self, hold: Hold, seq: int) -> None:
         """Remember that a finished instruction was executed again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -44,6 +45,8 @@ class Companion(Protocol):
 class _Operation:
     work: Callable[[Connection], Any]
     touches: str | None
+    early: bool
+    soon: Callable[[Any], None] | None
     then: Callable[[Any], None] | None
     future: asyncio.Future[Any]
     result: Any = None
@@ -55,6 +58,8 @@ class Writer:
 
     A batch is one transaction with a savepoint for each operation: one that fails is undone alone. Results are
     delivered after the commit, and the event loop is woken once for each batch.
+
+    A commit waits for the disk, unless all of the batch is early: then the disk is waited for after the delivery.
     """
 
     def __init__(self, engine: Engine, companion: Companion, changes: Changes) -> None:
@@ -63,21 +68,33 @@ class Writer:
         self._changes = changes
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
+        self._waits_for_disk = True
+        self._log_file: int | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
     async def run(
-        self, work: Callable[[Connection], T], *, touches: str | None = None, then: Callable[[T], None] | None = None
+        self,
+        work: Callable[[Connection], T],
+        *,
+        touches: str | None = None,
+        early: bool = False,
+        soon: Callable[[T], None] | None = None,
+        then: Callable[[T], None] | None = None,
     ) -> T:
         """Run `work` in a transaction; its result once that is durable. `touches` names the machine it is about.
 
-        `then` is called with the result after the commit, in the event loop, before anybody hears of the change.
-        A caller that is cancelled meanwhile does not take the operation back.
+        With `early`, its result once it is committed: that outlives this process, and is durable a moment later, at
+        any rate before anything that is committed after it.
+
+        Both are called with the result, in the event loop: `soon` when all is done but the commit, to prepare what
+        depends on it, and `then` after the commit, before anybody hears of the change. If the commit fails there is
+        no `then`. A caller that is cancelled meanwhile does not take the operation back.
         """
         if self._closed:
             raise RuntimeError("the ledger is closed")
-        operation = _Operation(work, touches, then, self._loop.create_future())
+        operation = _Operation(work, touches, early, soon, then, self._loop.create_future())
         self._queue.put(operation)
         return cast(T, await operation.future)
 
@@ -94,9 +111,17 @@ class Writer:
             while more:
                 batch, more = self._next_batch()
                 if batch:
-                    self._commit(connection, batch)
-                    with suppress(RuntimeError):  # the event loop was closed before the ledger
-                        self._loop.call_soon_threadsafe(self._deliver, batch)
+                    early = all(operation.early for operation in batch)
+                    self._commit(connection, batch, waits_for_disk=not early)
+                    self._call(self._deliver, batch)
+                    if early:
+                        self._flush_log(connection)
+        if self._log_file is not None:
+            os.close(self._log_file)
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the event loop was closed before the ledger
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     def _next_batch(self) -> tuple[list[_Operation], bool]:
         batch: list[_Operation] = []
@@ -110,15 +135,21 @@ class Writer:
             pass
         return batch, True
 
-    def _commit(self, connection: Connection, batch: list[_Operation]) -> None:
+    def _commit(self, connection: Connection, batch: list[_Operation], *, waits_for_disk: bool) -> None:
         raw = driver(connection)
         try:
+            if waits_for_disk != self._waits_for_disk:
+                raw.execute(f"PRAGMA synchronous = {'FULL' if waits_for_disk else 'NORMAL'}")
+                self._waits_for_disk = waits_for_disk
             raw.execute("BEGIN IMMEDIATE")
             if len(batch) == 1:
                 batch[0].result = batch[0].work(connection)
             else:
                 for operation in batch:
                     self._run_in_savepoint(connection, raw, operation)
+            for operation in batch:
+                if operation.soon is not None and operation.error is None:
+                    self._call(operation.soon, operation.result)
             self._companion.flush()
             raw.execute("COMMIT")
         except BaseException as error:  # whatever it is, the callers must hear of it and the thread must live
@@ -127,6 +158,15 @@ class Writer:
                 raw.execute("ROLLBACK")
             for operation in batch:
                 operation.error = operation.error or error
+
+    def _flush_log(self, connection: Connection) -> None:
+        """Wait until what is committed is on the disk, as SQLite does in a commit with `synchronous = FULL`."""
+        # One that fails is found out by the next commit, which has the disk wait for the same file.
+        with suppress(OSError):
+            if self._log_file is None:
+                _, _, database = driver(connection).execute("PRAGMA database_list").fetchone()
+                self._log_file = os.open(f"{database}-wal", os.O_RDWR | os.O_CLOEXEC)
+            os.fdatasync(self._log_file)
 
     def _run_in_savepoint(self, connection: Connection, raw: sqlite3.Connection, operation: _Operation) -> None:
         mark = self._companion.mark()

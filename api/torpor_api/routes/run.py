@@ -27,8 +27,16 @@ from torpor_api.errors import (
     Unauthorized,
 )
 from torpor_api.events import Event, notice_json
-from torpor_api.instructions import WhenBusy, finished, follow, run_answer, submit_or_refuse, timeout_of
-from torpor_api.ledger import Idempotency
+from torpor_api.instructions import (
+    WhenBusy,
+    finished,
+    follow,
+    run_answer,
+    run_answer_at_once,
+    submit_or_refuse,
+    timeout_of,
+)
+from torpor_api.ledger import Idempotency, Outcome
 from torpor_api.models import Error, NewMachineRequest, RunAnswer, RunNewRequest, RunRequest
 from torpor_api.once import idempotency_of
 from torpor_api.presence import Presence
@@ -62,6 +70,7 @@ class Run:
             machine = await create(services, account, NewMachineRequest(template=asked.template), idempotency)
         else:
             machine = str(name)
+        stream_kind = wanted(headers.get("accept"))
         accepted = await submit_or_refuse(
             services,
             account,
@@ -70,19 +79,29 @@ class Run:
             timeout_seconds,
             when_busy=_when_busy(asked),
             idempotency=idempotency,
+            told=stream_kind is not None,
         )
         answer_headers = {"Torpor-Machine": machine, "Torpor-Instruction-Seq": str(accepted.seq)}
-        if kind := wanted(headers.get("accept")):
-            stream = event_stream(_events(services, account, machine, accepted.seq), kind, answer_headers)
+        if stream_kind is not None:
+            stream = event_stream(_events(services, account, machine, accepted.seq), stream_kind, answer_headers)
             await stream(scope, receive, send)
             return
         fresh = accepted.entry.position is not None and not accepted.repeated
+
+        def prepare(outcome: Outcome) -> JsonResponse | None:
+            answer = run_answer_at_once(machine, outcome)
+            return None if answer is None else JsonResponse(answer, headers=answer_headers)
+
         with Presence(receive) as presence:
-            outcome, result = await finished(services, account, machine, accepted.seq, presence, fresh=fresh)
-            answer = await run_answer(services, machine, outcome, result)
+            outcome, result, response = await finished(
+                services, account, machine, accepted.seq, presence, fresh=fresh, prepare=prepare
+            )
+            if response is None:
+                answer = await run_answer(services, machine, outcome, result)
+                response = JsonResponse(answer, headers=answer_headers)
             # To one who has hung up an answer can be written without an error: nobody was told by it.
             told = bool(outcome.notices) and not await presence.is_gone()
-        await JsonResponse(answer, headers=answer_headers)(scope, receive, send)
+        await response(scope, receive, send)
         if told:
             await services.ledger.deliver_notices(machine, outcome.notices[-1].id)
 
