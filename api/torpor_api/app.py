@@ -34,8 +34,7 @@ def create_app(services: Services) -> ASGIApp:
     app.router.routes.append(WebSocketRoute("/v1/machine/{name}/repl", repl))
     for router in (instructions.router, machines.router, snapshots.router, accounts.router, health.router):
         app.include_router(router)
-    app.add_middleware(run.Shortcut)  # innermost: inside of the edge
     edge.install(app)
     exception_handlers.install(app)
     documentation.install(app, run.operations())
-    return app
+    return run.Shortcut(app)

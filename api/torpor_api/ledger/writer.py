@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import os
 import sqlite3
 import threading
@@ -19,6 +20,8 @@ from torpor_api.ledger.database import driver
 
 T = TypeVar("T")
 BATCH_LIMIT = 256
+CHECKPOINT_PAGES = 1000
+"""The write-ahead log is copied into the database by the commit that makes it longer, but never by an early one."""
 
 
 class Companion(Protocol):
@@ -53,13 +56,21 @@ class _Operation:
     error: BaseException | None = field(default=None)
 
 
+class _Word(enum.Enum):
+    """What is said to the thread besides operations."""
+
+    FLUSH = enum.auto()
+    STOP = enum.auto()
+
+
 class Writer:
     """Runs operations one after another, in the order they came.
 
     A batch is one transaction with a savepoint for each operation: one that fails is undone alone. Results are
     delivered after the commit, and the event loop is woken once for each batch.
 
-    A commit waits for the disk, unless all of the batch is early: then the disk is waited for after the delivery.
+    A commit waits for the disk, unless all of the batch is early: then the disk is waited for after the delivery. An
+    early operation is run at once, in the event loop's own thread, while the writer has nothing else to do.
     """
 
     def __init__(self, engine: Engine, companion: Companion, changes: Changes) -> None:
@@ -67,7 +78,9 @@ class Writer:
         self._companion = companion
         self._changes = changes
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Operation | _Word] = SimpleQueue()
+        self._turn = threading.Lock()
+        """Held by whoever uses the connection."""
         self._waits_for_disk = True
         self._log_file: int | None = None
         self._closed = False
@@ -95,14 +108,22 @@ class Writer:
         if self._closed:
             raise RuntimeError("the ledger is closed")
         operation = _Operation(work, touches, early, soon, then, self._loop.create_future())
-        self._queue.put(operation)
+        if early and self._queue.empty() and self._turn.acquire(blocking=False):
+            try:
+                self._commit(self._connection, [operation], waits_for_disk=False)
+            finally:
+                self._turn.release()
+            self._queue.put(_Word.FLUSH)
+            self._deliver([operation])
+        else:
+            self._queue.put(operation)
         return cast(T, await operation.future)
 
     async def close(self) -> None:
         """Finish what is in the queue and end the thread."""
         if not self._closed:
             self._closed = True
-            self._queue.put(None)
+            self._queue.put(_Word.STOP)
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
@@ -110,12 +131,13 @@ class Writer:
             more = True
             while more:
                 batch, more = self._next_batch()
+                early = all(operation.early for operation in batch)
                 if batch:
-                    early = all(operation.early for operation in batch)
-                    self._commit(connection, batch, waits_for_disk=not early)
+                    with self._turn:
+                        self._commit(connection, batch, waits_for_disk=not early)
                     self._call(self._deliver, batch)
-                    if early:
-                        self._flush_log(connection)
+                if early:
+                    self._flush_log(connection)
         if self._log_file is not None:
             os.close(self._log_file)
 
@@ -124,13 +146,17 @@ class Writer:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _next_batch(self) -> tuple[list[_Operation], bool]:
+        """What waits, and whether anything may follow. Nothing waits if only the disk is to be waited for."""
         batch: list[_Operation] = []
         try:
             while len(batch) < BATCH_LIMIT:
                 operation = self._queue.get(block=not batch)
-                if operation is None:
+                if operation is _Word.STOP:
                     return batch, False
-                batch.append(operation)
+                if isinstance(operation, _Operation):
+                    batch.append(operation)
+                elif not batch and self._queue.empty():
+                    return batch, True
         except Empty:
             pass
         return batch, True
@@ -139,7 +165,8 @@ class Writer:
         raw = driver(connection)
         try:
             if waits_for_disk != self._waits_for_disk:
-                raw.execute(f"PRAGMA synchronous = {'FULL' if waits_for_disk else 'NORMAL'}")
+                raw.execute(f"PRAGMA synchronous = {'FULL' if waits_for_disk else 'NORMAL'}").close()
+                raw.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if waits_for_disk else 0}").close()
                 self._waits_for_disk = waits_for_disk
             raw.execute("BEGIN IMMEDIATE")
             if len(batch) == 1:
@@ -164,7 +191,8 @@ class Writer:
         # One that fails is found out by the next commit, which has the disk wait for the same file.
         with suppress(OSError):
             if self._log_file is None:
-                _, _, database = driver(connection).execute("PRAGMA database_list").fetchone()
+                with self._turn:
+                    _, _, database = driver(connection).execute("PRAGMA database_list").fetchone()
                 self._log_file = os.open(f"{database}-wal", os.O_RDWR | os.O_CLOEXEC)
             os.fdatasync(self._log_file)
 

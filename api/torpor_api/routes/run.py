@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.routing import Route
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from torpor_api.authentication import account_of_token, bearer_token
 from torpor_api.bodies import fingerprint, parse_body, read_body
 from torpor_api.documentation import IDEMPOTENCY_KEY, reference, refusals, request_body
+from torpor_api.edge import Edge
 from torpor_api.encoding import JsonResponse
 from torpor_api.errors import (
     BodyTooLarge,
@@ -107,18 +109,19 @@ class Run:
 
 
 class Shortcut:
-    """Middleware that takes runs around the framework's inner layers: errors go straight to the edge."""
+    """Takes runs around the framework, through nothing but the edge; other sites' go through it, for their headers."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self._app = app
-        self._run = Run()
+        self._run = Edge(Run())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        if scope["type"] == "http" and scope["method"] == "POST" and (match := _PATH.fullmatch(scope["path"])):
-            await self._run({**scope, "path_params": match.groupdict()}, receive, send)
-        else:
+        match = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if match is None or any(name == b"origin" for name, _ in scope["headers"]):
             await self._app(scope, receive, send)
+        else:
+            await self._run({**scope, "app": self._app, "path_params": match.groupdict()}, receive, send)
 
 
 def _when_busy(asked: RunRequest) -> WhenBusy:
