@@ -150,7 +150,7 @@ async def pages(services: Services, machine: str, seq: int) -> AsyncIterator[Out
 
 
 async def follow(
-    services: Services, account: str, machine: str, seq: int, start: EventId | None = None
+    services: Services, account: str, machine: str, seq: int, start: EventId | None = None, *, with_wake: bool = False
 ) -> AsyncIterator[list[Event]]:
     """Events of an instruction behind `start`, in batches; an empty one says that nothing happens.
 
@@ -178,7 +178,7 @@ async def follow(
                 if not await watch.wait(KEEPALIVE_SECONDS):
                     yield []
         row = await services.ledger.instruction(account, machine, seq)
-        yield [*_end_of_output(maker, page), *final_events(row, page)]
+        yield [*_end_of_output(maker, page), *final_events(row, page, with_wake=with_wake)]
     maker = EventMaker()
     while True:
         page = await services.ledger.output(machine, seq, attempt=attempt, after=offset, background=True)
@@ -216,7 +216,7 @@ def error_events(row: InstructionRow, event_id: EventId) -> list[Event]:
     ]
 
 
-def final_events(row: InstructionRow, page: OutputPage) -> list[Event]:
+def final_events(row: InstructionRow, page: OutputPage, *, with_wake: bool = False) -> list[Event]:
     """The end of an instruction: its error if it has one, and its result."""
     if row.result is None:
         return []
@@ -227,7 +227,7 @@ def final_events(row: InstructionRow, page: OutputPage) -> list[Event]:
             "id": str(EventId(page.attempt, page.end, after_result=True)),
             "instruction_seq": row.seq,
             "result": rich_result(row.result),
-            "timings": timings(row),
+            "timings": timings(row, with_wake=with_wake),
             "finished_at": moment(row.finished_at),
         },
     ]
@@ -258,20 +258,26 @@ async def last_picture(services: Services, machine: str, seq: int, page: OutputP
     return picture
 
 
-async def run_answer(services: Services, machine: str, outcome: Outcome, result: InstructionResult) -> dict[str, Any]:
+async def run_answer(
+    services: Services, machine: str, outcome: Outcome, result: InstructionResult, *, with_wake: bool
+) -> dict[str, Any]:
     """The answer of `run`."""
-    return _run_answer(machine, outcome, result, await collect(services, outcome.instruction, machine, outcome.output))
+    events = await collect(services, outcome.instruction, machine, outcome.output)
+    return _run_answer(machine, outcome, result, events, with_wake=with_wake)
 
 
-def run_answer_at_once(machine: str, outcome: Outcome) -> dict[str, Any] | None:
+def run_answer_at_once(machine: str, outcome: Outcome, *, with_wake: bool) -> dict[str, Any] | None:
     """The answer of `run`; None if the instruction is not finished, or more of its output is to be read."""
     result = outcome.instruction.result
     if result is None or outcome.output.more:
         return None
-    return _run_answer(machine, outcome, result, _collected(outcome.instruction, [outcome.output]))
+    events = _collected(outcome.instruction, [outcome.output])
+    return _run_answer(machine, outcome, result, events, with_wake=with_wake)
 
 
-def _run_answer(machine: str, outcome: Outcome, result: InstructionResult, events: list[Event]) -> dict[str, Any]:
+def _run_answer(
+    machine: str, outcome: Outcome, result: InstructionResult, events: list[Event], *, with_wake: bool
+) -> dict[str, Any]:
     row = outcome.instruction
     return {
         "machine": machine,
@@ -279,5 +285,5 @@ def _run_answer(machine: str, outcome: Outcome, result: InstructionResult, event
         "result": rich_result(result),
         "events": events,
         "notices": [notice_json(notice) for notice in outcome.notices],
-        "timings": timings(row),
+        "timings": timings(row, with_wake=with_wake),
     }

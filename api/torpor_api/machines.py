@@ -38,6 +38,10 @@ class Machines(Protocol):
         """Store a snapshot once more, under `key`, as generation 0 of a new machine; no copy of what it holds."""
         ...
 
+    async def withdraw(self, machine: str, key: str) -> None:
+        """Take back what `derive` has stored under `key`: there will be no such machine."""
+        ...
+
     async def discard(self, machine: str) -> None:
         """Let go of its process: it was deleted."""
         ...

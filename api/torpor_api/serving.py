@@ -25,6 +25,7 @@ from torpor_snapshotter.runtime import Runtime
 from torpor_worker.config import WorkerConfig
 from torpor_worker.gvisor import GVisorHost
 from torpor_worker.local_images import LocalImages
+from torpor_worker.metrics import Metrics
 from torpor_worker.snapshotter_process import SnapshotterProcess
 from torpor_worker.templates import Templates
 from torpor_worker.worker import Worker
@@ -101,26 +102,35 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
         host = GVisorHost(runtime, folder / "sandboxes")
         stack.push_async_callback(_close, "sandboxes", host.close)
         images = await asyncio.to_thread(LocalImages, folder / "images", LOCAL_IMAGES_BYTES)
+        metrics = Metrics()
         worker = Worker(
-            ledger, host, snapshotter, images, worker_config(config, runtime), Templates(folder / "templates", host)
+            ledger,
+            host,
+            snapshotter,
+            images,
+            worker_config(config),
+            Templates(folder / "templates", host),
+            metrics,
         )
         await worker.start()
         collector = Collector(ledger, snapshotter, worker.keys_in_use)
         collecting = asyncio.create_task(collector.run(), name="collector")
         try:
-            yield Services(ledger=ledger, machines=worker, config=config), worker
+            yield Services(ledger=ledger, machines=worker, config=config, metrics=metrics), worker
         finally:
             collecting.cancel()
             await asyncio.wait({collecting})
 
 
-def worker_config(config: Config, runtime: Runtime) -> WorkerConfig:
+def worker_config(config: Config) -> WorkerConfig:
     """What the worker is told of the settings."""
     return WorkerConfig(
-        series=runtime.series,
         total_memory_bytes=config.memory_total_bytes,
+        adopt=config.adopt,
         warm_machines=config.warm_machine_count,
+        spare_sandboxes=config.spare_sandbox_count,
         quiet_save_seconds=config.quiet_save_seconds,
+        save_interval_seconds=config.save_interval_seconds,
     )
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from . import _calls, _http
 from ._async_connection import AsyncConnection
 from ._events import Display, Event, Stderr, Stdout
+from ._forked import Forked
 from ._models import Forks, History, Instruction, Interrupted, MachineInfo, Rollback, RunAnswer, Snapshot, SnapshotList
 from ._result import Result, result_of_answer
 from ._stream import StreamState
@@ -84,6 +85,7 @@ class AsyncMachine:
         timeout_seconds: float | None = None,
         queue: bool = False,
         interrupt: bool = False,
+        timings: bool = False,
         on_output: Callable[[Stdout | Stderr | Display], Awaitable[None] | None] | None = None,
     ) -> Result:
         """Run code and wait for what comes of it. An error of the code is in the result, and is not raised.
@@ -93,6 +95,7 @@ class AsyncMachine:
             timeout_seconds: After so much running time it is ended; the server's default is 15.
             queue: If the machine runs something else, wait for that to end. Else `MachineBusy` is raised.
             interrupt: If the machine runs something else, end that.
+            timings: Let `timings` of the result have, as `wake`, the phases of the wake if the machine was asleep.
             on_output: Called with each piece of output at the moment when it appears.
 
         >>> (await machine.run("import math; math.factorial(20)")).value
@@ -100,13 +103,22 @@ class AsyncMachine:
         """
         if on_output is not None:
             return await self._run_showing(
-                self.stream(code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt), on_output
+                self.stream(code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, timings=timings),
+                on_output,
             )
-        call = _calls.run(self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt)
+        call = _calls.run(
+            self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, timings=timings
+        )
         return result_of_answer(_http.parsed(await self._connection.send(call), RunAnswer), self.name)
 
     def stream(
-        self, code: str, *, timeout_seconds: float | None = None, queue: bool = False, interrupt: bool = False
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        queue: bool = False,
+        interrupt: bool = False,
+        timings: bool = False,
     ) -> AsyncRunStream:
         """Run code and follow what it says. Arguments as for `run`. It is sent when the first event is asked for.
 
@@ -121,7 +133,13 @@ class AsyncMachine:
         True
         """
         call = _calls.run(
-            self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, streamed=True
+            self.name,
+            code,
+            timeout_seconds=timeout_seconds,
+            queue=queue,
+            interrupt=interrupt,
+            timings=timings,
+            streamed=True,
         )
         return AsyncRunStream(self._connection, StreamState(self.name, call=call))
 
@@ -215,7 +233,7 @@ class AsyncMachine:
         seq: int | None = None,
         count: int = 1,
         tags: Mapping[str, str] | None = None,
-    ) -> list[AsyncMachine]:
+    ) -> Forked[AsyncMachine]:
         """New machines that go on from a state of this one, each its own way; without a point from the state of now.
 
         Args:
@@ -226,11 +244,14 @@ class AsyncMachine:
 
         >>> left, right = await machine.fork(count=2)
 
-        Raises `MachineBusy` if it runs something and no point is named, and what `rollback` raises.
+        If it runs something and no point is named, they begin with its newest snapshot in which nothing ran; `lacks` of
+        what is returned names the instructions that are not in it. Raises `MachineBusy` if there is no such snapshot,
+        and what `rollback` raises.
         """
         call = _calls.fork(self.name, generation, seq, count, tags)
-        names = _http.parsed(await self._connection.send(call), Forks).machines
-        return [AsyncMachine(self._connection, name) for name in names]
+        forks = _http.parsed(await self._connection.send(call), Forks)
+        machines = [AsyncMachine(self._connection, name) for name in forks.machines]
+        return Forked(machines, generation=forks.generation, lacks=forks.lacks)
 
     async def delete(self) -> None:
         """Delete it and all that is stored of it, for good."""

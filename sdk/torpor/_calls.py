@@ -77,10 +77,13 @@ def whoami() -> Call:
 
 
 def new_machine(
-    tags: Mapping[str, str] | None, memory_mb: int | None, idle_seconds: float | Unset | None, template: str | None
+    tags: Mapping[str, str] | None,
+    memory_mb: int | None,
+    idle_seconds: float | Unset | None,
+    settings: Mapping[str, str | float | None],
 ) -> Call:
     """A new machine. `idle_seconds` None is said to the server: it means never."""
-    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, "template": template}
+    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, **settings}
     call = _post("/v1/machine/new", body)
     if idle_seconds is not UNSET:
         call = replace(call, body={**(call.body or {}), "idle_seconds": idle_seconds})
@@ -99,6 +102,7 @@ def run(
     timeout_seconds: float | None = None,
     queue: bool = False,
     interrupt: bool = False,
+    timings: bool = False,
     streamed: bool = False,
 ) -> Call:
     """Run code on a machine, or on a new one (None)."""
@@ -107,6 +111,8 @@ def run(
         body["queue"] = True
     if interrupt:
         body["interrupt"] = True
+    if timings:
+        body["timings"] = True
     running_seconds = DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
     return _post(
         "/v1/run" if machine is None else _machine(machine, "/run"),

@@ -2,14 +2,16 @@
 
     {"id": 1, "do": "store", "image": "/path", "key": "...", "fields": {...}, "parent": null}
     {"id": 1, "answer": {"key": "...", "sha256": "...", "packs": ["..."], "stored_bytes": 1, "image_bytes": 2}}
-    {"id": 2, "do": "fetch", "key": "...", "sha256": "...", "into": "/path"}
+    {"id": 2, "do": "fetch", "key": "...", "sha256": "...", "into": "/path", "like": null}
     {"id": 2, "error": {"message": "...", "retryable": false}}
 
-The parent of an image to be stored is `{"key": "...", "sha256": "...", "image": "/path"}`, the path null if there is no
-local image. `derive` has `source` and `sha256` (of the manifest that it copies), `key` and `fields`, and is answered as
-`store` is. `delete` has `key`, `destroy_key` has `machine`, `claim` has `owner` and `has_objects`; `list` and `check`
-have nothing more; `cancel` has the `id` of the request that is to end, which is then answered with an error. A list
-comes in parts, `{"id": 3, "part": [...]}` until the answer, and leaves out the owner's mark.
+A fetch is answered `{"assemble_seconds": 0.1}`: what was left to do when the last byte had come from the store. The
+parent of an image to be stored, and what one to be fetched is like, is `{"key": "...", "sha256": "...", "image":
+"/path"}`, the path null if there is no local image. `derive` has `source` and `sha256` (of the manifest that it
+copies), `key` and `fields`, and is answered as `store` is. `delete` has `key`, `destroy_key` has `machine`, `claim` has
+`owner` and `has_objects`; `list` and `check` have nothing more; `cancel` has the `id` of the request that is to end,
+which is then answered with an error. A list comes in parts, `{"id": 3, "part": [...]}` until the answer, and leaves out
+the owner's mark.
 """
 
 from __future__ import annotations
@@ -96,7 +98,8 @@ class SnapshotterServer:
                 source, sha256 = request["source"], request["sha256"]
                 return asdict(await self._archive.derive(source, sha256, request["key"], request["fields"]))
             case "fetch":
-                await self._archive.fetch(request["key"], request["sha256"], Path(request["into"]))
+                into, like = Path(request["into"]), _parent(request["like"])
+                return {"assemble_seconds": await self._archive.fetch(request["key"], request["sha256"], into, like)}
             case "delete":
                 await self._store.delete(request["key"])
             case "destroy_key":

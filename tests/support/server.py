@@ -77,6 +77,10 @@ class ServerProcess:
         """What it wrote to stdout and stderr, over all its lives."""
         return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
 
+    def set(self, **settings: object) -> None:
+        """Change settings from the next start on."""
+        self._settings |= {f"TORPOR_{name.upper()}": str(value) for name, value in settings.items()}
+
     def start(self) -> None:
         """Start it and wait until it is ready. Raises `ServerFailed`."""
         self._link_runtimes()

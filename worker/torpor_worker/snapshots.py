@@ -56,8 +56,12 @@ class Snapshotter(Protocol):
         """
         ...
 
-    async def fetch(self, key: str, sha256: str, into: Path) -> None:
-        """Bring the image back into the new folder `into`, every checksum verified."""
+    async def fetch(self, key: str, sha256: str, into: Path, like: Parent | None = None) -> float:
+        """Bring the image back into the new folder `into`, every checksum verified.
+
+        What it has of `like` is copied from that one's local image. The seconds that were left to work on it when the
+        last byte had come from the store.
+        """
         ...
 
     async def destroy_key(self, machine: str) -> None:

@@ -112,9 +112,10 @@ class SnapshotterProcess:
         request = {"do": "derive", "source": source, "sha256": sha256, "key": key, "fields": fields}
         return _stored(await self._ask(request, _SHORT_SECONDS))
 
-    async def fetch(self, key: str, sha256: str, into: Path) -> None:
-        """Bring the image back into the new folder `into`, every checksum verified."""
-        await self._ask({"do": "fetch", "key": key, "sha256": sha256, "into": str(into)}, _FETCH_SECONDS)
+    async def fetch(self, key: str, sha256: str, into: Path, like: Parent | None = None) -> float:
+        """Bring the image back into the new folder `into`; how long that took behind the last read, in seconds."""
+        request = {"do": "fetch", "key": key, "sha256": sha256, "into": str(into), "like": _described(like)}
+        return float((await self._ask(request, _FETCH_SECONDS))["assemble_seconds"])
 
     async def destroy_key(self, machine: str) -> None:
         """Make what is stored of a machine unreadable for ever; no error if that was done."""

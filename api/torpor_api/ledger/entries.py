@@ -37,6 +37,7 @@ _COLUMNS = (
     entries.c.runtime_ms,
     entries.c.undone,
     entries.c.ended_by,
+    entries.c.expired,
 )
 _ENTRY = select(*_COLUMNS)
 
@@ -115,6 +116,7 @@ _FINISH = Statement(
     "error",
     "error_detail",
     "runtime_ms",
+    "wake",
     "undone",
     "ended_by",
 )
@@ -257,6 +259,7 @@ def finish(
         error=columns.error,
         error_detail=columns.error_detail,
         runtime_ms=columns.runtime_ms,
+        wake=columns.wake,
         undone=int(undone),
         ended_by=ended_by,
     )
@@ -321,7 +324,8 @@ def _one(connection: Connection, condition: Any) -> Entry:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    entry_id, kind, seq, position, attempt, timeout_seconds, code, seed, finished_at, *result, undone, ended_by = row
+    entry_id, kind, seq, position, attempt, timeout_seconds, code, seed, finished_at, *rest = row
+    *result, undone, ended_by, expired = rest
     has_result = finished_at is not None and seq is not None
     return Entry(
         id=entry_id,
@@ -335,4 +339,5 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         result=from_columns(*result) if has_result else None,
         undone=bool(undone),
         ended_by=None if ended_by is None else EndedBy(ended_by),
+        expired=bool(expired),
     )

@@ -20,10 +20,15 @@ class Unsettled(Exception):
     """The machine is not asleep, or its head lacks something that it did: wake it, let it sleep, and try again."""
 
 
+def is_busy(connection: Connection, machine_id: int) -> bool:
+    """Whether the machine has an unfinished entry."""
+    unfinished = exists().where(entries.c.machine_id == machine_id, entries.c.finished_at.is_(None))
+    return bool(connection.scalar(select(unfinished)))
+
+
 def refuse_busy(connection: Connection, machine_id: int) -> None:
     """Raise `MachineBusy` if the machine has an unfinished entry."""
-    unfinished = exists().where(entries.c.machine_id == machine_id, entries.c.finished_at.is_(None))
-    if connection.scalar(select(unfinished)):
+    if is_busy(connection, machine_id):
         raise MachineBusy("The machine has unfinished instructions.", hint="Wait for them, or interrupt them.")
 
 

@@ -86,8 +86,9 @@ class SnapshotSide:
     async def place_to_fork(self, account: str, machine: str, at: Point | None) -> Place:
         """Where forks of the machine are to begin; without a point at its head, which has all that it did.
 
-        Raises as `check_point` does; without a point also `MachineParked`, `MachineBusy`, and `Unsettled` if the head
-        lacks something.
+        Without one, a busy machine's is its newest state in which nothing ran, and `lacks` says what is not in it.
+        Raises as `check_point` does; without a point also `MachineParked`, `MachineBusy` if no such state is saved, and
+        `Unsettled` if the head lacks something.
         """
         return await self._readers.run(lambda connection: forks.place_to_fork(connection, account, machine, at))
 

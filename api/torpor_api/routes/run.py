@@ -84,14 +84,16 @@ class Run:
             told=stream_kind is not None,
         )
         answer_headers = {"Torpor-Machine": machine, "Torpor-Instruction-Seq": str(accepted.seq)}
+        with_wake = bool(asked.timings)
         if stream_kind is not None:
-            stream = event_stream(_events(services, account, machine, accepted.seq), stream_kind, answer_headers)
+            events = _events(services, account, machine, accepted.seq, with_wake=with_wake)
+            stream = event_stream(events, stream_kind, answer_headers)
             await stream(scope, receive, send)
             return
         fresh = accepted.entry.position is not None and not accepted.repeated
 
         def prepare(outcome: Outcome) -> JsonResponse | None:
-            answer = run_answer_at_once(machine, outcome)
+            answer = run_answer_at_once(machine, outcome, with_wake=with_wake)
             return None if answer is None else JsonResponse(answer, headers=answer_headers)
 
         with Presence(receive) as presence:
@@ -99,7 +101,7 @@ class Run:
                 services, account, machine, accepted.seq, presence, fresh=fresh, prepare=prepare
             )
             if response is None:
-                answer = await run_answer(services, machine, outcome, result)
+                answer = await run_answer(services, machine, outcome, result, with_wake=with_wake)
                 response = JsonResponse(answer, headers=answer_headers)
             # To one who has hung up an answer can be written without an error: nobody was told by it.
             told = bool(outcome.notices) and not await presence.is_gone()
@@ -130,10 +132,12 @@ def _when_busy(asked: RunRequest) -> WhenBusy:
     return "queue" if asked.queue else "refuse"
 
 
-async def _events(services: Services, account: str, machine: str, seq: int) -> AsyncIterator[list[Event]]:
+async def _events(
+    services: Services, account: str, machine: str, seq: int, *, with_wake: bool
+) -> AsyncIterator[list[Event]]:
     """The events of a run up to its result, with the machine's notices before that."""
     carried = None
-    async for batch in follow(services, account, machine, seq):
+    async for batch in follow(services, account, machine, seq, with_wake=with_wake):
         if not batch or batch[-1]["type"] != "result":
             yield batch
             continue

@@ -7,11 +7,13 @@ import json
 import os
 import select
 import signal
+import socket
 import time
 import traceback
 from collections import deque
+from typing import Any
 
-from . import channel, frames, processes
+from . import channel, frames, handover, processes
 from .frames import FrameType
 
 WINDOW_BYTES = 1 << 20
@@ -31,7 +33,13 @@ KIND_OF_MESSAGE = {channel.STDOUT: 0, channel.STDERR: 1, channel.DISPLAY: 2}
 class Supervisor:
     """One conversation with the host and one interpreter, served by a single thread that never waits for either."""
 
-    def __init__(self, load_body: bytes) -> None:
+    def __init__(self, code: str | None) -> None:
+        """With the digest of its code, as the host told it; `begin` or `succeed` comes next."""
+        self._code = code
+        self._upgrade: dict[str, Any] | None = None
+        """What to become at the end of this turn."""
+        self._channel = channel.VERSION
+        """In which the interpreter speaks: it may be of older code than this."""
         self._reader = frames.FrameReader(frames.HOST_MARKER, restarts=True)
         self._out: deque[bytes] = deque()
         self._kept: dict[int, bytes] = {}
@@ -43,7 +51,10 @@ class Supervisor:
         """For the interpreter, while it runs nothing: seq of an instruction (else None), and packets."""
         self._to_interpreter: deque[bytes] = deque()
         self._running: int | None = None
+        self._running_since = 0.0
         self._last_seq = -1
+        self._said_bytes = 0
+        """Output under the last seq, since it was begun."""
         self._background = 0
         self._ready = False
         self._kill_reason: str | None = None
@@ -53,6 +64,18 @@ class Supervisor:
         self._garbage_seq: int | None = None
         self._poll = select.poll()
         self._polled: tuple[int, ...] = ()
+        self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
+        self._listener: socket.socket
+        self._interpreter: processes.Interpreter | None = None
+
+    def begin(self, load_body: bytes) -> None:
+        """Start the interpreter, with the same code."""
+        self._prepare()
+        processes.install_pip()
+        self._listener, address = channel.listen()
+        self._interpreter = processes.start_interpreter(load_body, address)
+
+    def _prepare(self) -> None:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -60,10 +83,6 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         os.set_blocking(STDIN, False)
         os.set_blocking(STDOUT, False)
-        self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
-        processes.install_pip()
-        self._listener, address = channel.listen()
-        self._interpreter: processes.Interpreter | None = processes.start_interpreter(load_body, address)
 
     def run(self) -> None:
         """Serve for ever."""
@@ -95,6 +114,8 @@ class Supervisor:
             self._feed_interpreter()
         if self._out:
             self._write_host()
+        if self._upgrade is not None:
+            self._make_way()
 
     def _wait(self) -> dict[int, int]:
         now = time.monotonic()
@@ -178,12 +199,14 @@ class Supervisor:
             self._waiting.append((None, channel.packets(channel.LIMITS, 0, 0, address_space)))
         elif kind == FrameType.KILL_LARGEST:
             self._kill_largest(json.loads(body))
+        elif kind == FrameType.UPGRADE:
+            self._upgrade = json.loads(body)
 
     def _hello(self, fields: dict[str, object]) -> None:
         self._out.clear()
         self._acknowledge(int(str(fields["seen"])))
         self._out.append(bytes.fromhex(str(fields["nonce"])))
-        self._answer(FrameType.STATE, {})
+        self._answer(FrameType.STATE, {"code": self._code})
         self._out.extend(self._kept.values())
 
     def _answer(self, kind: FrameType, more: dict[str, object]) -> None:
@@ -192,6 +215,7 @@ class Supervisor:
             "running": self._running,
             "background": self._has_background(),
             "ready": self._ready or self._interpreter is None,
+            "running_seconds": 0.0 if self._running is None else time.monotonic() - self._running_since,
         }
         self._out.append(frames.encode(kind, -1, json.dumps(state | more).encode()))
 
@@ -236,6 +260,8 @@ class Supervisor:
             self._to_interpreter.extend(packets)
             if seq is not None:
                 self._running = self._last_seq = seq
+                self._running_since = time.monotonic()
+                self._said_bytes = 0
                 self._count_at = min(self._count_at, time.monotonic() + COUNT_SECONDS)
         while self._to_interpreter and interpreter.socket_fd >= 0:
             try:
@@ -309,7 +335,10 @@ class Supervisor:
             self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
 
     def _output(self, kind: int, data: bytes) -> None:
-        self._emit(FrameType.OUTPUT, frames.OUTPUT.pack(self._last_seq, kind, self._running is None) + data)
+        flags = frames.HAS_OFFSET | (frames.BACKGROUND if self._running is None else 0)
+        head = frames.OUTPUT.pack(self._last_seq, kind, flags) + frames.OFFSET.pack(self._said_bytes)
+        self._said_bytes += len(data)
+        self._emit(FrameType.OUTPUT, head + data)
 
     def _read_pipe(self, interpreter: processes.Interpreter, fd: int, kind: int) -> bool:
         try:
@@ -406,7 +435,100 @@ class Supervisor:
             return True
         return any(pid != self._interpreter.pid for pid in processes.of_user())
 
+    # The successor.
+
+    def _make_way(self) -> None:
+        """Become the code that the host has sent; if that cannot be, say why and go on."""
+        load, self._upgrade = self._upgrade or {}, None
+        try:
+            fields = self._handed_over()
+            problem = handover.rehearse(load, fields)
+            if problem is None:
+                fds = [self._listener.fileno()]
+                if self._interpreter is not None:
+                    fds += self._interpreter.fds
+                handover.become(load, fields, fds)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+        self._tell_code(problem)
+
+    def _tell_code(self, problem: str | None) -> None:
+        body = {"code": self._code, "problem": problem}
+        self._out.append(frames.encode(FrameType.UPGRADED, -1, json.dumps(body).encode()))
+
+    def _handed_over(self) -> dict[str, Any]:
+        interpreter = self._interpreter
+        seeking, buffer = self._reader.rest
+        return {
+            "format": handover.FORMAT,
+            "channel": self._channel,
+            "seeking": seeking,
+            "buffer": handover.pack(buffer),
+            "out": handover.pack(b"".join(self._out)),
+            "kept": [[serial, handover.pack(frame)] for serial, frame in self._kept.items()],
+            "serial": self._serial,
+            "last_position": self._last_position,
+            "waiting": [[seq, list(map(handover.pack, packets))] for seq, packets in self._waiting],
+            "to_interpreter": list(map(handover.pack, self._to_interpreter)),
+            "parts": [[ident, handover.pack(part)] for ident, part in self._assembler.parts.items()],
+            "running": self._running,
+            "running_since": self._running_since,
+            "last_seq": self._last_seq,
+            "said_bytes": self._said_bytes,
+            "background": self._background,
+            "ready": self._ready,
+            "kill_reason": self._kill_reason,
+            "process_limit": self._process_limit,
+            "garbage_seq": self._garbage_seq,
+            "listener": self._listener.fileno(),
+            "interpreter": None if interpreter is None else interpreter.handed_over(),
+        }
+
+    def take_over(self, fields: dict[str, Any]) -> None:
+        """Take what the predecessor had, without touching a descriptor."""
+        handover.check(fields)
+        self._channel = fields["channel"]
+        self._reader.go_on_with(fields["seeking"], handover.unpack(fields["buffer"]))
+        self._out.append(handover.unpack(fields["out"]))
+        self._kept = {serial: handover.unpack(frame) for serial, frame in fields["kept"]}
+        self._kept_bytes = sum(map(len, self._kept.values()))
+        self._serial = fields["serial"]
+        self._last_position = fields["last_position"]
+        self._waiting.extend((seq, list(map(handover.unpack, packets))) for seq, packets in fields["waiting"])
+        self._to_interpreter.extend(map(handover.unpack, fields["to_interpreter"]))
+        self._assembler.go_on_with({ident: handover.unpack(part) for ident, part in fields["parts"]})
+        self._running = fields["running"]
+        self._running_since = fields["running_since"]
+        self._last_seq = fields["last_seq"]
+        self._said_bytes = fields["said_bytes"]
+        self._background = fields["background"]
+        self._ready = fields["ready"]
+        self._kill_reason = fields["kill_reason"]
+        self._process_limit = fields["process_limit"]
+        self._garbage_seq = fields["garbage_seq"]
+        self._count_at = self._nudge_at = time.monotonic()
+
+    def succeed(self, fields: dict[str, Any]) -> None:
+        """Go on where the predecessor was, after `take_over`."""
+        handover.take_stdin(fields)
+        self._prepare()
+        self._listener = channel.opened(fields["listener"])
+        if fields["interpreter"] is not None:
+            self._interpreter = processes.Interpreter.taken_over(fields["interpreter"])
+        self._tell_code(None)
+        self._reap()  # whoever ended while nobody listened
+
 
 def main(load_body: bytes) -> None:
     """Be the init of a sandbox; never returns."""
-    Supervisor(load_body).run()
+    payload = json.loads(load_body)
+    supervisor = Supervisor(payload.get("code"))
+    fields = payload.get("handover")
+    if fields is None:
+        supervisor.begin(load_body)
+    else:
+        supervisor.take_over(fields)
+        if payload.get("rehearsal"):
+            os._exit(0)
+        supervisor.succeed(fields)
+    supervisor.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torpor_snapshotter.runtime import Runtime
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.sandbox import SandboxError
 
@@ -29,6 +31,10 @@ class Runsc:
     state: Path
     prefix: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+
+    def of(self, runtime: Runtime) -> Runsc:
+        """The same with the binary of a runtime, in its folder."""
+        return replace(self, binary=runtime.runsc, runtime_folder=runtime.rootfs.parent)
 
     async def create(
         self, container: str, bundle: Path, folder: Path, fifos: Fifos, *, wrapper: tuple[str, ...] = ()
@@ -65,6 +71,14 @@ class Runsc:
     async def resume(self, container: str) -> None:
         """Let a paused container run on."""
         await self._command(20, "resume", container)
+
+    async def status(self, container: str) -> str:
+        """What a container is: `creating`, `created`, `running`, `paused` or `stopped`."""
+        printed = await self._command(20, "state", container)
+        try:
+            return str(json.loads(printed)["status"])
+        except (ValueError, KeyError, TypeError):
+            raise SandboxError(f"`runsc state` printed {printed[:_PRINTED_CHARACTERS]!r}.") from None
 
     async def version(self) -> str:
         """The version stamp, as `runsc --version` prints it."""
