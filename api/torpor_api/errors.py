@@ -93,6 +93,14 @@ class PointUnreachable(TorporError):
     code = "point_unreachable"
 
 
+class RuntimeQuarantined(TorporError):
+    """The machine's runtime is quarantined: it is not woken for instructions."""
+
+    status = 409
+    code = "runtime_quarantined"
+    hint = "Its state is kept. Whoever runs the server can lift the quarantine, or export the machine's files."
+
+
 class BodyTooLarge(TorporError):
     """The request's body is larger than the server takes."""
 

@@ -162,6 +162,12 @@ class PointUnreachable(Conflict):
     code = "point_unreachable"
 
 
+class RuntimeQuarantined(Conflict):
+    """The machine's runtime is quarantined: it is not woken for instructions."""
+
+    code = "runtime_quarantined"
+
+
 class BodyTooLarge(ApiError):
     """The code, or whatever else was sent, is larger than the server takes."""
 

@@ -75,6 +75,8 @@ class MemoryLedger:
         self.machines: dict[str, MachineMemory] = {}
         self.templates: dict[str, tuple[str, str, StoredTemplate | None]] = {}
         """Version, key of the manifest, and what was committed, by name."""
+        self.quarantine: dict[str, str] = {}
+        """Why runtime series are quarantined."""
         self._sessions = 0
         self._entries = 0
         self._session: str | None = None
@@ -374,6 +376,10 @@ class MemoryLedger:
         version, key, _ = self.templates[name]
         if key == stored.manifest_key:
             self.templates[name] = (version, key, stored)
+
+    async def quarantined(self) -> dict[str, str]:
+        """See `Ledger`."""
+        return dict(self.quarantine)
 
     async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:
         """See `Ledger`."""

@@ -12,7 +12,7 @@ from torpor_worker import forgoing, results
 from torpor_worker.adopting import Adoption, adopt
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
-from torpor_worker.errors import CannotWake, MachineGone, ProcessDied
+from torpor_worker.errors import CannotWake, MachineGone, ProcessDied, Quarantined, quarantine_sentence
 from torpor_worker.forgoing import named, source
 from torpor_worker.instruction import Running
 from torpor_worker.ledger import Entry, Hold, Recovery, Snapshot
@@ -61,8 +61,8 @@ class Waking:
         """The snapshot that a wake is reading at this moment."""
         self.attached: Attached | None = None
         """The process that is being brought back at this moment."""
-        self._told = False
-        """Whether users have a notice of what keeps the machine from being woken."""
+        self._told: set[str] = set()
+        """Codes of the notices that say what keeps the machine from being woken."""
         self._machine = machine
         self._services = services
         self._bell = bell
@@ -98,6 +98,8 @@ class Waking:
                     continue
             if (gone := forgoing.unfit(hold, behind)) is not None:
                 await self._park(hold, f"instruction {gone.seq} is needed to recover it, and is not kept any more")
+            # Before the try is counted: a runtime that is missing is not the machine's fault.
+            await self._have_runtime(hold, self._services.host.series if head is None else head.series)
             if recovering and not await self._may_try(hold):
                 hold = await self._go_back(hold, f"the server ended each of the {hold.tries} times it was brought back")
                 continue
@@ -236,8 +238,6 @@ class Waking:
         """A process of the hold's head. Raises `CannotWake`, `_Unusable`, `ProcessDied`."""
         services, head = self._services, hold.head
         limits = Limits(memory_bytes=hold.memory_bytes)
-        if head is not None:
-            await self._have_runtime(hold, head.series)
         async with services.admission.room(
             services.beginnings.image_bytes(hold.template) if head is None else head.image_bytes
         ):
@@ -253,15 +253,21 @@ class Waking:
         """See to it that images of a runtime series can be restored. Raises `CannotWake`: the machine is unharmed."""
         ledger = self._services.ledger
         try:
+            reason = (await ledger.quarantined()).get(series)
+            if reason is not None:
+                raise Quarantined(quarantine_sentence(series, reason))
             await self._services.host.have(series)
-        except RuntimeUnavailable as error:
-            self._told = True
+        except (Quarantined, RuntimeUnavailable) as error:
+            code = "runtime_quarantined" if isinstance(error, Quarantined) else "runtime_missing"
             message = f"The machine could not be woken: {error} It is unharmed, and it is tried again."
-            await ledger.notice(hold, "runtime_missing", message, [])
+            await ledger.notice(hold, code, message, [])
+            self._told.add(code)
+            if isinstance(error, Quarantined):
+                raise
             raise CannotWake(f"The machine cannot be woken: {error}") from error
         if self._told:
-            await ledger.clear_notices(hold, "runtime_missing")
-            self._told = False
+            await ledger.clear_notices(hold, *self._told)
+            self._told.clear()
 
     async def _start(self, template: str | None, limits: Limits, series: str | None = None) -> Sandbox:
         services = self._services

@@ -86,6 +86,8 @@ class GVisorHost:
         self._cgroup_mount = cgroup_mount
         self._cgroups: Cgroups | None = None
         self._runsc: Runsc | None = None
+        self._others: dict[str, Runsc] = {}
+        """Of older runtimes, by series."""
         self._preparing = asyncio.Lock()
         self._sandboxes: dict[str, GVisorSandbox] = {}
         self._making: set[str] = set()
@@ -176,7 +178,7 @@ class GVisorHost:
             runtime = await self._runtime(record.series)
             if record.runtime != _named(runtime):
                 raise SandboxError("it runs on a runtime that was replaced")
-            runsc = (await self._prepared()).of(runtime)
+            runsc = await self._binary(runtime)
             await commands_ended(self._state, container)
             status = await runsc.status(container)
             if status not in ("running", "paused"):
@@ -243,7 +245,7 @@ class GVisorHost:
 
     async def _create(self, machine: str, limits: Limits, runtime: Runtime) -> GVisorSandbox:
         """A container that has not started."""
-        runsc = (await self._prepared()).of(runtime)
+        runsc = await self._binary(runtime)
         container = secrets.token_hex(8)
         folder = self._machines / container
         link = GuestLink(folder / "stdin", folder / "stdout")
@@ -269,7 +271,7 @@ class GVisorHost:
     ) -> GuestState:
         """Start a created container, or restore the image into it, and attach; removed if that fails."""
         try:
-            runsc = (await self._prepared()).of(runtime)
+            runsc = await self._binary(runtime)
             folder = self._machines / sandbox.id
             if image is None:
                 await runsc.start(sandbox.id)
@@ -350,14 +352,19 @@ class GVisorHost:
     async def _prepared(self) -> Runsc:
         async with self._preparing:
             if self._runsc is None:
-                runsc = await asyncio.to_thread(self._prepare)
-                if len(os.sched_getaffinity(0)) <= _FEW_PROCESSORS:
-                    runsc = await runsc.with_flag(_NO_SPINNING)
-                self._runsc = runsc
+                self._runsc = await _flagged(await asyncio.to_thread(self._prepare))
                 self._watching = asyncio.create_task(self._watcher.run(), name="memory-watcher")
             if self._watching is not None and self._watching.done():
                 self._watching.result()  # raises what ended it: no sandbox is made that nobody watches
             return self._runsc
+
+    async def _binary(self, runtime: Runtime) -> Runsc:
+        newest = await self._prepared()
+        if runtime is self.runtime:
+            return newest
+        if runtime.series not in self._others:
+            self._others[runtime.series] = await _flagged(newest.of(runtime))
+        return self._others[runtime.series]
 
     def _prepare(self) -> Runsc:
         for folder in (self._folder, self._state, self._bundle, self._bundle / "rootfs", self._machines):
@@ -376,3 +383,7 @@ class GVisorHost:
 
 def _named(runtime: Runtime) -> str:
     return " ".join([runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256()])
+
+
+async def _flagged(runsc: Runsc) -> Runsc:
+    return await runsc.with_flag(_NO_SPINNING) if len(os.sched_getaffinity(0)) <= _FEW_PROCESSORS else runsc

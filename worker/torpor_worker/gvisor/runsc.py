@@ -33,8 +33,8 @@ class Runsc:
     flags: tuple[str, ...] = ()
 
     def of(self, runtime: Runtime) -> Runsc:
-        """The same with the binary of a runtime, in its folder."""
-        return replace(self, binary=runtime.runsc, runtime_folder=runtime.rootfs.parent)
+        """The same with the binary of a runtime, in its folder, and without flags, which it may not know."""
+        return replace(self, binary=runtime.runsc, runtime_folder=runtime.rootfs.parent, flags=())
 
     async def create(
         self, container: str, bundle: Path, folder: Path, fifos: Fifos, *, wrapper: tuple[str, ...] = ()
