@@ -99,7 +99,12 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
 def machine_detail(row: MachineRow) -> dict[str, Any]:
     """A machine with its notices, and where its last rollback can be taken back to."""
     undo = None if row.undo is None else {"generation": row.undo}
-    return {**machine_json(row), "undo": undo, "notices": [notice_json(notice) for notice in row.notices]}
+    return {
+        **machine_json(row),
+        "undo": undo,
+        "lost_before": row.lost_before,
+        "notices": [notice_json(notice) for notice in row.notices],
+    }
 
 
 def snapshot_json(row: SnapshotRow) -> dict[str, Any]:
@@ -117,6 +122,7 @@ def snapshot_json(row: SnapshotRow) -> dict[str, Any]:
         "stored_bytes": snapshot.stored_bytes,
         "pinned": snapshot.pinned,
         "current": row.current,
+        "set_aside": snapshot.set_aside,
     }
 
 

@@ -145,9 +145,15 @@ class MachineBusy(Conflict):
 
 
 class MachineParked(Conflict):
-    """The machine could not be recovered; its history can be read, and it can be deleted."""
+    """The machine could not be recovered; `Machine.recover` has the ways out, and its history can be read."""
 
     code = "machine_parked"
+
+
+class MachineNotParked(Conflict):
+    """The machine is not parked: it recovers by itself."""
+
+    code = "machine_not_parked"
 
 
 class MachineNotIdle(Conflict):

@@ -106,6 +106,13 @@ class Machine:
         self._check_held()
         await self._wishes.saved()
 
+    async def crash(self) -> bool:
+        """Kill its process as an accident would; False if it has none."""
+        if self.phase != "awake" or self._process is None:
+            return False
+        await self._process.attached.sandbox.crash()
+        return True
+
     def drain(self) -> bool:
         """Save and let go as soon as possible; False if it is not awake, so that there is nothing to save."""
         self._inbox.drain()

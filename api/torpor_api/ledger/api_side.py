@@ -170,6 +170,10 @@ class ApiSide:
             lambda connection: history.newest_first(connection, account, machine, limit=limit, cursor=cursor)
         )
 
+    async def lost_before(self, account: str, machine: str) -> int | None:
+        """Below which seq instructions may be missing, after a rebuild of the database. Raises `MachineNotFound`."""
+        return await self._readers.run(lambda connection: history.lost_before(connection, account, machine))
+
     async def output(
         self,
         machine: str,

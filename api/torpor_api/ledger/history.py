@@ -50,9 +50,19 @@ def one(connection: Connection, account: str, machine: str, seq: int) -> Instruc
     """One instruction. Raises `MachineNotFound`, `InstructionNotFound`."""
     row = _ONE.first(connection, account=account, machine=machine, of_seq=seq)
     if row is None:
-        machine_rows.identify(connection, account, machine)
+        lost = lost_before(connection, account, machine)
+        if lost is not None and seq < lost:
+            raise InstructionNotFound(
+                f"What instruction {seq} was is not known any more: the database was rebuilt from the store."
+            )
         raise InstructionNotFound
     return _instruction(row)
+
+
+def lost_before(connection: Connection, account: str, machine: str) -> int | None:
+    """Below which seq instructions may be missing, after a rebuild of the database. Raises `MachineNotFound`."""
+    machine_id = machine_rows.identify(connection, account, machine)
+    return connection.scalar(select(machines.c.rebuilt_seq).where(machines.c.id == machine_id))
 
 
 def newest_first(

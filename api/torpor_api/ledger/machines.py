@@ -218,6 +218,7 @@ def _machine_rows(connection: Connection, rows: Iterable[Row[Any]]) -> list[Mach
             last_used_at=moment(row.created_at if row.last_used_at is None else row.last_used_at),
             stored_bytes=row.stored_bytes,
             undo=row.undo,
+            lost_before=row.rebuilt_seq,
             notices=told[row.id],
         )
         for row in rows

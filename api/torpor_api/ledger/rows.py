@@ -76,6 +76,8 @@ class MachineRow:
     stored_bytes: int
     undo: int | None
     """The generation that takes its last rollback back; None if there was none, or it is not kept any more."""
+    lost_before: int | None
+    """Instructions below this seq may be missing: the database was rebuilt from the store; None: it never was."""
     notices: list[Notice]
 
 
@@ -121,6 +123,17 @@ class SnapshotRow:
     """The last instruction that is finished in it; None if none is."""
     current: bool
     """It is the machine's head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unparked:
+    """How a parked machine is to be recovered once more."""
+
+    generation: int | None
+    """The head now; None is its beginning."""
+    line: int
+    undone: int | None
+    """The seq that it is recovered without."""
 
 
 @dataclass(frozen=True, slots=True)

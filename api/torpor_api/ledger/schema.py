@@ -111,6 +111,8 @@ machines = Table(
     Column("next_seq", NUMBER, nullable=False, server_default=text("0")),
     Column("next_position", NUMBER, nullable=False, server_default=text("0")),
     Column("template", Text),
+    Column("rebuilt_line", NUMBER),  # a rebuild from the store began it: there is no log of lines before it
+    Column("rebuilt_seq", NUMBER),  # the first that was allotted since
     Column("recovery", Text, nullable=False, server_default=text("'replay'")),
     Column("replay_seconds", SECONDS, nullable=False, server_default=text("300.0")),
     Column("recovery_tries", NUMBER, nullable=False, server_default=text("0")),  # with the present head, not proved
@@ -385,6 +387,13 @@ condemned = Table(
     metadata,
     Column("id", NUMBER, primary_key=True),
     Column("object_key", Text, nullable=False, unique=True),
+    sqlite_strict=True,
+)
+
+kept_objects = Table(
+    "kept_objects",
+    metadata,
+    Column("object_key", Text, primary_key=True),  # a rebuild could not read it, or what needs it: it is not garbage
     sqlite_strict=True,
 )
 

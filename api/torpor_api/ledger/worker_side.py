@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from torpor_api.ledger import entries, holds, notices, recoveries, retention, saves, templates
+from torpor_api.ledger import facts as machine_facts
 from torpor_api.ledger.changes import Changes
 from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output import STREAMED_INLINE_LIMIT_BYTES, OutputLog, Sequence, output_end, output_given
@@ -172,6 +173,12 @@ class WorkerSide:
     async def allot_save(self, hold: Hold) -> tuple[int, str]:
         """A new generation number and the key of its object, registered before it is put."""
         return await self._write(hold, lambda connection, machine_id: saves.allot(connection, machine_id, hold.machine))
+
+    async def facts(self, hold: Hold, running_seq: int | None) -> dict[str, Any]:
+        """What a manifest is to say of the machine as it is now."""
+        return await self._read(
+            hold, lambda connection, machine_id: machine_facts.facts(connection, machine_id, running_seq)
+        )
 
     async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:
         """Make it the head if the head is still generation `expected_head`. Idempotent. Raises `HeadMoved`."""

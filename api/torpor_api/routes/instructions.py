@@ -80,11 +80,14 @@ async def execute(request: Request, account: AccountOf, name: Name) -> JsonRespo
 async def history(
     request: Request, account: AccountOf, name: Name, limit: Limit = 100, cursor: Cursor = None
 ) -> JsonResponse:
-    """A machine's instructions, newest first."""
-    rows, next_cursor = await services_of(request).ledger.instructions(account, name, limit=limit, cursor=cursor)
+    """A machine's instructions, newest first. The last page has `lost_before` if a rebuild lost any below it."""
+    ledger = services_of(request).ledger
+    rows, next_cursor = await ledger.instructions(account, name, limit=limit, cursor=cursor)
     answer: dict[str, Any] = {"instructions": [instruction_json(row) for row in rows]}
     if next_cursor is not None:
         answer["next_cursor"] = next_cursor
+    elif (lost_before := await ledger.lost_before(account, name)) is not None:
+        answer["lost_before"] = lost_before
     return JsonResponse(answer)
 
 

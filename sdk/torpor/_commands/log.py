@@ -37,6 +37,7 @@ def log(
             screen.finish(stream.result())
             return
         instructions = list(target.history(limit=count))[::-1]
+        lost_before = target.detail().lost_before if len(instructions) < count else None
     if as_json:
         write_json([instruction.model_dump(mode="json", exclude={"events"}) for instruction in instructions])
         return
@@ -47,6 +48,9 @@ def log(
             for instruction in instructions
         ),
     )
+    if lost_before is not None:
+        told = f"Instructions before {lost_before} may be missing: the database was lost and rebuilt from the store."
+        typer.echo(told, err=True)
 
 
 def _outcome(instruction: Instruction) -> str:

@@ -200,6 +200,12 @@ class GVisorSandbox:
         self._lose(reason)
         await self.destroy()
 
+    async def crash(self) -> None:
+        """SIGKILL its process, and leave the rest to whoever hears of its death."""
+        self._check_alive()
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
     async def destroy(self) -> None:
         """Kill and remove every trace of it."""
         self._lose("it was removed")
