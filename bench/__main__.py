@@ -54,7 +54,7 @@ def main() -> None:
     console.print(table([*measurements, making, waking]))
     console.print(storing_table(storing))
     console.print(f"{os.cpu_count()} processors, load {load}, runtime {runtime.series}")
-    console.print(f"A durable write takes {durable_milliseconds:.2f} ms on this disk; an instruction waits for two.")
+    console.print(f"A durable write takes {durable_milliseconds:.2f} ms on this disk; an instruction waits for one.")
 
 
 def durable_write_seconds(folder: Path) -> float:

@@ -154,9 +154,12 @@ class ApiSide:
         *,
         when_busy: Literal["refuse", "queue"],
         idempotency: Idempotency | None = None,
+        told: bool = True,
     ) -> Accepted | Busy:
         """Write an instruction into the log; it is started at once if the machine is awake and free.
 
+        `told` is whether anybody hears of it before its result, or its output. If not, it may run while it is on its
+        way to the disk: it is in the log if this process dies, and gone with the machine's process if the host does.
         The same idempotency may have been given to `create_machine` before (`POST /v1/run`).
         Raises `MachineNotFound`, `MachineParked`, `TooManyUnfinished`, `IdempotencyKeyReused`.
         """
@@ -165,6 +168,7 @@ class ApiSide:
                 connection, account, machine, code, timeout_seconds, when_busy=when_busy, idempotency=idempotency
             ),
             touches=machine,
+            early=not told,
         )
 
     async def instruction(self, account: str, machine: str, seq: int) -> InstructionRow:

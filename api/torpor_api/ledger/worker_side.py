@@ -138,6 +138,7 @@ class WorkerSide:
         await self._writer.run(
             lambda connection: self._finish(connection, hold, ending, undone=undone, output=output),
             touches=hold.machine,
+            soon=lambda found: self._finishes(hold, seq, found),
             then=lambda found: self._finished(hold, seq, found),
         )
 
@@ -171,6 +172,10 @@ class WorkerSide:
         if known is None or not known[2]:
             raise ValueError(f"attempt {ending.attempt} of instruction {ending.seq} is not the one that runs")
         return None
+
+    def _finishes(self, hold: Hold, seq: int, found: Outcome | None) -> None:
+        if found is not None:
+            self.changes.coming(hold.machine, seq, found)
 
     def _finished(self, hold: Hold, seq: int, found: Outcome | None) -> None:
         if found is not None:

@@ -116,7 +116,7 @@ async def result(request: Request, account: AccountOf, name: Name, seq: Seq) -> 
     """Wait for an instruction's result."""
     services = services_of(request)
     with Presence(request.receive) as presence:
-        outcome, ended = await finished(services, account, name, seq, presence)
+        outcome, ended, _ = await finished(services, account, name, seq, presence)
     picture = await last_picture(services, name, seq, outcome.output)
     return JsonResponse({"instruction_id": seq, "result": exec_result(ended, picture)})
 
