@@ -180,7 +180,7 @@ class Machine:
         """One hold on the machine, from acquiring it to letting go; whether it was put to sleep."""
         self._lived = False
         self._sent = None
-        timer = WakeTimer(self._loop.time)
+        timer = WakeTimer()
         hold = await self._ledger.acquire(self.name)
         if hold is None:
             self._inbox.clear()
@@ -200,7 +200,7 @@ class Machine:
                 return await self._serve(process)
             except (ProcessDied, SandboxError) as death:
                 hold = await self._bury(process, str(death))
-                timer = WakeTimer(self._loop.time)
+                timer = WakeTimer()
                 if self._inbox.draining:
                     return False
 
