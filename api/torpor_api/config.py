@@ -91,6 +91,8 @@ class Config(BaseSettings):
     """The ledger's database; by default `torpor.db` in the data folder."""
     store_url: Annotated[str | None, AfterValidator(_store_url)] = None
     """Where snapshots are kept; by default `store` in the data folder."""
+    keep_runtimes: bool = True
+    """Whether runtimes that snapshots need are put into the store too, so that another host finds them there."""
     idle_seconds: Seconds = 60.0
     """After how long without an instruction a machine falls asleep, unless it has a value of its own."""
     quiet_save_seconds: Seconds = 2.0
@@ -115,6 +117,8 @@ class Config(BaseSettings):
     """The longest time-out that an instruction may ask for."""
     drain_seconds: Seconds = 60.0
     """How long a stop may take to save every awake machine."""
+    adopt: bool = True
+    """Whether sandboxes that have outlived a killed server are gone on with; otherwise their machines are recovered."""
     bootstrap_api_key: Annotated[SecretStr | None, AfterValidator(_bootstrap_key)] = None
     """`<account>.<secret>`: the first API key, instead of a random one."""
 

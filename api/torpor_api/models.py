@@ -156,6 +156,26 @@ class ForkRequest(StrictRequest):
     tags: Tags | None = Field(default=None, description="Absent: those of the machine that is forked.")
 
 
+class RecoverRequest(StrictRequest):
+    """A way out for a parked machine."""
+
+    how: Literal["retry", "skip", "rollback", "export"]
+    seq: Annotated[int, Field(ge=0, le=2**62)] | None = Field(
+        default=None, description="For `skip`: the instruction that is undone; absent: the one that recovery blames."
+    )
+    generation: Generation | None = Field(
+        default=None, description="For `rollback`: absent: the newest that recovery did not set aside."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.seq is not None and self.how != "skip":
+            raise ValueError("`seq` belongs to `skip`")
+        if self.generation is not None and self.how != "rollback":
+            raise ValueError("`generation` belongs to `rollback`")
+        return self
+
+
 class EmptyRequest(StrictRequest):
     """Nothing needs to be said."""
 
@@ -243,6 +263,7 @@ class SnapshotAnswer(Answer):
     stored_bytes: int
     pinned: bool
     current: bool
+    set_aside: bool
 
 
 class SnapshotList(Answer):
@@ -260,6 +281,25 @@ class RollbackAnswer(Answer):
     undo: Point | None
     left_behind: list[int]
     replayed: list[int]
+
+
+class RecoverAnswer(Answer):
+    """How a machine was brought out of being parked. `generation` null: from its beginning."""
+
+    machine_name: str
+    how: Literal["retry", "skip", "rollback"]
+    state: str
+    generation: int | None
+    line: int
+    undone: int | None
+    left_behind: list[int]
+
+
+class CrashAnswer(Answer):
+    """Whether the machine's process was killed; it has none while it is not awake."""
+
+    machine_name: str
+    crashed: bool
 
 
 class ForkAnswer(Answer):

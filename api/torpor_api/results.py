@@ -117,6 +117,7 @@ def snapshot_json(row: SnapshotRow) -> dict[str, Any]:
         "stored_bytes": snapshot.stored_bytes,
         "pinned": snapshot.pinned,
         "current": row.current,
+        "set_aside": snapshot.set_aside,
     }
 
 

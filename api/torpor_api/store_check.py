@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from torpor_api.ledger.inventory import Inventory, Need, NeededManifest
+from torpor_api.ledger.inventory import Inventory, Need, NeededManifest, NeededRuntime
 from torpor_snapshotter.archive import Archive
 from torpor_snapshotter.key import PROBE_PREFIX
 from torpor_snapshotter.keys import KeyMissing, KeyStore
 from torpor_snapshotter.owner import OWNER_KEY
 from torpor_snapshotter.pack import Pack
 from torpor_snapshotter.pack_reader import PackReader
+from torpor_snapshotter.runtimes.keeping import read_description, read_part
 from torpor_snapshotter.store import DamagedObject, NotStored, ObjectStore, StoreError
 
 T = TypeVar("T")
@@ -53,6 +54,7 @@ class Checked:
 
     manifests: int
     packs: int
+    runtimes: int
     problems: tuple[Problem, ...]
     unreachable: tuple[str, ...]
     """Keys of objects that no row names: the next start of the server deletes them."""
@@ -107,13 +109,33 @@ class StoreCheck:
             whole = [packs[key] for key in pack_keys if key in packs and key in stored]
             total = len(manifests) + len(whole)
             await self._each(whole, lambda pack: self._look(pack.key, self._reader.verify(pack), total))
+        await self._each(self._inventory.runtimes, lambda runtime: self._look_at_runtime(runtime, stored, quick=quick))
         return Checked(
             manifests=len(manifests),
             packs=len(pack_keys),
+            runtimes=len(self._inventory.runtimes),
             problems=found.problems(),
             unreachable=tuple(sorted(stored - self._inventory.known - found.needs.keys())),
             condemned=len(stored & self._inventory.condemned),
         )
+
+    async def _look_at_runtime(self, runtime: NeededRuntime, stored: set[str], *, quick: bool) -> None:
+        for key in (runtime.key, *runtime.parts):
+            self._found.needs[key].add(runtime.need)
+            if key not in stored:
+                self._found.add(key, State.MISSING, f"{key} is not stored.")
+        if runtime.key not in stored:
+            return
+        task = self._read_runtime(runtime, set() if quick else stored)
+        await self._look(runtime.key, task, self._looked_at + 1)
+
+    async def _read_runtime(self, runtime: NeededRuntime, parts: set[str]) -> None:
+        description = await read_description(self._store, runtime.key, runtime.sha256)
+        for part in {part for _, file in description.files for part in file.parts if part.key in parts}:
+            try:
+                await read_part(self._store, part)
+            except DamagedObject as error:
+                self._found.add(part.key, State.DAMAGED, str(error))
 
     async def _check_owner(self) -> None:
         try:

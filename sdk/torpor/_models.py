@@ -98,6 +98,8 @@ class Snapshot(Record):
     """Whether it is kept for ever."""
     current: bool = False
     """Whether it is what the machine would wake from."""
+    set_aside: bool = False
+    """Whether a recovery could not use it."""
 
 
 class SnapshotList(Record):
@@ -118,6 +120,27 @@ class Rollback(Record):
     """Instructions whose effects are undone."""
     replayed: tuple[int, ...] = ()
     """Instructions that run again to reach the point."""
+
+
+class Recovered(Record):
+    """How a parked machine was brought back."""
+
+    how: str
+    state: str | None = None
+    """Of the machine now."""
+    generation: int | None = None
+    """What it was brought back from; None is its beginning."""
+    line: int = 0
+    undone: int | None = None
+    """The instruction that was skipped."""
+    left_behind: tuple[int, ...] = ()
+    """Instructions whose effects are undone."""
+
+
+class Crashed(Record):
+    """The answer to `debug crash`."""
+
+    crashed: bool
 
 
 class MachineList(Record):

@@ -15,6 +15,8 @@ class WorkerConfig:
     """Names the worker's session in the ledger."""
     total_memory_bytes: int = 4096 * MEBIBYTE
     """What all awake machines may use together; over it the longest idle falls asleep."""
+    adopt: bool = True
+    """Whether sandboxes that have outlived the last worker are gone on with; otherwise machines are recovered."""
     warm_machines: int = 0
     """The most sandboxes that wait for a new machine of one template, if there are templates."""
     spare_sandboxes: int = 0

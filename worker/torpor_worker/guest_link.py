@@ -352,11 +352,14 @@ def _settle(future: asyncio.Future[None]) -> None:
 def _state(body: bytes) -> tuple[GuestState, bool, dict[str, Any]]:
     fields = json.loads(body)
     running = fields["running"]
+    running_seconds = float(fields.get("running_seconds", 0.0))
+    if not 0.0 <= running_seconds < float("inf"):
+        raise ValueError("a time that is none")
     state = GuestState(
         last_position=int(fields["last_position"]),
         running=None if running is None else int(running),
         background=bool(fields["background"]),
-        running_seconds=float(fields.get("running_seconds", 0.0)),
+        running_seconds=running_seconds,
     )
     return state, bool(fields["ready"]), fields
 

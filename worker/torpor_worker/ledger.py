@@ -172,6 +172,14 @@ class StoredTemplate:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptRuntime:
+    """A runtime in the store: the key and the SHA-256 of the object that describes it."""
+
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutputRecord:
     """A piece of output as stored; `kind` is stdout, stderr or display."""
 
@@ -231,6 +239,10 @@ class Ledger(Protocol):
 
     async def output_offset(self, hold: Hold, seq: int, attempt: int) -> int:
         """Bytes of output stored so far for this attempt."""
+        ...
+
+    async def output_given(self, hold: Hold, seq: int, attempt: int) -> int:
+        """Bytes of output given so far for this attempt: stored, inherited, or counted beyond the limit."""
         ...
 
     async def finish(
@@ -325,6 +337,10 @@ class Ledger(Protocol):
 
     async def commit_template(self, name: str, stored: StoredTemplate, stored_bytes: int) -> None:
         """It is stored under the key that was allotted last: from now on snapshots may refer to its pack."""
+        ...
+
+    async def quarantined(self) -> dict[str, str]:
+        """Runtime series whose machines are not woken for instructions, and why."""
         ...
 
     async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:

@@ -17,6 +17,7 @@ from torpor_worker.process import Process
 from torpor_worker.sandbox import SandboxError
 from torpor_worker.services import Services
 from torpor_worker.sleeping import Sleeping
+from torpor_worker.survivors import Survivor
 from torpor_worker.wake_timer import WakeTimer
 from torpor_worker.waking import Awake, Waking
 
@@ -35,8 +36,8 @@ class Machine:
     each step is a conditional change of the ledger, and `Fenced` from any of them ends it.
     """
 
-    def __init__(self, name: str, services: Services, *, recovering: bool) -> None:
-        """`recovering`: its last process ended without a clean sleep."""
+    def __init__(self, name: str, services: Services, *, recovering: bool, survivor: Survivor | None = None) -> None:
+        """`recovering`: its last process ended without a clean sleep, or is the `survivor` that is to be taken over."""
         self.name = name
         self.phase: Phase | None = "waking"
         """None once it was let go."""
@@ -49,6 +50,8 @@ class Machine:
         self._wishes = Wishes(self._bell)
         self._waking = Waking(name, services, self._bell)
         self._recovering = recovering
+        self.survivor = survivor
+        """A process that has outlived its worker, until it is taken over or removed."""
         self._lived = False
         """Whether a process of the present hold was served."""
         self._sent: int | None = None
@@ -102,6 +105,13 @@ class Machine:
         """Save all that has finished, after the instruction that runs. Raises `SaveRefused`, `FellAsleep`."""
         self._check_held()
         await self._wishes.saved()
+
+    async def crash(self) -> bool:
+        """Kill its process as an accident would; False if it has none."""
+        if self.phase != "awake" or self._process is None:
+            return False
+        await self._process.attached.sandbox.crash()
+        return True
 
     def drain(self) -> bool:
         """Save and let go as soon as possible; False if it is not awake, so that there is nothing to save."""
@@ -183,16 +193,19 @@ class Machine:
         timer = WakeTimer()
         hold = await self._ledger.acquire(self.name)
         if hold is None:
+            await self.dismiss()
             self._inbox.clear()
             raise MachineGone("The machine is parked, deleted, or held by another worker.")
-        if self._recovering and not self.wanted and await self._has_nothing_to_recover(hold):
+        awake = await self._take_over(hold, timer)
+        if awake is None and self._recovering and not self.wanted and await self._has_nothing_to_recover(hold):
             return True
         while True:
-            try:
-                awake = await self._waking.bring_back(hold, timer, recovering=self._recovering, sent=self._sent)
-            except asyncio.CancelledError:
-                await self._give_back(hold)
-                raise
+            if awake is None:
+                try:
+                    awake = await self._waking.bring_back(hold, timer, recovering=self._recovering, sent=self._sent)
+                except asyncio.CancelledError:
+                    await self._give_back(hold)
+                    raise
             process = Process(awake, self._services, self._bell, self._waking.suspicion)
             self._process = process
             try:
@@ -200,9 +213,27 @@ class Machine:
                 return await self._serve(process)
             except (ProcessDied, SandboxError) as death:
                 hold = await self._bury(process, str(death))
+                awake = None
                 timer = WakeTimer()
                 if self._inbox.draining:
                     return False
+
+    async def _take_over(self, hold: Hold, timer: WakeTimer) -> Awake | None:
+        """Go on with the process that has outlived its worker, if there is one and it can be."""
+        survivor, self.survivor = self.survivor, None
+        if survivor is None:
+            return None
+        awake = await self._waking.take_over(hold, survivor, timer)
+        if awake is not None:
+            self._recovering = False
+            self._sent = awake.position
+        return awake
+
+    async def dismiss(self) -> None:
+        """Remove the process that was to be taken over, if it is still there."""
+        survivor, self.survivor = self.survivor, None
+        if survivor is not None:
+            await self._services.host.dismiss(survivor)
 
     async def _give_back(self, hold: Hold) -> None:
         """A stop came while it was waking: it sleeps on as if it had not been touched, if it was asleep."""
@@ -232,7 +263,7 @@ class Machine:
         self._lived = True
         self._looked = False
         self._ready = False
-        self._woke = "recovered" if recovering else "woke"
+        self._woke = "adopted" if awake.adoption is not None else "recovered" if recovering else "woke"
         self._proof_at = None
         if self._waking.suspicion.counted:
             self._proof_at = self._loop.time() + self._config.proof_seconds
@@ -250,6 +281,7 @@ class Machine:
             attempt = await self._ledger.count_attempt(hold, awake.unfinished.seq, 0)
             await self._ran_again(hold, awake.unfinished, "from its beginning")
             await process.begin(awake.unfinished, attempt)
+        await process.remember()
 
     def _never_sent(self, entry: Entry) -> bool:
         """Whether it was started while its machine's process was dead already, so that no attempt was made at it."""

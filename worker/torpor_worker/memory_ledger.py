@@ -75,6 +75,8 @@ class MemoryLedger:
         self.machines: dict[str, MachineMemory] = {}
         self.templates: dict[str, tuple[str, str, StoredTemplate | None]] = {}
         """Version, key of the manifest, and what was committed, by name."""
+        self.quarantine: dict[str, str] = {}
+        """Why runtime series are quarantined."""
         self._sessions = 0
         self._entries = 0
         self._session: str | None = None
@@ -220,6 +222,11 @@ class MemoryLedger:
     async def output_offset(self, hold: Hold, seq: int, attempt: int) -> int:
         """See `Ledger`."""
         return sum(len(record.data) for record in self._held(hold).output.get((seq, attempt), []))
+
+    async def output_given(self, hold: Hold, seq: int, attempt: int) -> int:
+        """See `Ledger`."""
+        records = [*self._held(hold).output.get((seq, attempt), []), *self._held(hold).background.get(seq, [])]
+        return sum(len(record.data) for record in records)
 
     async def finish(
         self,
@@ -369,6 +376,10 @@ class MemoryLedger:
         version, key, _ = self.templates[name]
         if key == stored.manifest_key:
             self.templates[name] = (version, key, stored)
+
+    async def quarantined(self) -> dict[str, str]:
+        """See `Ledger`."""
+        return dict(self.quarantine)
 
     async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:
         """See `Ledger`."""

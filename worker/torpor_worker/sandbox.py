@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from torpor_worker.survivors import ProcessFacts, Survivor
 
 OutputKind = Literal["stdout", "stderr", "display"]
 
@@ -102,6 +104,16 @@ class GuestState:
     """On attaching: how long it took to answer the first frame."""
 
 
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A survivor that answers."""
+
+    sandbox: Sandbox
+    state: GuestState
+    was_frozen: bool
+    """Whether it had to be resumed."""
+
+
 class Sandbox(Protocol):
     """One sandbox that holds one machine's processes, and the conversation with its guest.
 
@@ -162,8 +174,16 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def remember(self, facts: ProcessFacts) -> None:
+        """Write down what a successor of this worker must know to take it over; `destroy` takes it back first."""
+        ...
+
     def memory_bytes(self) -> int:
         """What its memory file holds now, in bytes; 0 when it is gone."""
+        ...
+
+    async def crash(self) -> None:
+        """SIGKILL it: it ends as if something had gone wrong, and its receiver hears of it as of any other death."""
         ...
 
     async def destroy(self) -> None:
@@ -192,6 +212,10 @@ class SandboxHost(Protocol):
         `series` is the runtime's, which `have` was called for; None: the one for new machines. The modules of `preload`
         are imported, and not in the namespace; one that cannot be is `SandboxDied`.
         """
+        ...
+
+    def runtime_facts(self, series: str) -> dict[str, str]:
+        """What tells a runtime that is here from every other, for manifests."""
         ...
 
     async def have(self, series: str) -> None:
@@ -229,10 +253,25 @@ class SandboxHost(Protocol):
         """Remove one; False if there is none."""
         ...
 
-    async def remove_leftovers(self) -> int:
-        """Remove sandboxes of an earlier life of this host's data folder; how many there were."""
+    async def survivors(self) -> list[Survivor]:
+        """Sandboxes of an earlier life of this host's data folder that live, and of which enough is known."""
+        ...
+
+    async def adopt(self, survivor: Survivor, limits: Limits) -> Adopted:
+        """Attach to one. Raises `SandboxError`; then it is removed."""
+        ...
+
+    async def dismiss(self, survivor: Survivor) -> None:
+        """Remove one that was kept and that nobody wants."""
+        ...
+
+    async def remove_leftovers(self, keep: Collection[str] = ()) -> int:
+        """Remove sandboxes of an earlier life of this host's data folder; how many there were.
+
+        The survivors with the ids of `keep` stay, until they are adopted, dismissed, or removed by `close`.
+        """
         ...
 
     async def close(self) -> None:
-        """Remove every sandbox made here."""
+        """Remove every sandbox made here, and every survivor that was kept."""
         ...

@@ -302,4 +302,5 @@ class Saver:
             "position": point.position,
             "running": None if point.running_seq is None else running,
             "series": capture.series,
+            "runtime": self._services.host.runtime_facts(capture.series),
         }

@@ -47,6 +47,7 @@ class Sleeping:
         if as_saved and not state.background:
             return await self._release(draining)
         # From the ping on nothing is acknowledged: what the guest says now is in the image, and said again on waking.
+        await process.remember_clock(state)
         try:
             await self._pause(running)
             await self._capture(offset)

@@ -38,6 +38,19 @@ class Parent:
     """Its local image, if there is one: a comparison with it is quick."""
 
 
+@dataclass(frozen=True, slots=True)
+class DescribedRuntime:
+    """What the store has, or would have, of a runtime."""
+
+    key: str
+    """Of the object that describes it."""
+    sha256: str
+    """Of that object."""
+    keys: tuple[str, ...]
+    """Of every object that it needs."""
+    description: str
+
+
 class Snapshotter(Protocol):
     """Images to stored snapshots and back."""
 

@@ -66,6 +66,13 @@ class Suspicion:
             self.deaths = deaths
             self.bereaved = True
 
+    def taken_over(self, tries: int, deaths: int) -> None:
+        """The present process was brought back by another worker, which had counted so much and seen no proof."""
+        if tries or deaths:
+            self.brought_back()
+            self.remember(deaths)
+            self.bereaved = self.counted = self.tried = True
+
     def gone_back(self) -> None:
         """The present generation was set aside: the next one starts without blame."""
         self.deaths = 0

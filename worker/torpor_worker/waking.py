@@ -9,9 +9,10 @@ from typing import NoReturn
 import structlog
 
 from torpor_worker import forgoing, results
+from torpor_worker.adopting import Adoption, adopt
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
-from torpor_worker.errors import CannotWake, MachineGone, ProcessDied
+from torpor_worker.errors import CannotWake, MachineGone, ProcessDied, Quarantined, quarantine_sentence
 from torpor_worker.forgoing import named, source
 from torpor_worker.instruction import Running
 from torpor_worker.ledger import Entry, Hold, Recovery, Snapshot
@@ -19,6 +20,7 @@ from torpor_worker.replaying import Replay, Replayer
 from torpor_worker.sandbox import Limits, RuntimeUnavailable, Sandbox, SandboxError
 from torpor_worker.services import Services
 from torpor_worker.snapshots import SnapshotterError
+from torpor_worker.survivors import Survivor
 from torpor_worker.suspicion import Suspicion
 from torpor_worker.wake_timer import WakeTimer
 
@@ -28,7 +30,7 @@ NOTES_AT_ONCE = 100
 """Replayed instructions that are noted together: the ledger commits them as a group."""
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """The generation cannot be restored, whatever is tried."""
 
 
@@ -46,6 +48,8 @@ class Awake:
     unfinished: Entry | None
     """The unfinished instruction that is to be executed again."""
     timer: WakeTimer
+    adoption: Adoption | None = None
+    """Where the process is, if it was not brought back but taken over."""
 
 
 class Waking:
@@ -57,8 +61,8 @@ class Waking:
         """The snapshot that a wake is reading at this moment."""
         self.attached: Attached | None = None
         """The process that is being brought back at this moment."""
-        self._told = False
-        """Whether users have a notice of what keeps the machine from being woken."""
+        self._told: set[str] = set()
+        """Codes of the notices that say what keeps the machine from being woken."""
         self._machine = machine
         self._services = services
         self._bell = bell
@@ -94,13 +98,15 @@ class Waking:
                     continue
             if (gone := forgoing.unfit(hold, behind)) is not None:
                 await self._park(hold, f"instruction {gone.seq} is needed to recover it, and is not kept any more")
+            # Before the try is counted: a runtime that is missing is not the machine's fault.
+            await self._have_runtime(hold, self._services.host.series if head is None else head.series)
             if recovering and not await self._may_try(hold):
                 hold = await self._go_back(hold, f"the server ended each of the {hold.tries} times it was brought back")
                 continue
             replay = Replay(position=-1 if head is None else head.position)
             self.suspicion.brought_back()
             try:
-                self.attached = attached = await self._attach(hold, timer)
+                self.attached = attached = await self.attach(hold, timer)
                 replayer = self._replayer(hold, attached, recovering=recovering)
                 if current is not None and head is not None and current.result is not None:
                     await replayer.go_on_with(current, head.running_used_seconds, replay)
@@ -116,7 +122,7 @@ class Waking:
                 await self.remove()
                 self._note(replay)
                 hold = await self.learn(hold, str(death), running=False)
-            except _Unusable as error:
+            except Unusable as error:
                 hold = await self._go_back(hold, str(error))
             except BaseException:
                 await self.remove()
@@ -126,6 +132,17 @@ class Waking:
                 self.attached = None
                 timer.observed_by(self._services.metrics)
                 return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished, timer)
+
+    async def take_over(self, hold: Hold, survivor: Survivor, timer: WakeTimer) -> Awake | None:
+        """Take over a process that has outlived its worker; None if that cannot be: then it is removed."""
+        taken = await adopt(hold, survivor, self._services, self._bell)
+        if taken is None:
+            return None
+        attached, adoption = taken
+        head = hold.head
+        clean = head is not None and head.quiescent and head.position == adoption.position
+        self.suspicion.taken_over(hold.tries, hold.deaths)
+        return Awake(hold, attached, adoption.position, clean, None, adoption.unsent, timer, adoption)
 
     async def learn(self, hold: Hold, reason: str, *, running: bool) -> Hold:
         """A process died: undo an entry or go back to an older generation if its deaths say so. The hold to go on with.
@@ -217,12 +234,10 @@ class Waking:
             bounded_behind=hold.asked_position,
         )
 
-    async def _attach(self, hold: Hold, timer: WakeTimer) -> Attached:
-        """A process of the hold's head. Raises `CannotWake`, `_Unusable`, `ProcessDied`."""
+    async def attach(self, hold: Hold, timer: WakeTimer) -> Attached:
+        """A process of the hold's head. Raises `CannotWake`, `Unusable`, `ProcessDied`."""
         services, head = self._services, hold.head
         limits = Limits(memory_bytes=hold.memory_bytes)
-        if head is not None:
-            await self._have_runtime(hold, head.series)
         async with services.admission.room(
             services.beginnings.image_bytes(hold.template) if head is None else head.image_bytes
         ):
@@ -238,15 +253,21 @@ class Waking:
         """See to it that images of a runtime series can be restored. Raises `CannotWake`: the machine is unharmed."""
         ledger = self._services.ledger
         try:
+            reason = (await ledger.quarantined()).get(series)
+            if reason is not None:
+                raise Quarantined(quarantine_sentence(series, reason))
             await self._services.host.have(series)
-        except RuntimeUnavailable as error:
-            self._told = True
+        except (Quarantined, RuntimeUnavailable) as error:
+            code = "runtime_quarantined" if isinstance(error, Quarantined) else "runtime_missing"
             message = f"The machine could not be woken: {error} It is unharmed, and it is tried again."
-            await ledger.notice(hold, "runtime_missing", message, [])
+            await ledger.notice(hold, code, message, [])
+            self._told.add(code)
+            if isinstance(error, Quarantined):
+                raise
             raise CannotWake(f"The machine cannot be woken: {error}") from error
         if self._told:
-            await ledger.clear_notices(hold, "runtime_missing")
-            self._told = False
+            await ledger.clear_notices(hold, *self._told)
+            self._told.clear()
 
     async def _start(self, template: str | None, limits: Limits, series: str | None = None) -> Sandbox:
         services = self._services
@@ -300,7 +321,7 @@ class Waking:
             await services.images.forget(self._machine, head.generation)
             if error.retryable:
                 raise CannotWake(f"The machine's snapshot could not be fetched: {_sentence(error)}") from error
-            raise _Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
+            raise Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
         finally:
             self.needs = None
 

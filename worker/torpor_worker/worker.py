@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import structlog
 
@@ -11,13 +12,15 @@ from torpor_worker.admission import Admission
 from torpor_worker.beginnings import Beginnings
 from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import Draining, FellAsleep, SaveRefused, WorkerError
+from torpor_worker.exporting import Exported, export
 from torpor_worker.images import Images
 from torpor_worker.ledger import Entry, Ledger, Snapshot
 from torpor_worker.machine import Machine, Phase
 from torpor_worker.metrics import Metrics
-from torpor_worker.sandbox import SandboxHost
+from torpor_worker.sandbox import SandboxError, SandboxHost
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Snapshotter, SnapshotterError, Stored
+from torpor_worker.survivors import Survivor
 from torpor_worker.templates import Templates
 
 log = structlog.get_logger(__name__)
@@ -57,12 +60,27 @@ class Worker:
         self._draining = False
 
     async def start(self) -> None:
-        """Open the session, remove leftover sandboxes, and begin to recover machines taken over and waiting."""
+        """Open the session, and begin to take machines over and to run those that wait.
+
+        Sandboxes that have outlived the last worker and hold a machine that was its own are gone on with; the others
+        are removed, and machines without one recovered.
+        """
         await self._ledger.open_session(self._config.name)
-        await self._host.remove_leftovers()
+        survivors = await self._survivors() if self._config.adopt else {}
+        await self._host.remove_leftovers(keep=[survivor.id for survivor in survivors.values()])
         await self._beginnings.start()
+        for machine, survivor in survivors.items():
+            self._held(machine, recovering=True, survivor=survivor)
         await self._place()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="sweeper")
+
+    async def _survivors(self) -> dict[str, Survivor]:
+        """Sandboxes to take over, by machine; of two of one machine nobody knows which, so it has none."""
+        mine = set(await self._ledger.mine())
+        found: dict[str, list[Survivor]] = {}
+        for survivor in await self._host.survivors():
+            found.setdefault(survivor.facts.machine, []).append(survivor)
+        return {machine: each[0] for machine, each in found.items() if machine in mine and len(each) == 1}
 
     async def drain(self, deadline_seconds: float) -> None:
         """Save and release every machine, also in mid-instruction; what is not done at the deadline is ended anyway.
@@ -134,12 +152,29 @@ class Worker:
             with contextlib.suppress(FellAsleep):
                 await held.sync()
 
+    async def crash(self, machine: str) -> bool:
+        """Kill its process as an accident would, so that it is recovered; False if it is not awake."""
+        held = self._machines.get(machine)
+        try:
+            return held is not None and await held.crash()
+        except SandboxError:  # it had died already
+            return False
+
+    async def export(self, machine: str, memory_bytes: int, snapshots: list[Snapshot], into: Path) -> Exported:
+        """Write files and variables of the first of a parked machine's snapshots that still starts to the file `into`.
+
+        It stays parked. Raises `CannotWake` if this host cannot start anything now.
+        """
+        return await export(self._services, machine, memory_bytes, snapshots, into)
+
     async def discard(self, machine: str) -> None:
         """It was deleted: end its process, destroy its key and forget its images."""
         task = self._tasks.get(machine)
         if task is not None:
+            held = self._machines[machine]
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await held.dismiss()
         try:
             await self._services.snapshotter.destroy_key(machine)
         except SnapshotterError as error:
@@ -176,10 +211,10 @@ class Worker:
         """Keys of objects that wakes read, or awake machines build on: not to be deleted now."""
         return {key for held in self._machines.values() for key in held.keys_in_use}
 
-    def _held(self, name: str, *, recovering: bool = False) -> Machine:
+    def _held(self, name: str, *, recovering: bool = False, survivor: Survivor | None = None) -> Machine:
         held = self._machines.get(name)
         if held is None:
-            held = self._machines[name] = Machine(name, self._services, recovering=recovering)
+            held = self._machines[name] = Machine(name, self._services, recovering=recovering, survivor=survivor)
             task = asyncio.get_running_loop().create_task(held.run(), name=f"machine:{name}")
             self._tasks[name] = task
             task.add_done_callback(lambda ended: self._ended(name, ended))

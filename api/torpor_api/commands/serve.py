@@ -14,7 +14,7 @@ from torpor_api.data_folder import DataFolderUnusableError, data_folder
 from torpor_api.logs import configure_logs
 from torpor_api.server import AddressUnusableError, bind
 from torpor_api.serving import serve
-from torpor_snapshotter.runtimes import RuntimeMissing, current
+from torpor_snapshotter.runtimes import RuntimeProblem
 from torpor_snapshotter.store_url import BadStoreUrl
 from torpor_worker.sandbox import SandboxError
 from torpor_worker.snapshots import SnapshotterError
@@ -25,7 +25,7 @@ CANNOT_START_STATUS = 3
 CANNOT_START = (
     DataFolderUnusableError,
     AddressUnusableError,
-    RuntimeMissing,
+    RuntimeProblem,
     BadStoreUrl,
     SnapshotterError,
     SandboxError,
@@ -45,6 +45,7 @@ def main(
     data_dir: Annotated[Path | None, _option("Database, store, keys and images  [~/.local/share/torpor]")] = None,
     database_url: Annotated[str | None, _option("sqlite:///PATH  [torpor.db in the data folder]")] = None,
     store_url: Annotated[str | None, _option("file:///PATH or s3://BUCKET/PREFIX  [store in the data folder]")] = None,
+    keep_runtimes: Annotated[bool | None, _option("Put runtimes that are needed into the store too  [yes]")] = None,
     idle_seconds: Annotated[str | None, _option("Idle machines fall asleep after so long  [60]")] = None,
     quiet_save_seconds: Annotated[str | None, _option("Quiet machines are saved after so long  [2]")] = None,
     replay_seconds: Annotated[str | None, _option("What a recovery may execute again, in running time  [300]")] = None,
@@ -68,7 +69,7 @@ def main(
     configure_logs()
     try:
         with data_folder(config.data_dir) as folder, bind(*config.address) as listener:
-            status = uvloop.run(serve(config, folder, current(folder), listener, _say))
+            status = uvloop.run(serve(config, folder, listener, _say))
     except CANNOT_START as error:
         _say(f"The server cannot start: {error}")
         raise typer.Exit(CANNOT_START_STATUS) from None

@@ -14,6 +14,7 @@ from torpor_api.ledger.moments import now
 from torpor_api.ledger.output import INLINE_LIMIT_BYTES, OutputLog, Sequence, begin_attempt
 from torpor_api.ledger.results import from_columns, storable, to_columns
 from torpor_api.ledger.rows import Accepted, Busy, Idempotency
+from torpor_api.ledger.runtimes import ANY_QUARANTINED, refuse_quarantined
 from torpor_api.ledger.schema import accounts, entries, machines
 from torpor_worker.ledger import EndedBy, Entry, EntryKind, InstructionResult, OutputRecord
 
@@ -53,6 +54,7 @@ _FOR_ACCEPT = Statement(
         select(func.count())
         .where(entries.c.machine_id == machines.c.id, entries.c.finished_at.is_(None))
         .scalar_subquery(),
+        ANY_QUARANTINED,
     )
     .join(accounts, accounts.c.id == machines.c.account_id)
     .where(machines.c.name == bindparam("machine"), accounts.c.name == bindparam("account"))
@@ -136,7 +138,7 @@ def accept(
     row = _FOR_ACCEPT.first(connection, machine=machine, account=account)
     if row is None:
         raise MachineNotFound
-    machine_id, account_id, ready, seq, position, line, parked_reason, unfinished = row
+    machine_id, account_id, ready, seq, position, line, parked_reason, unfinished, quarantined = row
     if idempotency is not None:
         earlier = repeats.earlier_work(connection, account_id, idempotency)
         if earlier is not None and earlier.entry_id is not None:
@@ -146,6 +148,8 @@ def accept(
             return Accepted(entry.seq, entry, repeated=True)
     if parked_reason is not None:
         raise MachineParked(f"The machine is parked: {parked_reason}")
+    if quarantined:
+        refuse_quarantined(connection, machine_id)
     if unfinished and when_busy == "refuse":
         running = _RUNNING_SEQ.first(connection, of_machine=machine_id)
         return Busy(None if running is None else running[0])

@@ -124,6 +124,17 @@ class SnapshotRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Unparked:
+    """How a parked machine is to be recovered once more."""
+
+    generation: int | None
+    """The head now; None is its beginning."""
+    line: int
+    undone: int | None
+    """The seq that it is recovered without."""
+
+
+@dataclass(frozen=True, slots=True)
 class RolledBack:
     """What a rollback did."""
 

@@ -16,6 +16,7 @@ from torpor_api.ledger.schema import (
     machines,
     pack_references,
     packs,
+    runtime_objects,
     saves,
     snapshots,
     templates,
@@ -214,8 +215,10 @@ def forget_condemned(connection: Connection, keys: list[str]) -> None:
 
 
 def known_keys(connection: Connection) -> set[str]:
-    """Keys of objects that are, or may become, part of a snapshot."""
-    keys = select(saves.c.manifest_key).union_all(select(templates.c.manifest_key), select(packs.c.object_key))
+    """Keys of objects that are, or may become, part of a snapshot or of a runtime."""
+    keys = select(saves.c.manifest_key).union_all(
+        select(templates.c.manifest_key), select(packs.c.object_key), select(runtime_objects.c.object_key)
+    )
     return set(connection.scalars(keys))
 
 

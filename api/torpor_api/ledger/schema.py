@@ -346,6 +346,33 @@ templates = Table(
     sqlite_strict=True,
 )
 
+runtimes = Table(
+    "runtimes",
+    metadata,
+    Column("series", Text, primary_key=True),
+    Column("runsc_version", Text, nullable=False),
+    Column("runsc_sha256", Text, nullable=False),
+    Column("rootfs_sha256", Text, nullable=False),
+    _flag("newest"),  # the one of new machines
+    Column("object_key", Text, unique=True),  # of its description in the store, once all of it is there
+    Column("object_sha256", Text),
+    Column("quarantined_at", NUMBER),
+    Column("quarantine_reason", Text),
+    _is_flag("newest"),
+    CheckConstraint("(object_key IS NULL) = (object_sha256 IS NULL)", name="object_is_known_whole"),
+    CheckConstraint("(quarantined_at IS NULL) = (quarantine_reason IS NULL)", name="quarantine_has_a_reason"),
+    sqlite_strict=True,
+)
+
+runtime_objects = Table(
+    "runtime_objects",
+    metadata,
+    Column("series", Text, ForeignKey("runtimes.series", ondelete="CASCADE"), nullable=False),
+    Column("object_key", Text, nullable=False, index=True),
+    PrimaryKeyConstraint("series", "object_key"),
+    sqlite_strict=True,
+)
+
 condemned_machines = Table(
     "condemned_machines",
     metadata,

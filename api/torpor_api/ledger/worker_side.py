@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from torpor_api.ledger import entries, holds, notices, recoveries, retention, saves, templates
 from torpor_api.ledger.changes import Changes
 from torpor_api.ledger.outcome import outcome
-from torpor_api.ledger.output import STREAMED_INLINE_LIMIT_BYTES, OutputLog, Sequence, output_end
+from torpor_api.ledger.output import STREAMED_INLINE_LIMIT_BYTES, OutputLog, Sequence, output_end, output_given
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import Outcome
 from torpor_api.ledger.segments import Segments
@@ -100,6 +100,15 @@ class WorkerSide:
         def work(connection: Connection, machine_id: int) -> int:
             known = entries.running_attempt(connection, machine_id, seq)
             return 0 if known is None else output_end(connection, known[0], attempt)
+
+        return await self._read(hold, work)
+
+    async def output_given(self, hold: Hold, seq: int, attempt: int) -> int:
+        """Bytes of output given so far for this attempt: stored, inherited, or counted beyond the limit."""
+
+        def work(connection: Connection, machine_id: int) -> int:
+            known = entries.running_attempt(connection, machine_id, seq)
+            return 0 if known is None else output_given(connection, known[0], attempt)
 
         return await self._read(hold, work)
 

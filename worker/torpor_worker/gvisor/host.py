@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 import structlog
@@ -18,12 +18,14 @@ from torpor_worker.gvisor.cgroups import MOUNT, Cgroups
 from torpor_worker.gvisor.cpu import visible_features
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.gvisor.leftovers import (
+    commands_ended,
     forget_container,
     kill_processes,
     known_containers,
     sandbox_processes,
 )
 from torpor_worker.gvisor.namespace import command_prefix
+from torpor_worker.gvisor.record import Record, survivors_in
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.gvisor.sandbox import GVisorSandbox
 from torpor_worker.gvisor.spares import LIMITS as SPARE_LIMITS
@@ -31,7 +33,8 @@ from torpor_worker.gvisor.spares import MACHINE as SPARE
 from torpor_worker.gvisor.spares import Spares
 from torpor_worker.gvisor.spec import spec_bytes, spec_sha256
 from torpor_worker.gvisor.watcher import MemoryWatcher
-from torpor_worker.sandbox import GuestState, Limits, RuntimeUnavailable, SandboxError
+from torpor_worker.sandbox import Adopted, GuestState, Limits, RuntimeUnavailable, SandboxError
+from torpor_worker.survivors import Survivor
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +47,7 @@ _FEW_PROCESSORS = 4
 
 _ATTACH_SECONDS = 60
 _PRELOAD_SECONDS = 300
+_ADOPT_SECONDS = 20
 _ATTEMPTS = 2
 
 
@@ -82,9 +86,13 @@ class GVisorHost:
         self._cgroup_mount = cgroup_mount
         self._cgroups: Cgroups | None = None
         self._runsc: Runsc | None = None
+        self._others: dict[str, Runsc] = {}
+        """Of older runtimes, by series."""
         self._preparing = asyncio.Lock()
         self._sandboxes: dict[str, GVisorSandbox] = {}
         self._making: set[str] = set()
+        self._kept: set[str] = set()
+        """Survivors that nobody has adopted yet."""
         self._spares = Spares()
         self._watcher = MemoryWatcher()
         self._watching: asyncio.Task[None] | None = None
@@ -92,15 +100,22 @@ class GVisorHost:
     @property
     def version(self) -> str:
         """Names what a new sandbox here begins with: runtime, spec and the guest's code."""
-        runtime = self.runtime
-        return " ".join(
-            [runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256(), self._guest.sha256]
-        )
+        return f"{_named(self.runtime)} {self._guest.sha256}"
 
     @property
     def series(self) -> str:
         """The runtime series of new sandboxes."""
         return self.runtime.series
+
+    def runtime_facts(self, series: str) -> dict[str, str]:
+        """What tells a runtime that is here from every other: stamp and digests."""
+        runtime = self._runtimes[series]
+        return {
+            "series": series,
+            "runsc_version": runtime.runsc_version,
+            "runsc_sha256": runtime.runsc_sha256,
+            "rootfs_sha256": runtime.rootfs_sha256,
+        }
 
     async def have(self, series: str) -> None:
         """See to it that images of a runtime series can be restored here. Raises `RuntimeUnavailable`."""
@@ -153,18 +168,72 @@ class GVisorHost:
         """Remove one; False if there is none."""
         return await self._spares.drop()
 
-    async def remove_leftovers(self) -> int:
-        """Remove every sandbox of this folder that this object did not make; how many there were."""
+    async def survivors(self) -> list[Survivor]:
+        """Sandboxes of this folder that this object did not make, that live, and that are written down."""
         await self._prepared()
+        found = await asyncio.to_thread(survivors_in, self._machines, self._state)
+        return [survivor for survivor in found if self._is_nobodys([survivor.id])]
+
+    async def adopt(self, survivor: Survivor, limits: Limits) -> Adopted:
+        """Attach to a survivor. Raises `SandboxError`; then it is removed."""
+        container, folder = survivor.id, self._machines / survivor.id
+        link = GuestLink(folder / "stdin", folder / "stdout")
+        sandbox: GVisorSandbox | None = None
+        self._making.add(container)
+        self._kept.discard(container)
+        try:
+            record = Record.read(folder)
+            if record is None or not record.is_alive(self._state, container):
+                raise SandboxError("its process has ended")
+            runtime = await self._runtime(record.series)
+            if record.runtime != _named(runtime):
+                raise SandboxError("it runs on a runtime that was replaced")
+            runsc = await self._binary(runtime)
+            await commands_ended(self._state, container)
+            status = await runsc.status(container)
+            if status not in ("running", "paused"):
+                raise SandboxError(f"it is {status}")
+            await link.open()
+            if self._cgroups is not None:
+                self._cgroups.limit(container, limits)
+            sandbox = self._sandbox(container, survivor.facts.machine, limits, runtime, record.pid, runsc, link)
+            if status == "paused":
+                await sandbox.resume()
+            self._watcher.add(sandbox)
+            state = await sandbox.attach(new=None, timeout_seconds=_ADOPT_SECONDS)
+            if sandbox.guest_sha256 is None:
+                raise SandboxError("its guest does not count what it says")
+            await self._upgrade(sandbox)
+        except BaseException as error:
+            await asyncio.shield(self._undo(container, link) if sandbox is None else sandbox.destroy())
+            if isinstance(error, OSError):
+                raise SandboxError(f"Cannot attach to a sandbox: {error}.") from error
+            raise
+        finally:
+            self._making.discard(container)
+        return Adopted(sandbox, state, was_frozen=status == "paused")
+
+    async def dismiss(self, survivor: Survivor) -> None:
+        """Remove a survivor that nobody wants."""
+        await self._prepared()
+        self._kept.discard(survivor.id)
+        await self._remove({survivor.id}, lambda arguments: survivor.id in arguments)
+
+    async def remove_leftovers(self, keep: Collection[str] = ()) -> int:
+        """Remove every sandbox of this folder that this object did not make, but for `keep`; how many there were."""
+        await self._prepared()
+        self._kept = set(keep)
         known = await asyncio.to_thread(known_containers, self._state, self._machines)
         leftovers = {container for container in known if self._is_nobodys([container])}
         await self._remove(leftovers, self._is_nobodys)
         return len(leftovers)
 
     async def close(self) -> None:
-        """Remove every sandbox made here. Raises `SandboxError` if one stays, after the others are removed."""
+        """Remove every sandbox made here, and what was kept. Raises `SandboxError` if one stays, after the others."""
         removals = (sandbox.destroy() for sandbox in list(self._sandboxes.values()))
         outcomes = await asyncio.gather(*removals, return_exceptions=True)
+        if self._kept:
+            await self.remove_leftovers()
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.wait({self._watching})
@@ -186,7 +255,7 @@ class GVisorHost:
 
     async def _create(self, machine: str, limits: Limits, runtime: Runtime) -> GVisorSandbox:
         """A container that has not started."""
-        runsc = (await self._prepared()).of(runtime)
+        runsc = await self._binary(runtime)
         container = secrets.token_hex(8)
         folder = self._machines / container
         link = GuestLink(folder / "stdin", folder / "stdout")
@@ -196,26 +265,13 @@ class GVisorHost:
             await link.open()
             wrapper = _NICENESS if self._cgroups is None else self._cgroups.make(container, limits)
             pid = await runsc.create(container, self._bundle, folder, fifos, wrapper=wrapper)
-            sandbox = GVisorSandbox(
-                container,
-                machine,
-                limits,
-                series=runtime.series,
-                pid=pid,
-                folder=folder,
-                runsc=runsc,
-                cgroups=self._cgroups,
-                link=link,
-                on_destroy=self._forget,
-            )
+            sandbox = self._sandbox(container, machine, limits, runtime, pid, runsc, link)
         except OSError as error:
             await asyncio.shield(self._undo(container, link))
             raise SandboxError(f"Cannot make a sandbox: {error}.") from error
         except BaseException:
             await asyncio.shield(self._undo(container, link))
             raise
-        else:
-            self._sandboxes[container] = sandbox
         finally:
             self._making.discard(container)
         return sandbox
@@ -225,7 +281,7 @@ class GVisorHost:
     ) -> GuestState:
         """Start a created container, or restore the image into it, and attach; removed if that fails."""
         try:
-            runsc = (await self._prepared()).of(runtime)
+            runsc = await self._binary(runtime)
             folder = self._machines / sandbox.id
             if image is None:
                 await runsc.start(sandbox.id)
@@ -243,6 +299,31 @@ class GVisorHost:
         except BaseException:
             await asyncio.shield(sandbox.destroy())
             raise
+
+    def _sandbox(
+        self,
+        container: str,
+        machine: str,
+        limits: Limits,
+        runtime: Runtime,
+        pid: int,
+        runsc: Runsc,
+        link: GuestLink,
+    ) -> GVisorSandbox:
+        sandbox = self._sandboxes[container] = GVisorSandbox(
+            container,
+            machine,
+            limits,
+            series=runtime.series,
+            runtime=_named(runtime),
+            pid=pid,
+            folder=self._machines / container,
+            runsc=runsc,
+            cgroups=self._cgroups,
+            link=link,
+            on_destroy=self._forget,
+        )
+        return sandbox
 
     async def _upgrade(self, sandbox: GVisorSandbox) -> None:
         """Have a guest of other code replace itself, if it can; it goes on as it was if it cannot.
@@ -264,8 +345,9 @@ class GVisorHost:
         await self._remove({container}, lambda arguments: container in arguments)
 
     def _is_nobodys(self, arguments: list[str]) -> bool:
-        """Whether no container made here is named; new ones are known before anything of theirs exists."""
-        return self._making.isdisjoint(arguments) and self._sandboxes.keys().isdisjoint(arguments)
+        """Whether no container made or kept here is named; new ones are known before anything of theirs exists."""
+        ours = (self._making, self._sandboxes.keys(), self._kept)
+        return all(each.isdisjoint(arguments) for each in ours)
 
     async def _remove(self, containers: set[str], wanted: Callable[[list[str]], bool]) -> None:
         """Remove containers that no object stands for; `wanted` tells their processes by the arguments."""
@@ -280,14 +362,19 @@ class GVisorHost:
     async def _prepared(self) -> Runsc:
         async with self._preparing:
             if self._runsc is None:
-                runsc = await asyncio.to_thread(self._prepare)
-                if len(os.sched_getaffinity(0)) <= _FEW_PROCESSORS:
-                    runsc = await runsc.with_flag(_NO_SPINNING)
-                self._runsc = runsc
+                self._runsc = await _flagged(await asyncio.to_thread(self._prepare))
                 self._watching = asyncio.create_task(self._watcher.run(), name="memory-watcher")
             if self._watching is not None and self._watching.done():
                 self._watching.result()  # raises what ended it: no sandbox is made that nobody watches
             return self._runsc
+
+    async def _binary(self, runtime: Runtime) -> Runsc:
+        newest = await self._prepared()
+        if runtime is self.runtime:
+            return newest
+        if runtime.series not in self._others:
+            self._others[runtime.series] = await _flagged(newest.of(runtime))
+        return self._others[runtime.series]
 
     def _prepare(self) -> Runsc:
         for folder in (self._folder, self._state, self._bundle, self._bundle / "rootfs", self._machines):
@@ -302,3 +389,11 @@ class GVisorHost:
     def _forget(self, sandbox: GVisorSandbox) -> None:
         self._watcher.discard(sandbox)
         self._sandboxes.pop(sandbox.id, None)
+
+
+def _named(runtime: Runtime) -> str:
+    return " ".join([runtime.series, runtime.runsc_sha256, runtime.rootfs_sha256, spec_sha256()])
+
+
+async def _flagged(runsc: Runsc) -> Runsc:
+    return await runsc.with_flag(_NO_SPINNING) if len(os.sched_getaffinity(0)) <= _FEW_PROCESSORS else runsc

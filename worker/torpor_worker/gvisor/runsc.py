@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -32,8 +33,8 @@ class Runsc:
     flags: tuple[str, ...] = ()
 
     def of(self, runtime: Runtime) -> Runsc:
-        """The same with the binary of a runtime, in its folder."""
-        return replace(self, binary=runtime.runsc, runtime_folder=runtime.rootfs.parent)
+        """The same with the binary of a runtime, in its folder, and without flags, which it may not know."""
+        return replace(self, binary=runtime.runsc, runtime_folder=runtime.rootfs.parent, flags=())
 
     async def create(
         self, container: str, bundle: Path, folder: Path, fifos: Fifos, *, wrapper: tuple[str, ...] = ()
@@ -70,6 +71,14 @@ class Runsc:
     async def resume(self, container: str) -> None:
         """Let a paused container run on."""
         await self._command(20, "resume", container)
+
+    async def status(self, container: str) -> str:
+        """What a container is: `creating`, `created`, `running`, `paused` or `stopped`."""
+        printed = await self._command(20, "state", container)
+        try:
+            return str(json.loads(printed)["status"])
+        except (ValueError, KeyError, TypeError):
+            raise SandboxError(f"`runsc state` printed {printed[:_PRINTED_CHARACTERS]!r}.") from None
 
     async def version(self) -> str:
         """The version stamp, as `runsc --version` prints it."""

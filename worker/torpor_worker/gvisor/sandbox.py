@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
 from torpor_worker.guest_code import GuestCode
 from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor import image as images
@@ -20,8 +22,12 @@ from torpor_worker.gvisor.cgroups import Cgroups
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.gvisor.leftovers import forget_container
 from torpor_worker.gvisor.memory import MemoryFile
+from torpor_worker.gvisor.record import Record, started_ticks
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.sandbox import Event, GuestState, Limits, SandboxDied, SandboxError
+from torpor_worker.survivors import ProcessFacts
+
+log = structlog.get_logger(__name__)
 
 _LAST_WORDS_SECONDS = 0.2
 """How long to read on after the sandbox's death: what it said before is in the pipe."""
@@ -40,6 +46,7 @@ class GVisorSandbox:
         *,
         series: str,
         pid: int,
+        runtime: str,
         folder: Path,
         runsc: Runsc,
         cgroups: Cgroups | None,
@@ -51,6 +58,7 @@ class GVisorSandbox:
         self.series = series
         self.pid = pid
         self._container = container
+        self._runtime = runtime
         self._folder = folder
         self._runsc = runsc
         self._cgroups = cgroups
@@ -63,6 +71,7 @@ class GVisorSandbox:
         self._removed = False
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._started = started_ticks(pid)
         self._pidfd = os.pidfd_open(pid)
         self._loop.add_reader(self._pidfd, self._process_ended)
 
@@ -146,6 +155,15 @@ class GVisorSandbox:
                 shutil.rmtree(image, ignore_errors=True)
                 raise
 
+    async def remember(self, facts: ProcessFacts) -> None:
+        """Write down what a successor of this worker must know to take it over."""
+        self._check_alive()
+        try:
+            Record(self.pid, self._started, self.series, self._runtime, facts).write(self._folder)
+        except OSError as error:
+            # It is only not taken over then.
+            log.warning("A process was not written down", action="remember", machine=self.machine, error=str(error))
+
     def memory_bytes(self) -> int:
         """What its memory file holds now; 0 when it is gone."""
         return self._memory.used_bytes()
@@ -183,9 +201,17 @@ class GVisorSandbox:
         self._lose(reason)
         await self.destroy()
 
+    async def crash(self) -> None:
+        """SIGKILL its process, and leave the rest to whoever hears of its death."""
+        self._check_alive()
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
     async def destroy(self) -> None:
         """Kill and remove every trace of it."""
         self._lose("it was removed")
+        if not self._removed:
+            Record.remove(self._folder)
         if not self._ended.is_set():
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
