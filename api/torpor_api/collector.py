@@ -11,6 +11,8 @@ from torpor_api.ledger import LogRetention, SqlLedger
 from torpor_worker.snapshots import Snapshotter, SnapshotterError
 
 INTERVAL_SECONDS = 10.0
+START_SECONDS = 5.0
+"""To list a large store takes the processors from those who wait for the server, and nobody waits for this."""
 
 log = structlog.get_logger()
 
@@ -80,6 +82,7 @@ class Collector:
     async def run(self) -> None:
         """Collect for ever. A store or a ledger that fails (a full disk) is tried again in the next round."""
         start = True
+        await asyncio.sleep(START_SECONDS)
         while True:
             try:
                 if start:

@@ -200,7 +200,7 @@ class Machine:
         self._lived = False
         self._sent = None
         self._settings_changed = False
-        timer = WakeTimer(self._loop.time)
+        timer = WakeTimer()
         hold = await self._ledger.acquire(self.name)
         if hold is None:
             await self.dismiss()
@@ -225,7 +225,7 @@ class Machine:
             except (ProcessDied, SandboxError) as death:
                 hold = await self._bury(process, str(death))
                 awake = None
-                timer = WakeTimer(self._loop.time)
+                timer = WakeTimer()
                 if self._inbox.draining:
                     return False
 

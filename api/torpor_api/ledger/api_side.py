@@ -326,6 +326,10 @@ class ApiSide:
         """What all snapshots and templates take in the store."""
         return await self._readers.run(saves.stored_bytes)
 
+    async def knows_objects(self) -> bool:
+        """Whether there may be objects in the store: needed ones, or condemned ones."""
+        return await self._readers.run(saves.knows_objects)
+
     async def known_keys(self) -> set[str]:
         """Keys of objects that are needed, or may be: committed snapshots and saves that are under way."""
         return await self._readers.run(saves.known_keys)
