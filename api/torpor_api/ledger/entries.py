@@ -121,6 +121,7 @@ _FINISH = Statement(
     "wake",
     "undone",
     "ended_by",
+    "waited_for_save_ms",
 )
 
 
@@ -247,6 +248,7 @@ def finish(
     undone: bool,
     ended_by: EndedBy | None,
     output: list[OutputRecord] | None,
+    waited_for_save_ms: int,
 ) -> bool:
     """Commit a result and the output that is left; False, and no change, if no such attempt of a held machine runs."""
     columns = to_columns(result)
@@ -266,6 +268,7 @@ def finish(
         wake=columns.wake,
         undone=int(undone),
         ended_by=ended_by,
+        waited_for_save_ms=waited_for_save_ms,
     )
     if row is None:
         return False

@@ -226,6 +226,11 @@ def known_keys(connection: Connection) -> set[str]:
     return set(connection.scalars(keys))
 
 
+def knows_objects(connection: Connection) -> bool:
+    """Whether `known_keys`, or `condemned_keys`, has any."""
+    return any(connection.scalar(select(exists().select_from(table))) for table in (saves, templates, packs, condemned))
+
+
 def condemn(connection: Connection, machine_id: int, generation: int, key: str) -> None:
     """Condemn a save's manifest, and of the packs that it referred to, or made, those that no snapshot refers to."""
     referred = select(pack_references.c.object_key).where(

@@ -117,6 +117,8 @@ machines = Table(
     Column("replay_seconds", SECONDS, nullable=False, server_default=text("300.0")),
     Column("recovery_tries", NUMBER, nullable=False, server_default=text("0")),  # with the present head, not proved
     Column("recovery_deaths", NUMBER, nullable=False, server_default=text("0")),  # of processes of the present head
+    Column("log_from", NUMBER, nullable=False, server_default=text("0")),  # the first seq whose code may be kept
+    Column("output_from", NUMBER, nullable=False, server_default=text("0")),  # the first whose output may be
     Column("parked_seq", NUMBER),  # what is to blame, if that is known
     CheckConstraint("recovery IN ('replay', 'rollback')", name="recovery_is_known"),
     CheckConstraint("replay_seconds > 0", name="replay_is_bounded"),
