@@ -99,7 +99,7 @@ class Machine:
         self._check_held()
         if self._inbox.has_started or (self._process is not None and self._process.running is not None):
             return False
-        # Where the log is yet to be looked into, the machine's task does that first, and declines if there is something.
+        # Where the log is yet to be looked into, the task does that first, and declines if there is something.
         return await self._wishes.asleep()
 
     async def sync(self) -> None:

@@ -79,7 +79,7 @@ async def test_a_busy_machine_does_not_fall_asleep(house: House) -> None:
 
 
 async def test_a_machine_that_is_being_saved_falls_asleep_after_that(house: House) -> None:
-    house.set(quiet_save_seconds=0.0, checkpoint_seconds=0.1)
+    house.set(quiet_save_seconds=0.0, checkpoint_seconds=1.0)
     await house.restart()
     house.host.checkpoints_hang = True
     await house.run("a = 3")
