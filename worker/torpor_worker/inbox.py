@@ -34,11 +34,6 @@ class Inbox:
         self._bell.ring()
 
     @property
-    def has_started(self) -> bool:
-        """Whether there is a started entry to run."""
-        return bool(self._started)
-
-    @property
     def called(self) -> bool:
         """Whether there is, or may be, something to run."""
         return bool(self._started) or self.look

@@ -97,9 +97,8 @@ class Machine:
     async def sleep(self) -> bool:
         """Fall asleep as soon as it may; False if it has something to do. Raises `SaveRefused`, `FellAsleep`."""
         self._check_held()
-        if self._inbox.has_started or (self._process is not None and self._process.running is not None):
+        if self._inbox.called or (self._process is not None and self._process.running is not None):
             return False
-        # Where the log is yet to be looked into, the task does that first, and declines if there is something.
         return await self._wishes.asleep()
 
     async def sync(self) -> None:

@@ -78,17 +78,6 @@ async def test_a_busy_machine_does_not_fall_asleep(house: House) -> None:
     assert "KeyboardInterrupt" in str((await house.result(seq)).error)
 
 
-async def test_a_machine_that_is_being_saved_falls_asleep_after_that(house: House) -> None:
-    house.set(quiet_save_seconds=0.0, checkpoint_seconds=1.0)
-    await house.restart()
-    house.host.checkpoints_hang = True
-    await house.run("a = 3")
-    sleeping = asyncio.create_task(house.worker.sleep("m"))
-    await asyncio.sleep(0)
-    house.host.checkpoints_hang = False
-    assert await sleeping
-
-
 async def test_a_call_while_falling_asleep_is_answered_by_the_resumed_process(house: House) -> None:
     await house.run("a = 3")
     release = asyncio.Event()
