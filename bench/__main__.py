@@ -77,7 +77,7 @@ def main() -> None:
         f"{overhead_bytes / 1e6:.0f} MB beside; a sleeping one nothing."
     )
     console.print(f"{os.cpu_count()} processors, load {load}, runtime {runtime.series}")
-    console.print(f"A durable write takes {durable_milliseconds:.2f} ms on this disk; an instruction waits for two.")
+    console.print(f"A durable write takes {durable_milliseconds:.2f} ms on this disk; an instruction waits for one.")
 
 
 def durable_write_seconds(folder: Path) -> float:

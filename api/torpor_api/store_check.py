@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeVar
 
+from torpor_api.at_once import each
 from torpor_api.ledger.inventory import Inventory, Need, NeededManifest, NeededRuntime
 from torpor_snapshotter.archive import Archive
 from torpor_snapshotter.key import PROBE_PREFIX
@@ -18,11 +17,6 @@ from torpor_snapshotter.pack import Pack
 from torpor_snapshotter.pack_reader import PackReader
 from torpor_snapshotter.runtimes.keeping import read_description, read_part
 from torpor_snapshotter.store import DamagedObject, NotStored, ObjectStore, StoreError
-
-T = TypeVar("T")
-
-AT_ONCE: Final = 4
-"""Objects that are read at the same time."""
 
 Report = Callable[[int, int], None]
 """Called with how many objects were looked at, and how many there are to look at as far as is known."""
@@ -60,6 +54,8 @@ class Checked:
     """Keys of objects that no row names: the next start of the server deletes them."""
     condemned: int
     """Objects that are there still and that the server is about to delete."""
+    kept: int
+    """Objects that a rebuild of the database could not read: nothing needs them, and nothing deletes them."""
 
 
 class StoreCheck:
@@ -100,7 +96,7 @@ class StoreCheck:
 
         total = len(found.needs)
         self._report(0, total)
-        await self._each(manifests, lambda manifest: self._look(manifest.key, read_manifest(manifest), total))
+        await each(manifests, lambda manifest: self._look(manifest.key, read_manifest(manifest), total))
         pack_keys = sorted(found.needs.keys() - {manifest.key for manifest in manifests})
         for key in pack_keys:
             if key not in stored:
@@ -108,8 +104,8 @@ class StoreCheck:
         if not quick:
             whole = [packs[key] for key in pack_keys if key in packs and key in stored]
             total = len(manifests) + len(whole)
-            await self._each(whole, lambda pack: self._look(pack.key, self._reader.verify(pack), total))
-        await self._each(self._inventory.runtimes, lambda runtime: self._look_at_runtime(runtime, stored, quick=quick))
+            await each(whole, lambda pack: self._look(pack.key, self._reader.verify(pack), total))
+        await each(self._inventory.runtimes, lambda runtime: self._look_at_runtime(runtime, stored, quick=quick))
         return Checked(
             manifests=len(manifests),
             packs=len(pack_keys),
@@ -117,6 +113,7 @@ class StoreCheck:
             problems=found.problems(),
             unreachable=tuple(sorted(stored - self._inventory.known - found.needs.keys())),
             condemned=len(stored & self._inventory.condemned),
+            kept=len(stored & self._inventory.kept - found.needs.keys()),
         )
 
     async def _look_at_runtime(self, runtime: NeededRuntime, stored: set[str], *, quick: bool) -> None:
@@ -159,22 +156,6 @@ class StoreCheck:
             self._found.add(key, State.LOCKED, str(error))
         self._looked_at += 1
         self._report(self._looked_at, total)
-
-    @staticmethod
-    async def _each(things: Iterable[T], look: Callable[[T], Awaitable[None]]) -> None:
-        rest = iter(things)
-
-        async def look_at_the_rest() -> None:
-            for thing in rest:
-                await look(thing)
-
-        tasks = [asyncio.create_task(look_at_the_rest(), name=f"check {number}") for number in range(AT_ONCE)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(slots=True)

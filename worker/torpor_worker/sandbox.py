@@ -135,6 +135,10 @@ class Sandbox(Protocol):
         """Give a sandbox that was made in advance to a machine, under its limits from now on."""
         ...
 
+    async def limit(self, limits: Limits) -> None:
+        """Put it under other limits from now on. What it uses already should be within them."""
+        ...
+
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """Send an instruction. A position that the guest has already seen is ignored by it."""
         ...

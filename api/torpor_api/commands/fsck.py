@@ -105,6 +105,8 @@ def _show(checked: Checked, *, quick: bool) -> None:
         console.print(f"[dim]unreachable[/] {escape(key)}", soft_wrap=True)
     if checked.unreachable:
         console.print("Nothing needs what is unreachable; the next start of the server deletes it.")
+    if checked.kept:
+        console.print(f"{checked.kept} objects that `torpor recover` could not read are kept.")
     how = "are there" if quick else "are whole"
     what = f"{checked.manifests} manifests and {checked.packs} packs"
     if checked.runtimes:
@@ -160,6 +162,7 @@ def _as_json(checked: Checked, *, quick: bool) -> dict[str, Any]:
         ],
         "unreachable": list(checked.unreachable),
         "condemned": checked.condemned,
+        "kept": checked.kept,
     }
 
 

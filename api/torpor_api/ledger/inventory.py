@@ -16,6 +16,7 @@ from torpor_api.ledger.database import driver, open_engine
 from torpor_api.ledger.migrate import SCRIPTS
 from torpor_api.ledger.schema import (
     identity,
+    kept_objects,
     machines,
     pack_references,
     runtime_objects,
@@ -76,6 +77,8 @@ class Inventory:
     runtimes: tuple[NeededRuntime, ...]
     condemned: frozenset[str]
     """Of these, keys of what the next start deletes."""
+    kept: frozenset[str]
+    """Of the known ones, keys of what a rebuild of the database could not read, or did not know what to do with."""
 
 
 def read_inventory(url: str, data_dir: Path) -> Inventory:
@@ -95,6 +98,7 @@ def read_inventory(url: str, data_dir: Path) -> Inventory:
             known=condemned | saves.known_keys(connection),
             runtimes=_runtimes(connection),
             condemned=condemned,
+            kept=frozenset(connection.scalars(select(kept_objects.c.object_key))),
         )
 
 

@@ -88,8 +88,18 @@ class GVisorSandbox:
     def belong_to(self, machine: str, limits: Limits) -> None:
         """Give it to a machine before its guest listens. Raises `SandboxDied`, `OSError`."""
         self._check_alive()
-        self.machine, self.limits = machine, limits
+        self.machine = machine
         Fifos.name(self._folder, machine)
+        self._take_limits(limits)
+
+    async def limit(self, limits: Limits) -> None:
+        """Put it under other limits from now on."""
+        self._check_alive()
+        self._take_limits(limits)
+        await self._link.configure(limits)
+
+    def _take_limits(self, limits: Limits) -> None:
+        self.limits = limits
         if self._cgroups is not None:
             self._cgroups.limit(self.id, limits)
 
