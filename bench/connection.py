@@ -30,9 +30,15 @@ class Connection:
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """The answer to a POST. Raises `RuntimeError` if it is not a success."""
-        content = json.dumps(body or {}).encode()
+        return self._request("POST", path, json.dumps(body or {}).encode())
+
+    def delete(self, path: str) -> None:
+        """Make a DELETE. Raises `RuntimeError` if it is not a success."""
+        self._request("DELETE", path, b"")
+
+    def _request(self, method: str, path: str, content: bytes) -> dict[str, Any]:
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nAuthorization: Bearer {self._api_key}\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nAuthorization: Bearer {self._api_key}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         self._socket.sendall(head.encode() + content)
@@ -44,13 +50,13 @@ class Connection:
         head, _, self._rest = self._rest.partition(b"\r\n\r\n")
         status_line, *lines = head.decode("latin-1").split("\r\n")
         fields = dict(line.lower().split(": ", 1) for line in lines)
-        length = int(fields["content-length"])
+        length = int(fields.get("content-length", 0))
         while len(self._rest) < length:
             self._receive()
         body, self._rest = self._rest[:length], self._rest[length:]
         if not status_line.split(" ", 2)[1].startswith("2"):
             raise RuntimeError(f"{path}: {status_line}: {body.decode(errors='replace')}")
-        answer: dict[str, Any] = json.loads(body)
+        answer: dict[str, Any] = json.loads(body) if body else {}
         return answer
 
     def _receive(self) -> None:

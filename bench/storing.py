@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from bench.connection import Connection
+from bench.settling import wait_until_settled
 
 _IMPORTS = "import numpy, pandas, sklearn, matplotlib.pyplot as plt\nfrom sklearn import linear_model"
 _RANDOM_BYTES = 100_000_000
@@ -24,16 +25,17 @@ class StoredBytes:
     """What is aimed at."""
 
 
-def measure_storing(connection: Connection, store: Path) -> list[StoredBytes]:
-    """Saves of three machines of a server whose store is the folder `store`."""
-    bare, data, large = (
-        _Machine(connection, store, connection.post("/v1/machine/new")["machine_name"]) for _ in range(3)
-    )
+def measure_storing(connection: Connection, data_dir: Path) -> list[StoredBytes]:
+    """Saves of three machines of a server whose store is a folder of its data folder; their templates are stored."""
+    _have_template(connection, data_dir, "data")
+    bare, data, large = (_Machine(connection, data_dir / "store", name) for name in ("python", "data", "python"))
     change = "frame = pandas.DataFrame({'a': range(100)}); total = frame.a.sum()"
     return [
         StoredBytes("bare machine, a few variables", bare.save("a, b, c = 1, 'two', [3]"), 200_000),
         StoredBytes("the same, one more after a small change", bare.save("a = 4"), 200_000),
-        StoredBytes("NumPy, pandas, Matplotlib, scikit-learn", data.save(_IMPORTS), 1_500_000),
+        StoredBytes(
+            "template `data`, with NumPy, pandas, Matplotlib, scikit-learn imported", data.save(_IMPORTS), 1_500_000
+        ),
         StoredBytes("the same, one more after a small change", data.save(change), 300_000),
         StoredBytes("bare machine, for what follows", large.save("import os"), 200_000),
         StoredBytes(
@@ -56,10 +58,19 @@ def storing_table(measured: list[StoredBytes]) -> Table:
     return made
 
 
-class _Machine:
-    """A machine, and the objects that were counted already."""
+def _have_template(connection: Connection, data_dir: Path, name: str) -> None:
+    """Have a template made, which its first machine does, and wait until it is stored."""
+    first = connection.post("/v1/machine/new", {"template": name})["machine_name"]
+    connection.post(f"/v1/machine/{first}/run", {"code": "1"})
+    connection.delete(f"/v1/machine/{first}")
+    wait_until_settled(data_dir, name)
 
-    def __init__(self, connection: Connection, store: Path, name: str) -> None:
+
+class _Machine:
+    """A new machine, and the objects that were counted already."""
+
+    def __init__(self, connection: Connection, store: Path, template: str) -> None:
+        name = connection.post("/v1/machine/new", {"template": template})["machine_name"]
         self._connection = connection
         self._folder = store / "machines" / name
         self._path = f"/v1/machine/{name}"

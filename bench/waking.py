@@ -14,7 +14,8 @@ from pathlib import Path
 from bench.connection import Connection
 from bench.measurement import Measurement, seconds_of
 from torpor_snapshotter.runtime import Runtime
-from torpor_worker.guest_link import PYTHON, GuestLink
+from torpor_worker.guest_code import PYTHON
+from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.gvisor.namespace import command_prefix
 from torpor_worker.gvisor.spec import spec_bytes

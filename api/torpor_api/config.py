@@ -17,9 +17,9 @@ from torpor_snapshotter.store_url import locate
 MIB = 1024 * 1024
 SHARE_OF_HOST_MEMORY = 0.6
 """Of the host's memory, what awake machines may use together unless a setting says otherwise."""
-WARM_MACHINES = 2
+MOST_IN_ADVANCE = 16
 MEMORY_TO_SPARE_BYTES = 2048 * MIB
-"""With less for all awake machines, none wait unless a setting says so."""
+"""With less for all awake machines, nothing waits unless a setting says so."""
 LARGEST_DURATION_SECONDS = 366 * 24 * 3600.0
 
 ACCOUNT_PATTERN = r"[A-Za-z0-9_-]{1,64}"
@@ -91,16 +91,24 @@ class Config(BaseSettings):
     """The ledger's database; by default `torpor.db` in the data folder."""
     store_url: Annotated[str | None, AfterValidator(_store_url)] = None
     """Where snapshots are kept; by default `store` in the data folder."""
+    keep_runtimes: bool = True
+    """Whether runtimes that snapshots need are put into the store too, so that another host finds them there."""
     idle_seconds: Seconds = 60.0
     """After how long without an instruction a machine falls asleep, unless it has a value of its own."""
     quiet_save_seconds: Seconds = 2.0
     """After how long without an instruction a machine is saved without stopping."""
+    replay_seconds: Seconds = 300.0
+    """How much running time a recovery may execute again, on a machine without a value of its own."""
+    save_interval_seconds: Seconds = 60.0
+    """A machine that is never quiet is saved this often, also in the middle of an instruction."""
     memory_per_machine: Annotated[Size, Field(ge=256 * MIB)] = ByteSize(1024 * MIB)
     """What a machine may use, unless it asked for something else."""
     memory_total: Annotated[Size, Field(ge=256 * MIB)] | None = None
     """What all awake machines may use together; over it the longest idle falls asleep."""
     warm_machines: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Sandboxes that wait for a new machine; by default 2 where there is memory to spare, else 0."""
+    """The most sandboxes that wait for new machines of one template; by default 16 where there is memory to spare."""
+    spare_sandboxes: Annotated[int, Field(ge=0, le=64)] | None = None
+    """The most sandboxes that wait for machines to wake in; by default 16 where there is memory to spare."""
     output_limit: Annotated[Size, Field(ge=1024, le=1024 * MIB)] = ByteSize(8 * MIB)
     """How much output of one instruction is kept; the rest is counted."""
     timeout_seconds: Annotated[Seconds, Field(ge=1)] = 15.0
@@ -109,6 +117,8 @@ class Config(BaseSettings):
     """The longest time-out that an instruction may ask for."""
     drain_seconds: Seconds = 60.0
     """How long a stop may take to save every awake machine."""
+    adopt: bool = True
+    """Whether sandboxes that have outlived a killed server are gone on with; otherwise their machines are recovered."""
     bootstrap_api_key: Annotated[SecretStr | None, AfterValidator(_bootstrap_key)] = None
     """`<account>.<secret>`: the first API key, instead of a random one."""
 
@@ -139,10 +149,17 @@ class Config(BaseSettings):
 
     @property
     def warm_machine_count(self) -> int:
-        """Sandboxes that wait for a new machine."""
-        if self.warm_machines is not None:
-            return self.warm_machines
-        return WARM_MACHINES if self.memory_total_bytes >= MEMORY_TO_SPARE_BYTES else 0
+        """The most sandboxes that wait for new machines of one template."""
+        return self._most_in_advance if self.warm_machines is None else self.warm_machines
+
+    @property
+    def spare_sandbox_count(self) -> int:
+        """The most sandboxes that wait for machines to wake in."""
+        return self._most_in_advance if self.spare_sandboxes is None else self.spare_sandboxes
+
+    @property
+    def _most_in_advance(self) -> int:
+        return MOST_IN_ADVANCE if self.memory_total_bytes >= MEMORY_TO_SPARE_BYTES else 0
 
     @property
     def address(self) -> tuple[str, int]:

@@ -22,6 +22,7 @@ from torpor_api.errors import (
     MachineNotFound,
     MethodNotAllowed,
     NotFound,
+    RuntimeQuarantined,
     SaveFailed,
     ShuttingDown,
     TorporError,
@@ -37,6 +38,7 @@ CLIENT_CLOSED_REQUEST = 499
 OF_THE_WORKER: dict[type[worker_errors.WorkerError], type[TorporError]] = {
     worker_errors.SaveRefused: SaveFailed,
     worker_errors.CannotWake: CannotWake,
+    worker_errors.Quarantined: RuntimeQuarantined,
     worker_errors.MachineGone: MachineNotFound,
     worker_errors.Draining: ShuttingDown,
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from contextlib import suppress
+from typing import Any
 
 from torpor_api.errors import MachineBusy, TorporError
 from torpor_api.ledger import Idempotency, Place, Point
@@ -11,7 +13,7 @@ from torpor_api.ledger.machines import new_name
 from torpor_api.ledger.rollbacks import Unsettled
 from torpor_api.rest import TRIES
 from torpor_api.services import Services
-from torpor_worker.errors import MachineGone, SaveRefused
+from torpor_worker.errors import MachineGone
 from torpor_worker.ledger import HeadMoved
 from torpor_worker.snapshots import Stored
 
@@ -24,25 +26,31 @@ async def fork(
     count: int,
     tags: dict[str, str] | None,
     idempotency: Idempotency | None,
-) -> list[str]:
-    """Names of new machines that begin with a state of this one's; without `at` as it is now.
+) -> dict[str, Any]:
+    """New machines that begin with a state of this one's; without `at` as it is now. The answer that says so.
 
+    In the middle of an instruction nothing is waited for: they begin with the newest state in which nothing ran.
     Raises what `SqlLedger.place_to_fork` raises but `Unsettled`, `MachineBusy` if others use the machine all the time,
     and `SaveRefused`.
     """
     for _ in range(TRIES):
         place = await _place(services, account, name, at)
-        copies = await _copies(services, place, count)
-        answer = {"machines": list(copies)}
+        keys = {new_name(): "" for _ in range(count)}
+        answer = {
+            "machines": list(keys),
+            "generation": None if place.snapshot is None else place.snapshot.generation,
+            "lacks": place.lacks,
+        }
+        copies = await _copies(services, place, keys)
         try:
             await services.ledger.fork(account, name, place, copies, tags=tags, answer=answer, idempotency=idempotency)
         except (Unsettled, HeadMoved):  # the state was given up meanwhile
-            await _give_up(services, copies)
+            await _give_up(services, keys)
         except TorporError:
-            await _give_up(services, copies)
+            await _give_up(services, keys)
             raise
         else:
-            return list(copies)
+            return answer
     raise MachineBusy("The machine does not come to rest: others use it.")
 
 
@@ -51,7 +59,9 @@ async def _place(services: Services, account: str, name: str, at: Point | None) 
         return await services.ledger.place_to_fork(account, name, at)
     for _ in range(TRIES):
         with suppress(Unsettled):
-            await services.ledger.place_to_fork(account, name, None)
+            place = await services.ledger.place_to_fork(account, name, None)
+            if place.lacks:
+                return place
             # Threads of the user's may have gone on since the head was saved.
             await services.machines.sync(name)
             return await services.ledger.place_to_fork(account, name, None)
@@ -61,22 +71,23 @@ async def _place(services: Services, account: str, name: str, at: Point | None) 
     raise MachineBusy("The machine does not come to rest: others use it.")
 
 
-async def _copies(services: Services, place: Place, count: int) -> dict[str, Stored | None]:
-    """The state as stored for new machines, by name; None where it is its beginning."""
-    copies: dict[str, Stored | None] = {new_name(): None for _ in range(count)}
+async def _copies(services: Services, place: Place, keys: dict[str, str]) -> dict[str, Stored | None]:
+    """The state as stored for new machines, by name; None where it is its beginning. Notes in `keys` where it is."""
+    copies: dict[str, Stored | None] = dict.fromkeys(keys)
     if place.snapshot is None:
         return copies
     try:
         for name in copies:
-            key = f"machines/{name}/{0:08}-{secrets.token_hex(16)}"
-            copies[name] = await services.machines.derive(place.snapshot, name, key)
-    except SaveRefused:
-        await _give_up(services, copies)
+            keys[name] = f"machines/{name}/{0:08}-{secrets.token_hex(16)}"
+            copies[name] = await services.machines.derive(place.snapshot, name, keys[name])
+    except BaseException:  # also if nobody waits for them any more
+        await asyncio.shield(_give_up(services, keys))
         raise
     return copies
 
 
-async def _give_up(services: Services, copies: dict[str, Stored | None]) -> None:
-    """Make what was stored for machines that are not to be unreadable; the next start deletes it."""
-    for name in copies:
-        await services.machines.discard(name)
+async def _give_up(services: Services, keys: dict[str, str]) -> None:
+    """Take back what was stored for machines that are not to be."""
+    for name, key in keys.items():
+        if key:
+            await services.machines.withdraw(name, key)

@@ -137,7 +137,7 @@ async def pages(services: Services, machine: str, seq: int) -> AsyncIterator[Out
 
 
 async def follow(
-    services: Services, account: str, machine: str, seq: int, start: EventId | None = None
+    services: Services, account: str, machine: str, seq: int, start: EventId | None = None, *, with_wake: bool = False
 ) -> AsyncIterator[list[Event]]:
     """Events of an instruction behind `start`, in batches; an empty one says that nothing happens.
 
@@ -165,7 +165,7 @@ async def follow(
                 if not await watch.wait(KEEPALIVE_SECONDS):
                     yield []
         row = await services.ledger.instruction(account, machine, seq)
-        yield [*_end_of_output(maker, page), *final_events(row, page)]
+        yield [*_end_of_output(maker, page), *final_events(row, page, with_wake=with_wake)]
     maker = EventMaker()
     while True:
         page = await services.ledger.output(machine, seq, attempt=attempt, after=offset, background=True)
@@ -203,7 +203,7 @@ def error_events(row: InstructionRow, event_id: EventId) -> list[Event]:
     ]
 
 
-def final_events(row: InstructionRow, page: OutputPage) -> list[Event]:
+def final_events(row: InstructionRow, page: OutputPage, *, with_wake: bool = False) -> list[Event]:
     """The end of an instruction: its error if it has one, and its result."""
     if row.result is None:
         return []
@@ -214,7 +214,7 @@ def final_events(row: InstructionRow, page: OutputPage) -> list[Event]:
             "id": str(EventId(page.attempt, page.end, after_result=True)),
             "instruction_seq": row.seq,
             "result": rich_result(row.result),
-            "timings": timings(row),
+            "timings": timings(row, with_wake=with_wake),
             "finished_at": moment(row.finished_at),
         },
     ]
@@ -243,7 +243,9 @@ async def last_picture(services: Services, machine: str, seq: int, page: OutputP
     return picture
 
 
-async def run_answer(services: Services, machine: str, outcome: Outcome, result: InstructionResult) -> dict[str, Any]:
+async def run_answer(
+    services: Services, machine: str, outcome: Outcome, result: InstructionResult, *, with_wake: bool = False
+) -> dict[str, Any]:
     """The answer of `run`."""
     row = outcome.instruction
     return {
@@ -252,5 +254,5 @@ async def run_answer(services: Services, machine: str, outcome: Outcome, result:
         "result": rich_result(result),
         "events": await collect(services, row, machine, outcome.output),
         "notices": [notice_json(notice) for notice in outcome.notices],
-        "timings": timings(row),
+        "timings": timings(row, with_wake=with_wake),
     }

@@ -36,6 +36,8 @@ IdleSeconds = Annotated[float, Field(gt=0, le=LONGEST_IDLE_SECONDS, allow_inf_na
 MemoryMb = Annotated[int, Field(ge=MEMORY_MINIMUM_MB, le=2**31 - 1)]
 
 
+Recovery = Literal["replay", "rollback"]
+ReplaySeconds = Annotated[float, Field(gt=0, le=LONGEST_IDLE_SECONDS, allow_inf_nan=False)]
 Template = Literal["python", "data"]
 TEMPLATE = Field(
     default=None,
@@ -65,6 +67,15 @@ class NewMachineRequest(Request):
     idle_seconds: IdleSeconds | None = Field(
         default=None,
         description="After how long without work it falls asleep; null: never; absent: the server's setting.",
+    )
+    recovery: Recovery | None = Field(
+        default=None,
+        description="What becomes of what it did since its last save when its process is lost: `replay` (the default) "
+        "executes it again, `rollback` leaves it behind, so that nothing is executed twice.",
+    )
+    replay_seconds: ReplaySeconds | None = Field(
+        default=None,
+        description="How much running time a recovery may execute again; the server's setting by default.",
     )
 
 
@@ -97,6 +108,7 @@ class RunRequest(StrictRequest):
     timeout_seconds: TimeoutSeconds | None = None
     interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
     queue: bool | None = Field(default=False, description="Wait for what runs now, instead of 409 `machine_busy`.")
+    timings: bool | None = Field(default=False, description="Answer with the phases of the wake, if there was one.")
 
 
 class RunNewRequest(RunRequest):
@@ -142,6 +154,26 @@ class ForkRequest(StrictRequest):
     at: Point | None = Field(default=None, description="Absent: as it is now, saved first.")
     count: Annotated[int, Field(ge=1, le=FORKS_LIMIT)] | None = Field(default=1, description="How many machines.")
     tags: Tags | None = Field(default=None, description="Absent: those of the machine that is forked.")
+
+
+class RecoverRequest(StrictRequest):
+    """A way out for a parked machine."""
+
+    how: Literal["retry", "skip", "rollback", "export"]
+    seq: Annotated[int, Field(ge=0, le=2**62)] | None = Field(
+        default=None, description="For `skip`: the instruction that is undone; absent: the one that recovery blames."
+    )
+    generation: Generation | None = Field(
+        default=None, description="For `rollback`: absent: the newest that recovery did not set aside."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.seq is not None and self.how != "skip":
+            raise ValueError("`seq` belongs to `skip`")
+        if self.generation is not None and self.how != "rollback":
+            raise ValueError("`generation` belongs to `rollback`")
+        return self
 
 
 class EmptyRequest(StrictRequest):
@@ -195,6 +227,8 @@ class Machine(Answer):
     template: Literal["python", "data"] | None
     memory_mb: int
     idle_seconds: float | None
+    recovery: Literal["replay", "rollback"]
+    replay_seconds: float
     last_used_at: str
     generation: int | None
     stored_bytes: int
@@ -229,6 +263,7 @@ class SnapshotAnswer(Answer):
     stored_bytes: int
     pinned: bool
     current: bool
+    set_aside: bool
 
 
 class SnapshotList(Answer):
@@ -248,10 +283,31 @@ class RollbackAnswer(Answer):
     replayed: list[int]
 
 
+class RecoverAnswer(Answer):
+    """How a machine was brought out of being parked. `generation` null: from its beginning."""
+
+    machine_name: str
+    how: Literal["retry", "skip", "rollback"]
+    state: str
+    generation: int | None
+    line: int
+    undone: int | None
+    left_behind: list[int]
+
+
+class CrashAnswer(Answer):
+    """Whether the machine's process was killed; it has none while it is not awake."""
+
+    machine_name: str
+    crashed: bool
+
+
 class ForkAnswer(Answer):
-    """Names of the new machines."""
+    """Names of the new machines, the snapshot that they begin with, and which instructions are not in it."""
 
     machines: list[str]
+    generation: int | None
+    lacks: list[int]
 
 
 class ExecAnswer(Answer):
@@ -288,12 +344,28 @@ class ResultAnswer(Answer):
     result: ExecResult
 
 
+class WakePhases(Answer):
+    """Milliseconds of a wake, phase by phase; 0 for those that there were not. They add up to the wake."""
+
+    lease: float
+    room: float
+    fetch: float
+    assemble: float
+    sandbox: float
+    first_frame: float
+    replay: float
+
+
 class Timings(Answer):
-    """Milliseconds: waiting for the machine, running, altogether."""
+    """Milliseconds: waiting for the machine, running, altogether.
+
+    `wake` is there only where it was asked for; null: the instruction waited for no wake.
+    """
 
     waited_ms: int | None
     runtime_ms: int | None
     total_ms: int | None
+    wake: WakePhases | None = None
 
 
 class RunAnswer(Answer):

@@ -56,12 +56,17 @@ def rich_result(result: InstructionResult) -> dict[str, Any]:
     return answer
 
 
-def timings(row: InstructionRow) -> dict[str, int | None]:
-    """How long a finished instruction waited, ran, and took altogether, in milliseconds."""
+def timings(row: InstructionRow, *, with_wake: bool = False) -> dict[str, Any]:
+    """How long a finished instruction waited, ran, and took altogether, in milliseconds.
+
+    With `wake`, if that is wanted: each phase of the wake that it waited for, null if it did for none.
+    """
+    wake = {"wake": row.result.wake_ms if row.result else None} if with_wake else {}
     return {
         "waited_ms": _milliseconds(row.accepted_at, row.started_at),
         "runtime_ms": row.result.runtime_ms if row.result else None,
         "total_ms": _milliseconds(row.accepted_at, row.finished_at),
+        **wake,
     }
 
 
@@ -82,6 +87,8 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
         "template": row.template,
         "memory_mb": row.memory_mb,
         "idle_seconds": row.idle_seconds,
+        "recovery": row.recovery.value,
+        "replay_seconds": row.replay_seconds,
         "last_used_at": moment(row.last_used_at),
         "generation": row.generation,
         "stored_bytes": row.stored_bytes,
@@ -110,6 +117,7 @@ def snapshot_json(row: SnapshotRow) -> dict[str, Any]:
         "stored_bytes": snapshot.stored_bytes,
         "pinned": snapshot.pinned,
         "current": row.current,
+        "set_aside": snapshot.set_aside,
     }
 
 
@@ -141,5 +149,5 @@ def instruction_json(row: InstructionRow) -> dict[str, Any]:
         "accepted_at": moment(row.accepted_at),
         "started_at": moment(row.started_at),
         "finished_at": moment(row.finished_at),
-        "timings": timings(row),
+        "timings": timings(row, with_wake=True),
     }

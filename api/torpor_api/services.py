@@ -11,6 +11,7 @@ from torpor_api.errors import ShuttingDown
 from torpor_api.ledger import SqlLedger
 from torpor_api.machines import Machines
 from torpor_api.once import Once
+from torpor_worker.metrics import Metrics
 
 
 @dataclass(slots=True)
@@ -40,6 +41,7 @@ class Services:
     config: Config
     stopping: Stopping = field(default_factory=Stopping)
     once: Once = field(default_factory=Once)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def end_waits(self) -> None:
         """End every long poll and stream: the server goes down now."""

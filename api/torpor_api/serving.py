@@ -21,10 +21,11 @@ from torpor_api.first_key import introduce, prepare_accounts
 from torpor_api.ledger import SqlLedger
 from torpor_api.server import Server, make_server, url_of
 from torpor_api.services import Services
-from torpor_snapshotter.runtime import Runtime
 from torpor_worker.config import WorkerConfig
 from torpor_worker.gvisor import GVisorHost
 from torpor_worker.local_images import LocalImages
+from torpor_worker.metrics import Metrics
+from torpor_worker.runtime_shelf import RuntimeShelf
 from torpor_worker.snapshotter_process import SnapshotterProcess
 from torpor_worker.templates import Templates
 from torpor_worker.worker import Worker
@@ -40,11 +41,11 @@ FORCED_STATUS = 1
 """Exit status of a stop that could not save everything; nothing acknowledged is lost by it."""
 
 
-async def serve(config: Config, folder: Path, runtime: Runtime, listener: socket.socket, tell: Tell) -> int:
+async def serve(config: Config, folder: Path, listener: socket.socket, tell: Tell) -> int:
     """Run until a signal ends it; the exit status: 0 if everything was saved."""
     signals = Signals()
     url = url_of(listener)
-    async with parts(config, folder, runtime, tell) as (services, worker):
+    async with parts(config, folder, tell) as (services, worker):
         api_key = await prepare_accounts(services.ledger, config)
         server = make_server(create_app(services))
         serving = asyncio.create_task(server.serve([listener]), name="http server")
@@ -52,7 +53,7 @@ async def serve(config: Config, folder: Path, runtime: Runtime, listener: socket
         with signals:
             introduce(tell, url, api_key, client_settings_path())
             tell(f"Torpor is at {url}")
-            log.info("The server is ready.", action="ready", url=url, runtime=runtime.series)
+            log.info("The server is ready.", action="ready", url=url)
             await _first_of(serving, signals.stop)
             saved = await _stop(config, services, worker, server, serving, signals, tell)
     return 0 if saved else FORCED_STATUS
@@ -84,7 +85,7 @@ class Signals:
 
 
 @asynccontextmanager
-async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> AsyncIterator[tuple[Services, Worker]]:
+async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple[Services, Worker]]:
     """Everything behind the API, started in order and closed in the opposite one."""
     async with AsyncExitStack() as stack:
         tell("Opening the ledger ...")
@@ -98,29 +99,45 @@ async def parts(config: Config, folder: Path, runtime: Runtime, tell: Tell) -> A
         has_objects = bool(await ledger.known_keys() or await ledger.condemned())
         await snapshotter.claim(await ledger.identity(), has_objects=has_objects)
         tell("Preparing sandboxes ...")
-        host = GVisorHost(runtime, folder / "sandboxes")
+        shelf = RuntimeShelf(folder, ledger, snapshotter)
+        stack.push_async_callback(_close, "runtimes", shelf.close)
+        runtime = await shelf.newest(tell)
+        await shelf.register(runtime)
+        host = GVisorHost(runtime, folder / "sandboxes", find=shelf.find)
         stack.push_async_callback(_close, "sandboxes", host.close)
         images = await asyncio.to_thread(LocalImages, folder / "images", LOCAL_IMAGES_BYTES)
+        metrics = Metrics()
         worker = Worker(
-            ledger, host, snapshotter, images, worker_config(config, runtime), Templates(folder / "templates", host)
+            ledger,
+            host,
+            snapshotter,
+            images,
+            worker_config(config),
+            Templates(folder / "templates", host),
+            metrics,
         )
         await worker.start()
         collector = Collector(ledger, snapshotter, worker.keys_in_use)
-        collecting = asyncio.create_task(collector.run(), name="collector")
+        background = {asyncio.create_task(collector.run(), name="collector")}
+        if config.keep_runtimes:
+            background.add(asyncio.create_task(shelf.keep(), name="keep runtimes"))
         try:
-            yield Services(ledger=ledger, machines=worker, config=config), worker
+            yield Services(ledger=ledger, machines=worker, config=config, metrics=metrics), worker
         finally:
-            collecting.cancel()
-            await asyncio.wait({collecting})
+            for task in background:
+                task.cancel()
+            await asyncio.wait(background)
 
 
-def worker_config(config: Config, runtime: Runtime) -> WorkerConfig:
+def worker_config(config: Config) -> WorkerConfig:
     """What the worker is told of the settings."""
     return WorkerConfig(
-        series=runtime.series,
         total_memory_bytes=config.memory_total_bytes,
+        adopt=config.adopt,
         warm_machines=config.warm_machine_count,
+        spare_sandboxes=config.spare_sandbox_count,
         quiet_save_seconds=config.quiet_save_seconds,
+        save_interval_seconds=config.save_interval_seconds,
     )
 
 

@@ -27,11 +27,13 @@ from ._errors import (
     MachineBusy,
     MachineNotFound,
     MachineNotIdle,
+    MachineNotParked,
     MachineParked,
     MethodNotAllowed,
     NotFound,
     PointUnreachable,
     ProtocolError,
+    RuntimeQuarantined,
     SaveFailed,
     ServerUnreachable,
     ShuttingDown,
@@ -43,8 +45,9 @@ from ._errors import (
     UnknownApiError,
 )
 from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout
+from ._forked import Forked
 from ._machine import Machine, RunStream
-from ._models import Instruction, MachineInfo, Point, Rollback, Snapshot
+from ._models import Instruction, MachineInfo, Point, Recovered, Rollback, Snapshot
 from ._result import ErrorInfo, Result
 from ._retry import RetryPolicy
 
@@ -64,6 +67,7 @@ __all__ = [
     "ErrorInfo",
     "Event",
     "Finished",
+    "Forked",
     "IdempotencyKeyReused",
     "Instruction",
     "InstructionNotFound",
@@ -74,6 +78,7 @@ __all__ = [
     "MachineInfo",
     "MachineNotFound",
     "MachineNotIdle",
+    "MachineNotParked",
     "MachineParked",
     "MethodNotAllowed",
     "NotFound",
@@ -81,10 +86,12 @@ __all__ = [
     "Point",
     "PointUnreachable",
     "ProtocolError",
+    "Recovered",
     "Result",
     "RetryPolicy",
     "Rollback",
     "RunStream",
+    "RuntimeQuarantined",
     "SaveFailed",
     "ServerUnreachable",
     "ShuttingDown",

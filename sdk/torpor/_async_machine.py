@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
+from typing import BinaryIO
 
 from . import _calls, _http
 from ._async_connection import AsyncConnection
 from ._events import Display, Event, Stderr, Stdout
-from ._models import Forks, History, Instruction, Interrupted, MachineInfo, Rollback, RunAnswer, Snapshot, SnapshotList
+from ._forked import Forked
+from ._models import (
+    Crashed,
+    Forks,
+    History,
+    Instruction,
+    Interrupted,
+    MachineInfo,
+    Recovered,
+    Rollback,
+    RunAnswer,
+    Snapshot,
+    SnapshotList,
+)
 from ._result import Result, result_of_answer
 from ._stream import StreamState
 
@@ -84,6 +98,7 @@ class AsyncMachine:
         timeout_seconds: float | None = None,
         queue: bool = False,
         interrupt: bool = False,
+        timings: bool = False,
         on_output: Callable[[Stdout | Stderr | Display], Awaitable[None] | None] | None = None,
     ) -> Result:
         """Run code and wait for what comes of it. An error of the code is in the result, and is not raised.
@@ -93,6 +108,7 @@ class AsyncMachine:
             timeout_seconds: After so much running time it is ended; the server's default is 15.
             queue: If the machine runs something else, wait for that to end. Else `MachineBusy` is raised.
             interrupt: If the machine runs something else, end that.
+            timings: Let `timings` of the result have, as `wake`, the phases of the wake if the machine was asleep.
             on_output: Called with each piece of output at the moment when it appears.
 
         >>> (await machine.run("import math; math.factorial(20)")).value
@@ -100,13 +116,22 @@ class AsyncMachine:
         """
         if on_output is not None:
             return await self._run_showing(
-                self.stream(code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt), on_output
+                self.stream(code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, timings=timings),
+                on_output,
             )
-        call = _calls.run(self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt)
+        call = _calls.run(
+            self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, timings=timings
+        )
         return result_of_answer(_http.parsed(await self._connection.send(call), RunAnswer), self.name)
 
     def stream(
-        self, code: str, *, timeout_seconds: float | None = None, queue: bool = False, interrupt: bool = False
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        queue: bool = False,
+        interrupt: bool = False,
+        timings: bool = False,
     ) -> AsyncRunStream:
         """Run code and follow what it says. Arguments as for `run`. It is sent when the first event is asked for.
 
@@ -121,7 +146,13 @@ class AsyncMachine:
         True
         """
         call = _calls.run(
-            self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, streamed=True
+            self.name,
+            code,
+            timeout_seconds=timeout_seconds,
+            queue=queue,
+            interrupt=interrupt,
+            timings=timings,
+            streamed=True,
         )
         return AsyncRunStream(self._connection, StreamState(self.name, call=call))
 
@@ -215,7 +246,7 @@ class AsyncMachine:
         seq: int | None = None,
         count: int = 1,
         tags: Mapping[str, str] | None = None,
-    ) -> list[AsyncMachine]:
+    ) -> Forked[AsyncMachine]:
         """New machines that go on from a state of this one, each its own way; without a point from the state of now.
 
         Args:
@@ -226,11 +257,42 @@ class AsyncMachine:
 
         >>> left, right = await machine.fork(count=2)
 
-        Raises `MachineBusy` if it runs something and no point is named, and what `rollback` raises.
+        If it runs something and no point is named, they begin with its newest snapshot in which nothing ran; `lacks` of
+        what is returned names the instructions that are not in it. Raises `MachineBusy` if there is no such snapshot,
+        and what `rollback` raises.
         """
         call = _calls.fork(self.name, generation, seq, count, tags)
-        names = _http.parsed(await self._connection.send(call), Forks).machines
-        return [AsyncMachine(self._connection, name) for name in names]
+        forks = _http.parsed(await self._connection.send(call), Forks)
+        machines = [AsyncMachine(self._connection, name) for name in forks.machines]
+        return Forked(machines, generation=forks.generation, lacks=forks.lacks)
+
+    async def recover(self, how: str, *, seq: int | None = None, generation: int | None = None) -> Recovered:
+        """Bring it back after recovery gave it up (`state` is `parked`), and wait until it is awake.
+
+        Args:
+            how: `retry`: once more, from its newest snapshot. `skip`: without the instruction that ends its process
+                each time. `rollback`: from a snapshot, without what it did since.
+            seq: The instruction to skip; by default the one that recovery blames.
+            generation: The snapshot to go back to; by default the newest that recovery did not set aside.
+
+        Whatever is tried, every snapshot of it can still be reached. Raises `MachineParked` if it did not work,
+        `MachineNotParked`, and what `rollback` raises.
+        """
+        call = _calls.recover(self.name, how, seq, generation)
+        return _http.parsed(await self._connection.send(call), Recovered)
+
+    async def export(self, file: BinaryIO) -> int:
+        """Write all that can be had of a parked machine to a file, as a tar archive; how many bytes that are.
+
+        In it are `machine.json`, `log.jsonl` and, if any of its snapshots starts, `state.tar` with its files and those
+        of its variables that pickle. That was written by code of the machine's: unpack and unpickle it with care.
+        Raises `MachineNotParked`.
+        """
+        return await self._connection.download(_calls.export(self.name), file)
+
+    async def crash(self) -> bool:
+        """Kill its process, to see it recovered; False if it has none because it is asleep."""
+        return _http.parsed(await self._connection.send(_calls.crash(self.name)), Crashed).crashed
 
     async def delete(self) -> None:
         """Delete it and all that is stored of it, for good."""

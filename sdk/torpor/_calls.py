@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 ANSWER_SECONDS = 30.0
 """How long an answer may take that does not wait for code."""
+EXPORT_SECONDS = 900.0
+"""How long it may take until an export begins, and between two pieces of it."""
 TRANSITION_SECONDS = 120.0
 """How long a save or a wake may take before it is asked after again."""
 DEFAULT_TIMEOUT_SECONDS = 15.0
@@ -77,10 +79,13 @@ def whoami() -> Call:
 
 
 def new_machine(
-    tags: Mapping[str, str] | None, memory_mb: int | None, idle_seconds: float | Unset | None, template: str | None
+    tags: Mapping[str, str] | None,
+    memory_mb: int | None,
+    idle_seconds: float | Unset | None,
+    settings: Mapping[str, str | float | None],
 ) -> Call:
     """A new machine. `idle_seconds` None is said to the server: it means never."""
-    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, "template": template}
+    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, **settings}
     call = _post("/v1/machine/new", body)
     if idle_seconds is not UNSET:
         call = replace(call, body={**(call.body or {}), "idle_seconds": idle_seconds})
@@ -99,6 +104,7 @@ def run(
     timeout_seconds: float | None = None,
     queue: bool = False,
     interrupt: bool = False,
+    timings: bool = False,
     streamed: bool = False,
 ) -> Call:
     """Run code on a machine, or on a new one (None)."""
@@ -107,6 +113,8 @@ def run(
         body["queue"] = True
     if interrupt:
         body["interrupt"] = True
+    if timings:
+        body["timings"] = True
     running_seconds = DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
     return _post(
         "/v1/run" if machine is None else _machine(machine, "/run"),
@@ -179,6 +187,22 @@ def fork(machine: str, generation: int | None, seq: int | None, count: int, tags
         "tags": None if tags is None else dict(tags),
     }
     return _post(_machine(machine, "/fork"), body, answer_seconds=TRANSITION_SECONDS, patient=True)
+
+
+def recover(machine: str, how: str, seq: int | None, generation: int | None) -> Call:
+    """A way out for a parked machine."""
+    body = {"how": how, "seq": seq, "generation": generation}
+    return _post(_machine(machine, "/recover"), body, answer_seconds=TRANSITION_SECONDS, patient=True)
+
+
+def export(machine: str) -> Call:
+    """All that can be had of a parked machine. It changes nothing, so that it needs no idempotency key."""
+    return Call("POST", _machine(machine, "/recover"), body={"how": "export"}, answer_seconds=EXPORT_SECONDS)
+
+
+def crash(machine: str) -> Call:
+    """SIGKILL of a machine's process."""
+    return _post(_machine(machine, "/debug/crash"), {})
 
 
 def _point(generation: int | None, seq: int | None) -> dict[str, int]:

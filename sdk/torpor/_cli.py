@@ -36,6 +36,8 @@ _ORDER = (
     "sleep",
     "rm",
     "whoami",
+    "recover",
+    "debug",
     "serve",
     "doctor",
     "runtime",

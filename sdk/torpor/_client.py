@@ -57,6 +57,8 @@ class Client:
         memory_mb: int | None = None,
         idle_seconds: float | Unset | None = UNSET,
         template: str | None = None,
+        recovery: str | None = None,
+        replay_seconds: float | None = None,
     ) -> Machine:
         """A new machine, which is there until it is deleted.
 
@@ -66,8 +68,12 @@ class Client:
             idle_seconds: After so long without work it falls asleep; None: it stays awake. The server's default is 60.
             template: What it starts from: `python`, which is the default, or `data` with NumPy, pandas, Matplotlib and
                 scikit-learn imported already, so that importing them takes no time.
+            recovery: What becomes of what it did since its last save when its process is lost: `replay`, which is the
+                default, executes it again, `rollback` leaves it behind, so that nothing is executed twice.
+            replay_seconds: How much running time a recovery may execute again; the server's default is 300.
         """
-        call = _calls.new_machine(tags, memory_mb, idle_seconds, template)
+        settings = {"template": template, "recovery": recovery, "replay_seconds": replay_seconds}
+        call = _calls.new_machine(tags, memory_mb, idle_seconds, settings)
         return self.machine(_http.parsed(self._connection.send(call), NewMachine).machine_name)
 
     def machine(self, name: str) -> Machine:
@@ -83,14 +89,14 @@ class Client:
         found = _http.parsed(self._connection.send(_calls.list_machines(tags)), MachineList).machines
         return [Machine(self._connection, info.name, info) for info in found]
 
-    def run(self, code: str, *, timeout_seconds: float | None = None) -> Result:
-        """Run code on a new machine; the result says its name.
+    def run(self, code: str, *, timeout_seconds: float | None = None, timings: bool = False) -> Result:
+        """Run code on a new machine; the result says its name. Arguments as for a machine's `run`.
 
         >>> result = client.run("a = 3")
         >>> client.machine(result.machine_name).run("a + 5").value
         '8'
         """
-        call = _calls.run(None, code, timeout_seconds=timeout_seconds)
+        call = _calls.run(None, code, timeout_seconds=timeout_seconds, timings=timings)
         return result_of_answer(_http.parsed(self._connection.send(call), RunAnswer))
 
     def close(self) -> None:

@@ -40,6 +40,10 @@ class MachineInfo(Record):
     memory_mb: int | None = None
     idle_seconds: float | None = None
     """After so long without work it falls asleep; None: it stays awake."""
+    recovery: str | None = None
+    """`replay` or `rollback`: what becomes of what it did since its last save when its process is lost."""
+    replay_seconds: float | None = None
+    """How much running time a recovery may execute again."""
     generation: int | None = None
     """Of its newest snapshot."""
     last_used_at: datetime | None = None
@@ -69,8 +73,8 @@ class Instruction(Record):
     accepted_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    timings: dict[str, int | None] = Field(default_factory=dict)
-    """`waited_ms`, `runtime_ms`, `total_ms`."""
+    timings: dict[str, Any] = Field(default_factory=dict)
+    """`waited_ms`, `runtime_ms`, `total_ms`; and `wake`, its phases in milliseconds, None if it waited for none."""
     events: tuple[Event, ...] | None = None
     """Its output, where one instruction was asked for; lists leave it out."""
 
@@ -94,6 +98,8 @@ class Snapshot(Record):
     """Whether it is kept for ever."""
     current: bool = False
     """Whether it is what the machine would wake from."""
+    set_aside: bool = False
+    """Whether a recovery could not use it."""
 
 
 class SnapshotList(Record):
@@ -114,6 +120,27 @@ class Rollback(Record):
     """Instructions whose effects are undone."""
     replayed: tuple[int, ...] = ()
     """Instructions that run again to reach the point."""
+
+
+class Recovered(Record):
+    """How a parked machine was brought back."""
+
+    how: str
+    state: str | None = None
+    """Of the machine now."""
+    generation: int | None = None
+    """What it was brought back from; None is its beginning."""
+    line: int = 0
+    undone: int | None = None
+    """The instruction that was skipped."""
+    left_behind: tuple[int, ...] = ()
+    """Instructions whose effects are undone."""
+
+
+class Crashed(Record):
+    """The answer to `debug crash`."""
+
+    crashed: bool
 
 
 class MachineList(Record):
@@ -140,6 +167,10 @@ class Forks(Record):
     """The answer to a fork."""
 
     machines: tuple[str, ...]
+    generation: int | None = None
+    """The snapshot that they begin with."""
+    lacks: tuple[int, ...] = ()
+    """Instructions that are not in it, since they ran or waited at that moment."""
 
 
 class Account(Record):

@@ -19,6 +19,7 @@ from torpor_snapshotter.envelope import BadEnvelope, Header, MachineKeys, close_
 from torpor_snapshotter.image import files_of_image
 from torpor_snapshotter.key import pack_key
 from torpor_snapshotter.keys import KeyMissing, KeyStore
+from torpor_snapshotter.local_pages import LocalImage
 from torpor_snapshotter.manifest import BadManifest, Manifest
 from torpor_snapshotter.pack_reader import PackReader
 from torpor_snapshotter.store import DamagedObject, NotStored, ObjectStore, StoreError
@@ -28,6 +29,8 @@ Answer = TypeVar("Answer")
 _THREADS: Final = 2
 _STORING_NICENESS: Final = 10
 _PIECE_BYTES: Final = 4 << 20
+_LIKES: Final = 2
+"""Manifests that are kept because many images are like theirs."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -65,6 +68,8 @@ class Archive:
         self._store = store
         self._keys = keys
         self._reader = PackReader(store)
+        self._likes: dict[str, Manifest] = {}
+        """Manifests of templates, by key."""
         self._storing = asyncio.Semaphore(1)
         self._fetching = asyncio.Semaphore(2)
         self._storing_threads = ThreadPoolExecutor(_THREADS, "store", initializer=_lower_priority)
@@ -115,12 +120,14 @@ class Archive:
         packs = tuple(pack.key for pack in derived.packs)
         return StoredImage(key, manifest_sha256, packs, manifest_bytes, derived.image_bytes)
 
-    async def fetch(self, key: str, sha256: str, into: Path) -> Manifest:
-        """Bring an image back into the new folder `into`; see `decode` for what is checked and raised."""
+    async def fetch(self, key: str, sha256: str, into: Path, like: ParentKey | None = None) -> float:
+        """Bring an image back into the new folder `into`; see `decode` for what is checked, raised and returned.
+
+        Pages that it shares with `like`, whose local image is trusted, are copied from there.
+        """
         async with self._fetching:
-            manifest = await self.read_manifest(key, sha256)
-            await decode(manifest, self._reader, into, self._fetching_threads)
-            return manifest
+            manifest, local = await asyncio.gather(self.read_manifest(key, sha256), self._local_image(like))
+            return await decode(manifest, self._reader, into, self._fetching_threads, local)
 
     async def read_manifest(self, key: str, sha256: str) -> Manifest:
         """A manifest. Raises `DamagedObject`, `NotStored`, `KeyMissing`, `StoreError`."""
@@ -149,6 +156,20 @@ class Archive:
         """Let the threads end."""
         await asyncio.to_thread(self._storing_threads.shutdown, cancel_futures=True)
         await asyncio.to_thread(self._fetching_threads.shutdown, cancel_futures=True)
+
+    async def _local_image(self, like: ParentKey | None) -> LocalImage | None:
+        if like is None or like.image is None:
+            return None
+        if like.key not in self._likes:
+            try:
+                manifest = await self.read_manifest(like.key, like.sha256)
+            except StoreError as error:
+                _log.warning("A snapshot is fetched whole: what it is like cannot be read: %s", error)
+                return None
+            self._likes[like.key] = manifest
+            while len(self._likes) > _LIKES:
+                del self._likes[next(iter(self._likes))]
+        return LocalImage(self._likes[like.key], like.image)
 
     async def _read_parent(self, parent: ParentKey) -> Parent | None:
         try:

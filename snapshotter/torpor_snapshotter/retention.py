@@ -59,17 +59,20 @@ def superseded(generations: Iterable[Generation], now: int) -> set[int]:
     """What is over, at the time `now`: all are kept for an hour, then hourly, daily after a day, weekly after a month.
 
     An hour, a day or a week is thinned out as a whole. It keeps its last quiescent generation (its last one, if none
-    is), of those behind the head and of those set aside.
+    is), of those behind the head and of those set aside. One that is not quiescent is of use only until there is a
+    newer one of its line: nothing but the end of a line goes on from the middle of an instruction.
 
-    Always kept are the second-newest quiescent generation behind the head and all newer ones, so all, if there are not
-    two; the newest of each of the newest lines; and those that are to be kept whatever happens.
+    Always kept are the second-newest quiescent generation behind the head and all newer quiescent ones, so all of them,
+    if there are not two; the newest of each of the newest lines; and those that are to be kept whatever happens.
     """
     known = list(generations)
+    passing = {one.number for one in known if not one.quiescent and not one.kept} - _ends_of_lines(known, len(known))
+    known = [one for one in known if one.number not in passing]
     quiescent = sorted((one.number for one in known if one.behind_head and one.quiescent), reverse=True)
     if len(quiescent) < QUIESCENT_KEPT:
-        return set()
+        return passing
     garbage = {one.number for one in known if one.number < quiescent[QUIESCENT_KEPT - 1] and not one.kept}
-    return (garbage & _thinned_out(known, now)) - _ends_of_lines(known)
+    return passing | ((garbage & _thinned_out(known, now)) - _ends_of_lines(known, LINES_KEPT))
 
 
 def _thinned_out(generations: list[Generation], now: int) -> set[int]:
@@ -88,8 +91,9 @@ def _thinned_out(generations: list[Generation], now: int) -> set[int]:
     return gone
 
 
-def _ends_of_lines(generations: list[Generation]) -> set[int]:
+def _ends_of_lines(generations: list[Generation], lines: int) -> set[int]:
+    """The newest generation of each of so many lines, the newest ones."""
     newest: dict[int, int] = {}
     for one in generations:
         newest[one.line] = max(one.number, newest.get(one.line, -1))
-    return {newest[line] for line in sorted(newest, reverse=True)[:LINES_KEPT]}
+    return {newest[line] for line in sorted(newest, reverse=True)[:lines]}

@@ -2,14 +2,21 @@
 
     {"id": 1, "do": "store", "image": "/path", "key": "...", "fields": {...}, "parent": null}
     {"id": 1, "answer": {"key": "...", "sha256": "...", "packs": ["..."], "stored_bytes": 1, "image_bytes": 2}}
-    {"id": 2, "do": "fetch", "key": "...", "sha256": "...", "into": "/path"}
+    {"id": 2, "do": "fetch", "key": "...", "sha256": "...", "into": "/path", "like": null}
     {"id": 2, "error": {"message": "...", "retryable": false}}
 
-The parent of an image to be stored is `{"key": "...", "sha256": "...", "image": "/path"}`, the path null if there is no
-local image. `derive` has `source` and `sha256` (of the manifest that it copies), `key` and `fields`, and is answered as
-`store` is. `delete` has `key`, `destroy_key` has `machine`, `claim` has `owner` and `has_objects`; `list` and `check`
-have nothing more; `cancel` has the `id` of the request that is to end, which is then answered with an error. A list
-comes in parts, `{"id": 3, "part": [...]}` until the answer, and leaves out the owner's mark.
+A fetch is answered `{"assemble_seconds": 0.1}`: what was left to do when the last byte had come from the store. The
+parent of an image to be stored, and what one to be fetched is like, is `{"key": "...", "sha256": "...", "image":
+"/path"}`, the path null if there is no local image. `derive` has `source` and `sha256` (of the manifest that it
+copies), `key` and `fields`, and is answered as `store` is.
+
+`describe_runtime` has the `folder` of an installed runtime and is answered with `{"key": "...", "sha256": "...",
+"keys": ["..."], "description": "..."}`, `keep_runtime` has `folder` and `description`; `bring_runtime` has `key`,
+`sha256` and `data_dir`, is answered with the runtime's `folder`, and says `{"id": 4, "fraction": 0.5}` before.
+
+`delete` has `key`, `destroy_key` has `machine`, `claim` has `owner` and `has_objects`; `list` and `check` have nothing
+more; `cancel` has the `id` of the request that is to end, which is then answered with an error. A list comes in parts,
+`{"id": 3, "part": [...]}` until the answer, and leaves out the owner's mark.
 """
 
 from __future__ import annotations
@@ -28,6 +35,10 @@ from torpor_snapshotter.image import BadImage
 from torpor_snapshotter.key import BadKey
 from torpor_snapshotter.keys import KeyStore
 from torpor_snapshotter.owner import OWNER_KEY, StoreOwned, claim
+from torpor_snapshotter.runtimes.description import Description
+from torpor_snapshotter.runtimes.errors import RuntimeProblem
+from torpor_snapshotter.runtimes.folder import read_runtime
+from torpor_snapshotter.runtimes.keeping import bring, keep
 from torpor_snapshotter.store import AlreadyStored, DamagedObject, NotStored, ObjectStore, StoreError
 
 _KEYS_A_PART: Final = 1000
@@ -76,7 +87,7 @@ class SnapshotterServer:
             answer = _error("The request was cancelled.", retryable=True)
         except _FINAL_ERRORS as error:
             answer = _error(str(error), retryable=False)
-        except (StoreError, OSError) as error:
+        except (StoreError, RuntimeProblem, OSError) as error:
             answer = _error(str(error), retryable=True)
         except Exception as error:
             # A request that meets a bug of ours must not end the process, and with it the requests of others.
@@ -96,7 +107,15 @@ class SnapshotterServer:
                 source, sha256 = request["source"], request["sha256"]
                 return asdict(await self._archive.derive(source, sha256, request["key"], request["fields"]))
             case "fetch":
-                await self._archive.fetch(request["key"], request["sha256"], Path(request["into"]))
+                into, like = Path(request["into"]), _parent(request["like"])
+                return {"assemble_seconds": await self._archive.fetch(request["key"], request["sha256"], into, like)}
+            case "describe_runtime":
+                return await asyncio.to_thread(_described, Path(request["folder"]))
+            case "keep_runtime":
+                description = Description.from_bytes(request["description"].encode())
+                await keep(self._store, read_runtime(Path(request["folder"])), description, self._others_first)
+            case "bring_runtime":
+                return await self._bring(request, writer)
             case "delete":
                 await self._store.delete(request["key"])
             case "destroy_key":
@@ -110,6 +129,21 @@ class SnapshotterServer:
             case other:
                 raise StoreError(f"A snapshotter cannot {other!r}.")
         return None
+
+    async def _bring(self, request: _Request, writer: asyncio.StreamWriter) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+
+        def report(task: str, fraction: float | None = None) -> None:
+            message = {"id": request["id"], "fraction": fraction}
+            asyncio.run_coroutine_threadsafe(self._send(writer, message), loop).result()
+
+        runtime = await bring(self._store, request["key"], request["sha256"], Path(request["data_dir"]), report)
+        return {"folder": str(runtime.rootfs.parent)}
+
+    async def _others_first(self) -> None:
+        """Wait while anything else is asked for."""
+        while others := set(self._tasks.values()) - {asyncio.current_task()}:
+            await asyncio.wait(others)
 
     async def _list(self, number: int, writer: asyncio.StreamWriter) -> None:
         keys: list[str] = []
@@ -126,6 +160,16 @@ class SnapshotterServer:
             with suppress(ConnectionError):  # nobody is there any more; the reader sees the end of the socket
                 writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
                 await writer.drain()
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    description = Description.of(read_runtime(folder))
+    return {
+        "key": description.key,
+        "sha256": description.sha256,
+        "keys": description.keys,
+        "description": description.to_bytes().decode(),
+    }
 
 
 def _parent(described: dict[str, Any] | None) -> ParentKey | None:

@@ -90,6 +90,44 @@ async def test_an_image_wakes_in_two_sandboxes_at_once_and_the_first_goes_on(hos
     assert [await run(each, 2, "a + 5") for each in (sandbox, one, two)] == ["8", "35", "8"]
 
 
+async def test_a_spare_sandbox_takes_any_image_under_the_limits_of_its_machine(host, sandbox, folder):
+    await run(sandbox, 0, "a = 3")
+    await sandbox.checkpoint(folder / "image")
+    await host.add_spare()
+    assert host.spare_bytes > 1024**2
+    waiting = {entry.name for entry in (folder / "sandboxes" / "machines").iterdir()} - {sandbox.id}
+    woken, _ = await host.restore("woken", folder / "image", LIMITS)
+    assert {woken.id} == waiting
+    assert (folder / "sandboxes" / "machines" / woken.id / "machine").read_text() == "woken"
+    assert woken.limits == LIMITS
+    assert await run(woken, 1, "a + 5") == "8"
+    assert woken.memory_bytes() > 1024**2
+    assert host.spares == 0
+
+
+async def test_a_spare_sandbox_that_died_is_passed_over_and_removed(host, sandbox, folder):
+    await sandbox.checkpoint(folder / "image")
+    await host.add_spare()
+    (waiting,) = {entry.name for entry in (folder / "sandboxes" / "machines").iterdir()} - {sandbox.id}
+    processes = [process for process in processes_of(folder) if waiting in process.cmdline()]
+    for process in processes:
+        process.kill()
+    await ended(processes)
+    woken, _ = await host.restore("woken", folder / "image", LIMITS)
+    assert {entry.name for entry in (folder / "sandboxes" / "machines").iterdir()} == {sandbox.id, woken.id}
+
+
+async def test_spare_sandboxes_leave_nothing_when_they_are_given_up_or_the_host_is_closed(host, folder):
+    await host.add_spare()
+    await host.add_spare()
+    assert await host.drop_spare()
+    assert len(list((folder / "sandboxes" / "machines").iterdir())) == 1
+    await host.close()
+    assert list((folder / "sandboxes" / "machines").iterdir()) == []
+    assert list((folder / "sandboxes" / "state").iterdir()) == []
+    assert processes_of(folder) == []
+
+
 async def test_an_image_of_a_paused_sandbox_wakes_running(host, sandbox, folder):
     await run(sandbox, 0, "a = 3")
     await sandbox.pause()

@@ -23,6 +23,7 @@ from torpor_worker.config import WorkerConfig
 from torpor_worker.fake_sandbox import FakeSandboxHost
 from torpor_worker.local_images import LocalImages
 from torpor_worker.memory_snapshotter import MemorySnapshotter
+from torpor_worker.metrics import Metrics
 from torpor_worker.worker import Worker
 
 KEY = "alice.0123456789abcdef"
@@ -38,6 +39,7 @@ class Api:
     app: ASGIApp
     services: Services
     client: httpx2.AsyncClient
+    snapshotter: MemorySnapshotter
     server: Server | None = None
 
     def websocket_protocols(self) -> list[QuietWebSocketProtocol]:
@@ -76,13 +78,15 @@ async def application(folder: Path, database: Path | None = None) -> AsyncIterat
     host = FakeSandboxHost()
     images = LocalImages(folder / "images", 1024**3)
     config = WorkerConfig(quiet_save_seconds=3600, retry_seconds=0.01)
-    worker = Worker(ledger, host, MemorySnapshotter(), images, config)
+    metrics = Metrics()
+    snapshotter = MemorySnapshotter()
+    worker = Worker(ledger, host, snapshotter, images, config, metrics=metrics)
     await worker.start()
-    services = Services(ledger=ledger, machines=worker, config=Config(data_dir=folder))
+    services = Services(ledger=ledger, machines=worker, config=Config(data_dir=folder), metrics=metrics)
     app = create_app(services)
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://torpor", headers=AUTHORIZATION) as client:
-        yield Api(app, services, client)
+        yield Api(app, services, client, snapshotter)
     services.end_waits()
     await worker.drain(60)
     await host.close()
@@ -97,7 +101,7 @@ async def behind_a_server(api: Api) -> AsyncIterator[Api]:
         serving = asyncio.create_task(server.serve([listener]))
         async with httpx2.AsyncClient(base_url=url_of(listener), headers=AUTHORIZATION, timeout=60) as client:
             await _until_it_listens(listener)
-            yield Api(api.app, api.services, client, server)
+            yield Api(api.app, api.services, client, api.snapshotter, server)
         api.services.end_waits()
         server.should_exit = True
         await serving

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from torpor_worker.guest_link import GuestLink, guest_command
+from torpor_worker.guest_code import guest_command
+from torpor_worker.guest_link import GuestLink
 
 
 @asynccontextmanager

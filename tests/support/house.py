@@ -82,6 +82,13 @@ class House:
         await self._kill(self.worker)
         await self.host.close()
 
+    async def die(self) -> None:
+        """SIGKILL of the worker alone: its sandboxes live on."""
+        for task in self.worker._tasks.values():
+            task.cancel()
+        self.host.forsake()  # before any of them has heard of it
+        await self._kill(self.worker)
+
     async def restart(self) -> None:
         """An orderly stop and the next start."""
         await self.worker.drain(PATIENCE_SECONDS)

@@ -34,10 +34,12 @@ class ServerProcess:
     """`torpor serve` in a process of its own, on a free port of the loopback, with a data folder under `folder`.
 
     The data folder, the port and the key stay the same over restarts. The runtimes are those of the user's own data
-    folder. Settings are those of `torpor serve` in small letters: `idle_seconds=5` is `TORPOR_IDLE_SECONDS=5`.
+    folder, or with `own_runtimes` those that a test put into this one's. Settings are those of `torpor serve` in small
+    letters: `idle_seconds=5` is `TORPOR_IDLE_SECONDS=5`.
     """
 
-    def __init__(self, folder: Path, **settings: object) -> None:
+    def __init__(self, folder: Path, *, own_runtimes: bool = False, **settings: object) -> None:
+        self._own_runtimes = own_runtimes
         self.data_dir = folder / "data"
         self.account = "tester"
         self.api_key = f"{self.account}.{secrets.token_hex(16)}"
@@ -53,6 +55,17 @@ class ServerProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    @contextmanager
+    def unstarted(self) -> Iterator[Self]:
+        """A context whose end is that of the server, too, but whose beginning does not start it."""
+        try:
+            yield self
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         try:
             if self.running:
                 self.stop()
@@ -77,9 +90,14 @@ class ServerProcess:
         """What it wrote to stdout and stderr, over all its lives."""
         return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
 
+    def set(self, **settings: object) -> None:
+        """Change settings from the next start on."""
+        self._settings |= {f"TORPOR_{name.upper()}": str(value) for name, value in settings.items()}
+
     def start(self) -> None:
         """Start it and wait until it is ready. Raises `ServerFailed`."""
-        self._link_runtimes()
+        if not self._own_runtimes:
+            self.link_runtimes()
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(Path(sys.executable).with_name("torpor")), "serve"],
@@ -181,15 +199,30 @@ class ServerProcess:
             "TORPOR_LISTEN": self.url.removeprefix("http://"),
             "TORPOR_BOOTSTRAP_API_KEY": self.api_key,
             "XDG_CONFIG_HOME": str(self._folder / "config"),
+            "TORPOR_KEEP_RUNTIMES": "false",  # 200 MB a server: only a test that is about it asks for it
             **self._settings,
         }
 
-    def _link_runtimes(self) -> None:
+    def link_runtimes(self) -> None:
+        """Install the runtimes of the user's own data folder here too."""
         own = self.data_dir / "runtimes"
         own.mkdir(parents=True, exist_ok=True)
         for runtime in (default_data_dir() / "runtimes").glob("[!.]*"):
             if not (own / runtime.name).exists():
                 (own / runtime.name).symlink_to(runtime)
+
+    def torpor(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the server's operator with the server's settings; it may fail."""
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("torpor")), *arguments],
+            env=self._environment(),
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_START_SECONDS,
+            check=False,
+        )
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _START_SECONDS

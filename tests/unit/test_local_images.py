@@ -123,3 +123,14 @@ async def test_a_second_try_at_an_image_starts_from_nothing(tmp_path: Path) -> N
 def test_a_machine_name_is_never_a_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="not the name of a machine"):
         LocalImages(tmp_path, 1000).new(name, 0)
+
+
+async def test_a_fetched_image_may_go_and_is_not_trusted_after_a_restart(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 250)
+    write_image(images.new("fetched", 0))
+    await images.keep("fetched", 0, fetched=True)
+    assert LocalImages(tmp_path, 250).path("fetched", 0) is None
+    await keep(images, "one", 0)
+    assert images.path("fetched", 0)
+    await keep(images, "two", 0)
+    assert images.path("one", 0) is None

@@ -57,3 +57,9 @@ async def test_a_command_that_is_cancelled_while_it_starts_leaves_nothing_behind
         assert pausing.cancelled()
     children = [one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in (one.info["cmdline"] or [])]
     await ended(children)
+
+
+async def test_a_flag_that_the_binary_does_not_know_is_left_out(tmp_path):
+    old = runsc(tmp_path, 'for word; do if [ "$word" = --new ]; then exit 2; fi; done')
+    assert (await old.with_flag("--new")).flags == ()
+    assert (await old.with_flag("--known")).flags == ("--known",)

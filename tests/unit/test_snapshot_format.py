@@ -79,12 +79,13 @@ class Line:
         """The local image of a save."""
         return self.folder / f"image-{stored.key.removeprefix('m/')}"
 
-    async def restored(self, stored: StoredImage) -> Image:
-        """What a wake on another host finds: nothing is remembered there."""
+    async def restored(self, stored: StoredImage, like: StoredImage | None = None) -> Image:
+        """What a wake on another host finds: nothing is remembered there, but perhaps the image of `like` is."""
+        known = None if like is None else ParentKey(like.key, like.sha256, self.image(like))
         archive = Archive(self.store, FolderKeyStore(self.folder / "keys"))
         try:
             with tempfile.TemporaryDirectory(dir=self.folder) as name:
-                await archive.fetch(stored.key, stored.sha256, Path(name) / "out")
+                await archive.fetch(stored.key, stored.sha256, Path(name) / "out", known)
                 return read_image(Path(name) / "out")
         finally:
             await archive.close()
@@ -135,6 +136,7 @@ async def test_any_sequence_of_images_saved_compacted_and_collected_comes_back_a
                     await line.store.delete(key)
             for stored, expected in kept:
                 assert await line.restored(stored) == expected
+                assert await line.restored(stored, like=kept[0][0]) == expected
                 assert len(stored.packs) <= MOST_PACKS + 1
 
 
@@ -283,6 +285,29 @@ async def test_a_page_that_moved_or_came_back_is_not_stored_again(line: Line) ->
     assert first.stored_bytes > 100 * PAGE_BYTES
     assert moved.stored_bytes < 1000
     assert back.stored_bytes < 1000
+
+
+async def test_pages_that_a_local_image_has_are_not_read_from_the_store(line: Line) -> None:
+    pages = [RANDOM[start : start + PAGE_BYTES] for start in range(0, 256 * PAGE_BYTES, PAGE_BYTES)]
+    template = await line.save({"pages.img": b"".join(pages)}, None)
+    new = os.urandom(PAGE_BYTES)
+    files = {"pages.img": b"".join([new, *pages[100:], PAGES[0], *pages[:100]]) + b"the end"}
+    stored = await line.save(files, template)
+    pack = line.folder / "store" / template.packs[0]
+    pack.write_bytes(bytes(pack.stat().st_size))
+    with pytest.raises(DamagedObject):
+        await line.restored(stored)
+    assert await line.restored(stored, like=template) == files
+
+
+async def test_a_local_image_that_is_gone_or_cut_short_is_not_needed(line: Line) -> None:
+    template = await line.save({"pages.img": RANDOM}, None)
+    files = {"pages.img": RANDOM[PAGE_BYTES:] + RANDOM[:PAGE_BYTES]}
+    stored = await line.save(files, template)
+    (line.image(template) / "pages.img").write_bytes(RANDOM[:-PAGE_BYTES])
+    assert await line.restored(stored, like=template) == files
+    (line.image(template) / "pages.img").unlink()
+    assert await line.restored(stored, like=template) == files
 
 
 async def test_zero_pages_take_room_neither_in_the_store_nor_on_the_disk(line: Line) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Protocol
 
 import structlog
 
@@ -15,25 +16,39 @@ from torpor_worker.sandbox import Event, InterpreterDied, Output, Sandbox, Sandb
 log = structlog.get_logger(__name__)
 
 
+class Durable(Protocol):
+    """Knows what of a sandbox's output is durable already."""
+
+    async def rest(self, output: Output) -> Output:
+        """What of a piece is not; empty if all of it is."""
+        ...
+
+
 class Attached:
     """Reads a sandbox's events in a task of its own and rings the bell for each.
 
     What waits here is bounded by the guest's window: it says no more until what it said is acknowledged.
     """
 
-    def __init__(self, sandbox: Sandbox, bell: Bell, machine: str) -> None:
+    def __init__(self, sandbox: Sandbox, bell: Bell, machine: str, durable: Durable | None = None) -> None:
+        """`durable`: what is left out of its output, where that was heard before."""
         self.sandbox = sandbox
         self.events: deque[Event] = deque()
         self._bell = bell
         self._machine = machine
+        self._durable = durable
         self._reader = asyncio.get_running_loop().create_task(self._read(), name=f"read:{machine}")
 
     async def _read(self) -> None:
         while True:
             try:
                 event = await self.sandbox.receive()
+                if self._durable is not None and isinstance(event, Output):
+                    event = await self._durable.rest(event)
             except SandboxError as error:
                 event = SandboxLost(str(error))
+            except Exception as error:  # of the ledger's: without it nobody knows what was stored
+                event = SandboxLost(f"what it said could not be compared with the log: {error}")
             self.events.append(event)
             self._bell.ring()
             if isinstance(event, SandboxLost | InterpreterDied):

@@ -1,4 +1,4 @@
-"""How a machine without a snapshot gets its first process: warm, from a template, or from nothing."""
+"""What is made in advance: templates, sandboxes that wait for a new machine, and spare ones to restore into."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import structlog
 
 from torpor_worker.admission import LEAST_BYTES, Admission
 from torpor_worker.config import WorkerConfig
+from torpor_worker.demand import Demand
 from torpor_worker.ledger import Ledger, StoredTemplate
 from torpor_worker.sandbox import Limits, Sandbox, SandboxError, SandboxHost
 from torpor_worker.snapshots import Parent, Snapshotter, SnapshotterError
@@ -31,13 +32,19 @@ BUSY_SECONDS = 0.05
 """How long to wait while machines are being woken, before looking again."""
 ROOM_BYTES = {PYTHON: 2 * LEAST_BYTES, "data": 12 * LEAST_BYTES}
 """What making a template takes, about."""
+LEAST_WARM = {PYTHON: 2, "data": 0}
+"""How many wait for a new machine when nobody has asked for one for long."""
+LEAST_SPARE = 2
+SPARE_BYTES = 12 * 1024 * 1024
+"""What a spare sandbox takes, about."""
 
 
 class Beginnings:
-    """Hands out fresh processes. In the background, one thing at a time, it makes templates and fills the pool.
+    """Hands out fresh processes. In the background, one thing at a time, it makes templates and fills the pools.
 
     `python` is made at once, another template when a machine first asks for it. Until one is there, machines start
-    without it: they are the same, only slower to start, or to import.
+    without it: they are the same, only slower to start, or to import. How many wait follows from `Demand`, as long as
+    a quarter of the memory stays free; when memory is short, what waits is the first to go.
     """
 
     def __init__(
@@ -55,7 +62,9 @@ class Beginnings:
         self._snapshotter = snapshotter
         self._admission = admission
         self._templates = templates
-        self._pool = WarmPool(config.warm_machines if templates is not None else 0)
+        most = config.warm_machines if templates is not None else 0
+        self._pools = {name: WarmPool(Demand(LEAST_WARM[name], most)) for name in MODULES}
+        self._spare_demand = Demand(LEAST_SPARE, config.spare_sandboxes)
         self._wanted = {PYTHON}
         self._failures = dict.fromkeys(MODULES, 0)
         self._stored: dict[str, Parent] = {}
@@ -68,12 +77,13 @@ class Beginnings:
     @property
     def memory_bytes(self) -> int:
         """What waits, or is being made, uses."""
-        return self._pool.memory_bytes + (0 if self._templates is None else self._templates.memory_bytes)
+        waiting = sum(pool.memory_bytes for pool in self._pools.values()) + self._host.spare_bytes
+        return waiting + (0 if self._templates is None else self._templates.memory_bytes)
 
     @property
-    def warm(self) -> int:
-        """How many sandboxes wait for a machine."""
-        return len(self._pool)
+    def sizes(self) -> dict[str, int]:
+        """How many sandboxes wait, by template for new machines, and as `spare` for what is restored."""
+        return {**{name: len(pool) for name, pool in self._pools.items()}, "spare": self._host.spares}
 
     def image_bytes(self, template: str | None) -> int:
         """What a machine of this template takes at least, as far as it is known."""
@@ -94,29 +104,42 @@ class Beginnings:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await self._pool.close()
+            self._task = None
+        while await self.give_up():
+            pass
 
     async def give_up(self) -> bool:
-        """Remove one sandbox that waits, because memory is short; False if there is none."""
-        return await self._pool.give_up()
+        """Remove one sandbox that waits, the largest first, because memory is short; False if there is none."""
+        for name in ("data", PYTHON):
+            if await self._pools[name].drop():
+                return True
+        return await self._host.drop_spare()
+
+    def restoring(self) -> None:
+        """A machine is to be restored now: the more of them at once, the more spare sandboxes wait from now on."""
+        self._spare_demand.ask(self._taken())
+
+    def _taken(self) -> float:
+        self._taken_at = asyncio.get_running_loop().time()
+        self._something_to_do.set()
+        return self._taken_at
 
     async def process(self, machine: str, template: str | None, limits: Limits) -> Sandbox:
         """A fresh process for a machine. Raises `SandboxError`."""
         if self._templates is None or template is None:
             return await self._host.start(machine, limits)
+        if template in MODULES:
+            self._wanted.add(template)
+            self._pools[template].demand.ask(self._taken())
         for name in dict.fromkeys((template, PYTHON)):
-            if name == PYTHON and (sandbox := await self._pool.take(machine, limits)) is not None:
-                self._taken_at = asyncio.get_running_loop().time()
-                self._something_to_do.set()
+            if name in self._pools and (sandbox := await self._pools[name].take(machine, limits)) is not None:
                 return sandbox
             if name in self._templates:
                 return await self._restore(self._templates, name, machine, limits)
-            if name not in self._wanted and name in MODULES:
-                self._wanted.add(name)
-                self._something_to_do.set()
         return await self._host.start(machine, limits)
 
     async def _restore(self, templates: Templates, name: str, machine: str, limits: Limits) -> Sandbox:
+        self.restoring()
         try:
             async with asyncio.timeout(RESTORE_SECONDS):
                 return await templates.restore(name, machine, limits)
@@ -141,7 +164,9 @@ class Beginnings:
             self._something_to_do.clear()
             try:
                 await self._make_missing(templates)
-                await self._fill(templates)
+                for name in (PYTHON, "data"):
+                    await self._fill(self._pools[name], name, templates)
+                await self._add_spares()
                 await self._store(templates)
             except Exception:
                 log.exception("The work on templates failed; it is tried again", action="template")
@@ -163,18 +188,33 @@ class Beginnings:
                     self._failed(name, error)
                     await asyncio.sleep(self._retry_seconds)
 
-    async def _fill(self, templates: Templates) -> None:
-        await self._pool.remove_dead()
-        while self._pool.has_room and PYTHON in templates:
+    async def _fill(self, pool: WarmPool, name: str, templates: Templates) -> None:
+        await pool.remove_dead()
+        while len(pool) > pool.demand.wanted(self._now()):
+            await pool.drop()
+        while name in templates and len(pool) < pool.demand.wanted(self._now()):
             await self._others_first()
-            if not self._admission.has_spare(max(LEAST_BYTES, templates.image_bytes(PYTHON))):
+            if not self._admission.has_spare(max(LEAST_BYTES, templates.image_bytes(name))):
                 return
             try:
-                self._pool.add(await templates.restore(PYTHON, "warm", MAKING_LIMITS))
+                pool.add(await templates.restore(name, "warm", MAKING_LIMITS, waited_for=False))
             except SandboxError as error:
                 await (await self._host.start("warm", MAKING_LIMITS)).destroy()
-                await self._throw_away(templates, PYTHON, error)
+                await self._throw_away(templates, name, error)
                 return
+
+    async def _add_spares(self) -> None:
+        while self._host.spares > self._spare_demand.wanted(self._now()):
+            await self._host.drop_spare()
+        while self._host.spares < self._spare_demand.wanted(self._now()):
+            await self._others_first()
+            if not self._admission.has_spare(SPARE_BYTES):
+                return
+            await self._host.add_spare()
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
 
     async def _store(self, templates: Templates) -> None:
         """Put templates into the store, once each, so that machines' snapshots need not have their pages again."""

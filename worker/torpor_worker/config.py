@@ -13,12 +13,14 @@ class WorkerConfig:
 
     name: str = "local"
     """Names the worker's session in the ledger."""
-    series: str = "unknown"
-    """The runtime series of its sandboxes, recorded in every snapshot."""
     total_memory_bytes: int = 4096 * MEBIBYTE
     """What all awake machines may use together; over it the longest idle falls asleep."""
+    adopt: bool = True
+    """Whether sandboxes that have outlived the last worker are gone on with; otherwise machines are recovered."""
     warm_machines: int = 0
-    """Sandboxes that wait for a new machine, if there are templates."""
+    """The most sandboxes that wait for a new machine of one template, if there are templates."""
+    spare_sandboxes: int = 0
+    """The most sandboxes that wait for an image to be restored into them, if there are templates."""
     wakes_at_once: int = 4
     """Sandboxes that are restored at the same time."""
     admission_seconds: float = 30.0
@@ -26,7 +28,7 @@ class WorkerConfig:
     quiet_save_seconds: float = 2.0
     """A machine that has been quiet for so long is saved without stopping."""
     save_interval_seconds: float = 60.0
-    """A machine that is never quiet is saved this long after what it has not saved, between two instructions."""
+    """A machine that is never quiet is saved when what no save has is so old, also in the middle of an instruction."""
     look_seconds: float = 1.0
     """A machine that has been quiet for so long looks into the log once, in case a hint was lost."""
     sweep_seconds: float = 5.0
@@ -39,6 +41,16 @@ class WorkerConfig:
     remove_seconds: float = 5.0
     settle_seconds: float = 0.2
     """In a careful replay, how long each entry is given to bring its process down before the next."""
+    tries_limit: int = 5
+    """A generation with which so many workers died before it had lived for `proof_seconds` is set aside."""
+    proof_seconds: float = 10.0
+    """So long a process that was brought back after a death lives until its worker is believed to survive it."""
+    tail_entries: int = 1000
+    """With so many instructions behind the last save, the next gap between two is used for one whatever it costs."""
+    tail_bytes: int = 16 * MEBIBYTE
+    """The same for what these instructions take in the log."""
+    tail_seconds: float = 60.0
+    """The same for how long they ran."""
     undo_limit: int = 5
     """Entries that one recovery may undo before it gives the generation up."""
     checkpoint_seconds: float = 120.0

@@ -15,6 +15,15 @@ class CannotWake(WorkerError):
     """The machine cannot be woken now; what it has accepted waits, and it is tried again."""
 
 
+class Quarantined(CannotWake):
+    """The machine's runtime is quarantined."""
+
+
+def quarantine_sentence(series: str, reason: str) -> str:
+    """What instructions of a quarantined runtime's machines are refused with."""
+    return f"Runtime {series} of this machine is quarantined, and runs no instructions: {reason.rstrip('.')}."
+
+
 class MachineGone(WorkerError):
     """The machine is parked, deleted, or held by another worker."""
 

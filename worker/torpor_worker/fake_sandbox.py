@@ -8,12 +8,13 @@ import contextlib
 import itertools
 import pickle
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from torpor_worker.sandbox import (
+    Adopted,
     Event,
     GuestState,
     InterpreterDied,
@@ -21,11 +22,13 @@ from torpor_worker.sandbox import (
     Output,
     OutputKind,
     Result,
+    RuntimeUnavailable,
     Sandbox,
     SandboxDied,
     SandboxError,
     SandboxLost,
 )
+from torpor_worker.survivors import ProcessFacts, Survivor
 
 WINDOW_BYTES = 1024 * 1024
 
@@ -48,6 +51,8 @@ class _Image:
     """What is not acknowledged, and said again after a restore."""
     last_position: int = -1
     last_seq: int | None = None
+    said_bytes: int = 0
+    """Under the last seq."""
     running: int | None = None
     program: dict[str, Any] | None = None
     background: bool = False
@@ -65,8 +70,11 @@ class FakeSandbox:
     `background(alive)`, `say_later(text)`, `times()` (how often this host called it).
     """
 
-    def __init__(self, host: FakeSandboxHost, name: str, image: _Image, machine: str, limits: Limits) -> None:
+    def __init__(
+        self, host: FakeSandboxHost, name: str, image: _Image, machine: str, limits: Limits, series: str
+    ) -> None:
         self._host = host
+        self.series = series
         self._id = name
         self.machine, self.limits = machine, limits
         self._image = image
@@ -79,6 +87,7 @@ class FakeSandbox:
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._later: list[str] = []
+        self.facts: ProcessFacts | None = None
         self._dies_after = False
         self.paused = False
         self.used_bytes = host.sandbox_bytes
@@ -107,6 +116,7 @@ class FakeSandbox:
         self._host.frames.append((seq, replaying))
         self._image.last_position = position
         self._image.last_seq = self._image.running = seq
+        self._image.said_bytes = 0
         self._run(seq, code)
 
     def _run(self, seq: int, code: str) -> None:
@@ -160,7 +170,8 @@ class FakeSandbox:
     def write(self, kind: OutputKind, data: bytes) -> None:
         """What user code calls as `write`: raw output, of a display too."""
         background = self._image.running is None
-        self._say(Output(self._image.last_seq, kind, data, background))
+        self._say(Output(self._image.last_seq, kind, data, background, self._image.said_bytes))
+        self._image.said_bytes += len(data)
 
     def die(self, reason: str = "exit status 1") -> None:
         """End the interpreter."""
@@ -174,6 +185,11 @@ class FakeSandbox:
             for task in self._tasks:
                 task.cancel()
         raise SandboxDied(event.reason)
+
+    async def crash(self) -> None:
+        """See `Sandbox`."""
+        with contextlib.suppress(SandboxDied):
+            self.end(SandboxLost("its process ended"))
 
     def die_later(self, seconds: float) -> None:
         """A thread that ends the process."""
@@ -301,6 +317,10 @@ class FakeSandbox:
         image.mkdir()
         (image / "state").write_bytes(body)
 
+    async def remember(self, facts: ProcessFacts) -> None:
+        """See `Sandbox`."""
+        self.facts = facts
+
     def memory_bytes(self) -> int:
         """See `Sandbox`."""
         return 0 if self._dead else self.used_bytes
@@ -308,9 +328,22 @@ class FakeSandbox:
     async def destroy(self) -> None:
         """See `Sandbox`."""
         self._dead = True
-        self._host.sandboxes.pop(self._id, None)
+        if self._host.sandboxes.get(self._id) is self:
+            del self._host.sandboxes[self._id]
         for task in self._tasks:
             task.cancel()
+
+    def outlive(self) -> FakeSandbox:
+        """The same processes, as they are found when their worker was killed; what that still does changes nothing."""
+        self._dead = True
+        for task in self._tasks:
+            task.cancel()
+        found = FakeSandbox(self._host, self._id, self._image, self.machine, self.limits, self.series)
+        found.facts = self.facts
+        if self.paused:
+            found.paused = True
+            found._awake.clear()
+        return found
 
     def _alive(self) -> None:
         if self._dead:
@@ -331,14 +364,22 @@ class FakeSandboxHost:
         self.start_failures = 0
         self.restore_failures = 0
         self.checkpoint_failures = 0
+        self.adopt_failures = 0
         self.checkpoint_deaths = 0
         self.checkpoints_hang = False
         self.poisoned: set[str] = set()
         """Images with a variable of such a name die as soon as they are restored."""
         self.version = "fake"
+        self.series = "fake"
+        """Of new sandboxes."""
+        self.missing: set[str] = set()
+        """Runtime series that cannot be had."""
         self.started: list[str] = []
         """Machines whose sandboxes began with an empty interpreter."""
         self.restored = 0
+        self.spares = 0
+        self.spares_used = 0
+        self.spare_size_bytes = 12 * 1024 * 1024
         self.calls = 0
         self._numbers = itertools.count()
 
@@ -377,24 +418,36 @@ class FakeSandboxHost:
             "__builtins__": __builtins__,
         }
 
-    async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> Sandbox:
+    async def start(
+        self, machine: str, limits: Limits, preload: Sequence[str] = (), series: str | None = None
+    ) -> Sandbox:
         """See `SandboxHost`."""
         self.started.append(machine)
         await self.open.wait()
         if self.start_failures:
             self.start_failures -= 1
             raise SandboxError("runsc does not start")
-        return self._add(machine, _Image(preloaded=tuple(preload)), limits)
+        return self._add(machine, _Image(preloaded=tuple(preload)), limits, series)
 
-    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[Sandbox, GuestState]:
+    async def have(self, series: str) -> None:
         """See `SandboxHost`."""
+        if series in self.missing:
+            raise RuntimeUnavailable(f"Runtime {series} is neither here nor in the store.")
+
+    async def restore(
+        self, machine: str, image: Path, limits: Limits, series: str | None = None, *, waited_for: bool = True
+    ) -> tuple[Sandbox, GuestState]:
+        """See `SandboxHost`."""
+        if waited_for and self.spares:
+            self.spares -= 1
+            self.spares_used += 1
         await self.open.wait()
         if self.restore_failures:
             self.restore_failures -= 1
             raise SandboxError("runsc does not restore")
         loaded = self._read(image)
         self.restored += 1
-        sandbox = self._add(machine, loaded, limits)
+        sandbox = self._add(machine, loaded, limits, series)
         if self.poisoned & loaded.names.keys():
             with contextlib.suppress(SandboxDied):
                 sandbox.die("killed by signal 11 (SIGSEGV)")
@@ -405,16 +458,58 @@ class FakeSandboxHost:
         loaded: _Image = pickle.loads((image / "state").read_bytes())  # noqa: S301 — written by ourselves
         return loaded
 
-    def _add(self, machine: str, image: _Image, limits: Limits) -> FakeSandbox:
+    def _add(self, machine: str, image: _Image, limits: Limits, series: str | None = None) -> FakeSandbox:
         name = f"{machine}-{next(self._numbers)}"
-        sandbox = self.sandboxes[name] = FakeSandbox(self, name, image, machine, limits)
+        sandbox = self.sandboxes[name] = FakeSandbox(self, name, image, machine, limits, series or self.series)
         return sandbox
 
-    async def remove_leftovers(self) -> int:
+    @property
+    def spare_bytes(self) -> int:
         """See `SandboxHost`."""
-        count = len(self.sandboxes)
-        await self.close()
-        return count
+        return self.spares * self.spare_size_bytes
+
+    async def add_spare(self) -> None:
+        """See `SandboxHost`."""
+        self.spares += 1
+
+    async def drop_spare(self) -> bool:
+        """See `SandboxHost`."""
+        dropped = self.spares > 0
+        self.spares -= dropped
+        return dropped
+
+    def forsake(self) -> None:
+        """The worker was killed: its sandboxes are left over."""
+        for name, sandbox in list(self.sandboxes.items()):
+            self.sandboxes[name] = sandbox.outlive()
+
+    async def survivors(self) -> list[Survivor]:
+        """See `SandboxHost`."""
+        return [Survivor(name, each.facts) for name, each in self.sandboxes.items() if each.facts is not None]
+
+    async def adopt(self, survivor: Survivor, limits: Limits) -> Adopted:
+        """See `SandboxHost`."""
+        sandbox = self.sandboxes[survivor.id]
+        if self.adopt_failures:
+            self.adopt_failures -= 1
+            await sandbox.destroy()
+            raise SandboxError("the guest does not answer")
+        was_frozen = sandbox.paused
+        if was_frozen:
+            await sandbox.resume()
+        sandbox.limits = limits
+        return Adopted(sandbox, await sandbox.ping(), was_frozen)
+
+    async def dismiss(self, survivor: Survivor) -> None:
+        """See `SandboxHost`."""
+        await self.sandboxes[survivor.id].destroy()
+
+    async def remove_leftovers(self, keep: Collection[str] = ()) -> int:
+        """See `SandboxHost`."""
+        leftovers = [sandbox for name, sandbox in self.sandboxes.items() if name not in keep]
+        for sandbox in leftovers:
+            await sandbox.destroy()
+        return len(leftovers)
 
     async def close(self) -> None:
         """See `SandboxHost`."""

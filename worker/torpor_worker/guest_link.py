@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 import secrets
 from collections import deque
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from torpor_worker.guest import frames
 from torpor_worker.guest.frames import FrameType
+from torpor_worker.guest_code import GuestCode, own_code
 from torpor_worker.nesting import too_deep
 from torpor_worker.sandbox import (
     Event,
@@ -31,8 +30,9 @@ from torpor_worker.sandbox import (
     SandboxLost,
 )
 
-PYTHON = "/usr/bin/python3.13"
 PING_SECONDS = 5.0
+UPGRADE_SECONDS = 60.0
+"""It starts Python twice; a guest that has not answered by then is of no use."""
 READ_BYTES = 64 << 10
 """What a pipe holds."""
 ACKNOWLEDGE_BYTES = 64 << 10
@@ -43,25 +43,6 @@ WRITE_SECONDS = 30.0
 HELD_BYTES = 8 << 20
 """Reading stops while events of this size wait for `receive`."""
 RESULT_KEYS = {"value", "data", "error", "runtime_ms"}
-
-
-def guest_command(python: str = PYTHON) -> list[str]:
-    """The fixed command of every sandbox's init: a loader that waits for the guest's code."""
-    return [python, "-I", "-c", _sources()["loader"]]
-
-
-def guest_sha256() -> str:
-    """Names the guest's code."""
-    return hashlib.sha256(json.dumps(_sources(), sort_keys=True).encode()).hexdigest()
-
-
-def _sources() -> dict[str, str]:
-    folder = resources.files("torpor_worker.guest")
-    return {
-        file.name.removesuffix(".py"): file.read_text(encoding="utf-8")
-        for file in folder.iterdir()
-        if file.name.endswith(".py") and file.name != "__init__.py"
-    }
 
 
 class GuestLink:
@@ -94,15 +75,18 @@ class GuestLink:
         self._ready: asyncio.Future[None] | None = None
         self._pings: dict[int, asyncio.Future[GuestState]] = {}
         self._ping = 0
+        self._upgraded: asyncio.Future[str | None] | None = None
+        self.code: str | None = None
+        """The digest of the guest's code, as it says when it is greeted; None from one that cannot be replaced."""
 
     async def open(self) -> None:
         """Open both FIFOs; neither waits for the other end."""
         self._stdin = os.open(self._stdin_fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._stdout = os.open(self._stdout_fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
-    async def load(self, preload: Sequence[str] = ()) -> None:
+    async def load(self, preload: Sequence[str] = (), code: GuestCode | None = None) -> None:
         """Send a new sandbox the guest's code, and the names of modules that it imports before it is ready."""
-        body = json.dumps({"main": "supervisor", "modules": _sources(), "preload": list(preload)}).encode()
+        body = (code or own_code()).load_body(preload)
         await self._write(frames.HOST_MARKER + frames.encode(FrameType.LOAD, -1, body))
 
     async def attach(self, timeout_seconds: float = 30) -> GuestState:
@@ -167,6 +151,19 @@ class GuestLink:
             del self._pings[ping]
         self._settled = max(self._settled, told)
         return state
+
+    async def upgrade(self, code: GuestCode) -> str | None:
+        """Have the guest's supervisor replace itself by this code; None if it did, else why it goes on as it was.
+
+        Raises `SandboxError` if it does not answer. To be called before anything else is said after an attach.
+        """
+        self._upgraded = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(UPGRADE_SECONDS):
+                await self._send(FrameType.UPGRADE, -1, code.load_body())
+                return await self._upgraded
+        except TimeoutError:
+            raise SandboxError(f"the guest did not replace itself within {UPGRADE_SECONDS:g} s") from None
 
     async def settle(self) -> None:
         """Have the guest know what was acknowledged: an image taken after this does not say it again."""
@@ -298,19 +295,26 @@ class GuestLink:
     def _take(self, frame: frames.Frame) -> None:
         kind, serial, body = frame
         if kind == FrameType.STATE:
-            state, ready, _ = _state(body)
+            state, ready, fields = _state(body)
+            code = fields.get("code")
+            self.code = None if code is None else str(code)
             if self._attached is not None and not self._attached.done():
                 self._attached.set_result(state)
             if ready and self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
         elif kind == FrameType.PONG:
-            state, _, ping = _state(body)
-            future = self._pings.get(ping)
+            state, _, fields = _state(body)
+            future = self._pings.get(int(fields["id"]))
             if future is not None and not future.done():
                 future.set_result(state)
         elif kind == FrameType.READY:
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
+        elif kind == FrameType.UPGRADED:
+            fields = json.loads(body)
+            self.code = str(fields["code"])
+            if self._upgraded is not None and not self._upgraded.done():
+                self._upgraded.set_result(None if fields["problem"] is None else str(fields["problem"]))
         else:
             if serial <= self._seen:
                 return
@@ -331,7 +335,7 @@ class GuestLink:
         self._lost = SandboxLost(reason)
         self._events.append((self._lost, -1, 0))
         error = SandboxDied(reason)
-        for future in [self._attached, self._ready, self._writable, *self._pings.values()]:
+        for future in [self._attached, self._ready, self._upgraded, self._writable, *self._pings.values()]:
             if future is not None and not future.done():
                 future.set_exception(error)
                 future.exception()
@@ -345,24 +349,24 @@ def _settle(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _state(body: bytes) -> tuple[GuestState, bool, int]:
+def _state(body: bytes) -> tuple[GuestState, bool, dict[str, Any]]:
     fields = json.loads(body)
     running = fields["running"]
+    running_seconds = float(fields.get("running_seconds", 0.0))
+    if not 0.0 <= running_seconds < float("inf"):
+        raise ValueError("a time that is none")
     state = GuestState(
         last_position=int(fields["last_position"]),
         running=None if running is None else int(running),
         background=bool(fields["background"]),
+        running_seconds=running_seconds,
     )
-    return state, bool(fields["ready"]), int(fields.get("id", -1))
+    return state, bool(fields["ready"]), fields
 
 
 def _event(kind: int, body: bytes) -> Event:
     if kind == FrameType.OUTPUT:
-        seq, index, background = frames.OUTPUT.unpack_from(body)
-        if index >= len(frames.OUTPUT_KINDS):
-            raise ValueError("output of an unknown kind")
-        kind_name: OutputKind = frames.OUTPUT_KINDS[index]  # type: ignore[assignment]  # its three strings
-        return Output(None if seq < 0 else seq, kind_name, body[frames.OUTPUT.size :], bool(background))
+        return _output(body)
     if kind == FrameType.RESULT:
         (seq,) = frames.RESULT.unpack_from(body)
         return _result(seq, json.loads(body[frames.RESULT.size :]))
@@ -374,6 +378,19 @@ def _event(kind: int, body: bytes) -> Event:
         fields = json.loads(body)
         return GuestNotice(str(fields["code"]), str(fields["message"]))
     raise ValueError(f"a frame of unknown type {kind}")
+
+
+def _output(body: bytes) -> Output:
+    seq, index, flags = frames.OUTPUT.unpack_from(body)
+    if index >= len(frames.OUTPUT_KINDS):
+        raise ValueError("output of an unknown kind")
+    kind: OutputKind = frames.OUTPUT_KINDS[index]  # type: ignore[assignment]  # its three strings
+    start = frames.OUTPUT.size
+    offset: int | None = None
+    if flags & frames.HAS_OFFSET:
+        (offset,) = frames.OFFSET.unpack_from(body, start)
+        start += frames.OFFSET.size
+    return Output(None if seq < 0 else seq, kind, body[start:], bool(flags & frames.BACKGROUND), offset)
 
 
 def _result(seq: int, fields: dict[str, Any]) -> Result:

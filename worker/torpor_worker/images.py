@@ -17,8 +17,8 @@ class Images(Protocol):
         """A path for an image yet to be made; an earlier try at the same one is removed."""
         ...
 
-    async def keep(self, machine: str, generation: int) -> int:
-        """The image at `new`'s path is whole; its size in bytes."""
+    async def keep(self, machine: str, generation: int, *, fetched: bool = False) -> int:
+        """The image at `new`'s path is whole; its size in bytes. One that was fetched is in the store."""
         ...
 
     async def mark_stored(self, machine: str, generation: int) -> None:

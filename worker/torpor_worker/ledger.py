@@ -26,6 +26,15 @@ class EntryKind(StrEnum):
     RESEED = "reseed"
 
 
+class Recovery(StrEnum):
+    """What becomes of what a machine did since its last save, when its process was lost."""
+
+    REPLAY = "replay"
+    """It is executed again."""
+    ROLLBACK = "rollback"
+    """It is left behind, as by a rollback: nothing is executed twice."""
+
+
 class EndedBy(StrEnum):
     """Why an instruction that ended must not be run again in a replay."""
 
@@ -53,6 +62,8 @@ class Entry:
     undone: bool = False
     """It killed its process: answered with an error, and never replayed."""
     ended_by: EndedBy | None = None
+    expired: bool = False
+    """Its code and result are not kept any more: it cannot be replayed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,8 @@ class InstructionResult:
     error_detail: dict[str, Any] | None
     """`name`, `message`, `traceback`, and `steps` (of a time-out or interrupt: `["interrupt", "again", ...]`)."""
     runtime_ms: int
+    wake_ms: dict[str, float] | None = None
+    """Milliseconds of each phase of the wake (see `wake_timer`), if the machine was woken for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +106,12 @@ class Snapshot:
     """It is kept for ever."""
     base: bool = False
     """A fork's beginning: no log lies before it, so that recovery cannot go further back."""
+    set_aside: bool = False
+    """A recovery could not use it."""
     packs: tuple[str, ...] = ()
     """Keys of the packs that it needs."""
+    running_attempt: int = 1
+    """The attempt at the instruction that runs in it; later ones began from here."""
 
     @property
     def quiescent(self) -> bool:
@@ -117,6 +134,33 @@ class Hold:
     tags: dict[str, str]
     template: str | None = None
     """What it starts from while it has no snapshot; None: an empty interpreter."""
+    recovery: Recovery = Recovery.REPLAY
+    replay_seconds: float = 300.0
+    """How much running time a recovery may execute again."""
+    asked_position: int = -1
+    """The last position that a rollback or a fork has asked to execute again, if it is not in the head: no recovery
+    leaves out what lies before it."""
+    tries: int = 0
+    """How often the present head was brought back after a death, without having lived for a while since."""
+    deaths: int = 0
+    """How many processes of the present head died before they finished a new entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgone:
+    """What a recovery leaves behind instead of executing it again."""
+
+    position: int
+    """The last one that is kept."""
+    seqs: list[int]
+    """Of instructions whose effects are lost, as the notice names them."""
+    message: str
+    """Of the notice `effects_lost`."""
+    unfinished: int | None = None
+    """The one of them that was running: it is answered with `answer`, and undone."""
+    cut_short: int | None = None
+    """The one that runs in the head: it is ended there. If it has no result yet, `answer` is its."""
+    answer: InstructionResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +169,14 @@ class StoredTemplate:
 
     manifest_key: str
     manifest_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRuntime:
+    """A runtime in the store: the key and the SHA-256 of the object that describes it."""
+
+    key: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +241,10 @@ class Ledger(Protocol):
         """Bytes of output stored so far for this attempt."""
         ...
 
+    async def output_given(self, hold: Hold, seq: int, attempt: int) -> int:
+        """Bytes of output given so far for this attempt: stored, inherited, or counted beyond the limit."""
+        ...
+
     async def finish(
         self,
         hold: Hold,
@@ -220,7 +276,8 @@ class Ledger(Protocol):
 
         So it does if a pack that the snapshot needs was condemned: it builds on what is gone.
 
-        It may condemn others of the machine, but never the two newest quiescent ones, nor any newer than these.
+        It may condemn others of the machine, but never the two newest quiescent ones, nor any quiescent one that is
+        newer than these; one that is not quiescent goes as soon as there is a newer one.
         """
         ...
 
@@ -229,7 +286,30 @@ class Ledger(Protocol):
         ...
 
     async def go_back(self, hold: Hold, to: int | None) -> Hold:
-        """Make an older generation (None: the empty interpreter) the head, on a new line. The new hold."""
+        """Set the head aside for an older generation (None: the empty interpreter), on a new line. The new hold.
+
+        What was counted about the old head is forgotten.
+        """
+        ...
+
+    async def forgo(self, hold: Hold, forgone: Forgone) -> Hold:
+        """Leave behind what was started behind a position: the machine goes on on a new line without it. The new hold.
+
+        The head stays. A started entry without a result that is not the one named is accepted again, as if it had
+        never been started. A notice `effects_lost` is left in the same step.
+        """
+        ...
+
+    async def count_try(self, hold: Hold) -> None:
+        """The head is about to be brought back after a death."""
+        ...
+
+    async def count_death(self, hold: Hold, deaths: int) -> None:
+        """So many processes of the head have died before they finished a new entry."""
+        ...
+
+    async def clear_tries(self, hold: Hold, *, deaths: bool) -> None:
+        """Its process has lived for a while, or (`deaths`) finished a new entry: earlier tries say nothing any more."""
         ...
 
     async def release(self, hold: Hold, head: int, *, draining: bool = False) -> bool:
@@ -240,8 +320,11 @@ class Ledger(Protocol):
         """
         ...
 
-    async def park(self, hold: Hold, reason: str) -> None:
-        """Give up on it: clear the session and remember why; its entries that are unfinished get an error."""
+    async def park(self, hold: Hold, reason: str, seq: int | None = None) -> None:
+        """Give up on it: clear the session and remember why, and which instruction is to blame if that is known.
+
+        Its entries that are unfinished get an error.
+        """
         ...
 
     async def stored_template(self, name: str, version: str) -> StoredTemplate | None:
@@ -254,6 +337,10 @@ class Ledger(Protocol):
 
     async def commit_template(self, name: str, stored: StoredTemplate, stored_bytes: int) -> None:
         """It is stored under the key that was allotted last: from now on snapshots may refer to its pack."""
+        ...
+
+    async def quarantined(self) -> dict[str, str]:
+        """Runtime series whose machines are not woken for instructions, and why."""
         ...
 
     async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -66,10 +66,15 @@ class LocalImages:
         image = self._images[machine, generation] = _Local(folder)
         return image.image
 
-    async def keep(self, machine: str, generation: int) -> int:
-        """The image at `new`'s path is whole: it can be used, and is counted; its size in bytes."""
+    async def keep(self, machine: str, generation: int, *, fetched: bool = False) -> int:
+        """The image at `new`'s path is whole: it can be used, and is counted; its size in bytes.
+
+        One that was `fetched` may be given up, and is not trusted after a restart: to make it durable would cost a wake
+        more than it is worth, since the next save takes its place.
+        """
         image = self._images[machine, generation]
         image.size_bytes = sum((await asyncio.to_thread(_file_sizes, image.image)).values())
+        image.stored = fetched
         await self._make_room()
         return image.size_bytes
 
@@ -90,7 +95,7 @@ class LocalImages:
         if image is None or image.size_bytes is None:
             return None
         self._images[machine, generation] = self._images.pop((machine, generation))
-        if image.stored:
+        with suppress(FileNotFoundError):  # one that is not stored, or was fetched, has none
             os.utime(image.folder / MARKER)
         return image.image
 

@@ -17,6 +17,8 @@ from torpor_worker.process import Process
 from torpor_worker.sandbox import SandboxError
 from torpor_worker.services import Services
 from torpor_worker.sleeping import Sleeping
+from torpor_worker.survivors import Survivor
+from torpor_worker.wake_timer import WakeTimer
 from torpor_worker.waking import Awake, Waking
 
 log = structlog.get_logger(__name__)
@@ -34,8 +36,8 @@ class Machine:
     each step is a conditional change of the ledger, and `Fenced` from any of them ends it.
     """
 
-    def __init__(self, name: str, services: Services, *, recovering: bool) -> None:
-        """`recovering`: its last process ended without a clean sleep."""
+    def __init__(self, name: str, services: Services, *, recovering: bool, survivor: Survivor | None = None) -> None:
+        """`recovering`: its last process ended without a clean sleep, or is the `survivor` that is to be taken over."""
         self.name = name
         self.phase: Phase | None = "waking"
         """None once it was let go."""
@@ -48,6 +50,8 @@ class Machine:
         self._wishes = Wishes(self._bell)
         self._waking = Waking(name, services, self._bell)
         self._recovering = recovering
+        self.survivor = survivor
+        """A process that has outlived its worker, until it is taken over or removed."""
         self._lived = False
         """Whether a process of the present hold was served."""
         self._sent: int | None = None
@@ -55,6 +59,8 @@ class Machine:
         self._unwanted: int | None = None
         """A seq that is to be interrupted as soon as it begins."""
         self._ready = False
+        self._proof_at: float | None = None
+        """When it has lived for long enough after a death; None: it has, or nobody doubts it."""
         self._woke = "woke"
         self._process: Process | None = None
         self._looked = False
@@ -99,6 +105,13 @@ class Machine:
         """Save all that has finished, after the instruction that runs. Raises `SaveRefused`, `FellAsleep`."""
         self._check_held()
         await self._wishes.saved()
+
+    async def crash(self) -> bool:
+        """Kill its process as an accident would; False if it has none."""
+        if self.phase != "awake" or self._process is None:
+            return False
+        await self._process.attached.sandbox.crash()
+        return True
 
     def drain(self) -> bool:
         """Save and let go as soon as possible; False if it is not awake, so that there is nothing to save."""
@@ -177,18 +190,22 @@ class Machine:
         """One hold on the machine, from acquiring it to letting go; whether it was put to sleep."""
         self._lived = False
         self._sent = None
+        timer = WakeTimer(self._loop.time)
         hold = await self._ledger.acquire(self.name)
         if hold is None:
+            await self.dismiss()
             self._inbox.clear()
             raise MachineGone("The machine is parked, deleted, or held by another worker.")
-        if self._recovering and not self.wanted and await self._has_nothing_to_recover(hold):
+        awake = await self._take_over(hold, timer)
+        if awake is None and self._recovering and not self.wanted and await self._has_nothing_to_recover(hold):
             return True
         while True:
-            try:
-                awake = await self._waking.bring_back(hold, recovering=self._recovering)
-            except asyncio.CancelledError:
-                await self._give_back(hold)
-                raise
+            if awake is None:
+                try:
+                    awake = await self._waking.bring_back(hold, timer, recovering=self._recovering, sent=self._sent)
+                except asyncio.CancelledError:
+                    await self._give_back(hold)
+                    raise
             process = Process(awake, self._services, self._bell, self._waking.suspicion)
             self._process = process
             try:
@@ -196,8 +213,27 @@ class Machine:
                 return await self._serve(process)
             except (ProcessDied, SandboxError) as death:
                 hold = await self._bury(process, str(death))
+                awake = None
+                timer = WakeTimer(self._loop.time)
                 if self._inbox.draining:
                     return False
+
+    async def _take_over(self, hold: Hold, timer: WakeTimer) -> Awake | None:
+        """Go on with the process that has outlived its worker, if there is one and it can be."""
+        survivor, self.survivor = self.survivor, None
+        if survivor is None:
+            return None
+        awake = await self._waking.take_over(hold, survivor, timer)
+        if awake is not None:
+            self._recovering = False
+            self._sent = awake.position
+        return awake
+
+    async def dismiss(self) -> None:
+        """Remove the process that was to be taken over, if it is still there."""
+        survivor, self.survivor = self.survivor, None
+        if survivor is not None:
+            await self._services.host.dismiss(survivor)
 
     async def _give_back(self, hold: Hold) -> None:
         """A stop came while it was waking: it sleeps on as if it had not been touched, if it was asleep."""
@@ -227,7 +263,11 @@ class Machine:
         self._lived = True
         self._looked = False
         self._ready = False
-        self._woke = "recovered" if recovering else "woke"
+        self._woke = "adopted" if awake.adoption is not None else "recovered" if recovering else "woke"
+        self._proof_at = None
+        if self._waking.suspicion.counted:
+            self._proof_at = self._loop.time() + self._config.proof_seconds
+        self._inbox.clear()  # a recovery may have given what was started another position, or none
         self._inbox.look = True
         self.phase = "awake"
         self._wishes.woke()
@@ -241,6 +281,7 @@ class Machine:
             attempt = await self._ledger.count_attempt(hold, awake.unfinished.seq, 0)
             await self._ran_again(hold, awake.unfinished, "from its beginning")
             await process.begin(awake.unfinished, attempt)
+        await process.remember()
 
     def _never_sent(self, entry: Entry) -> bool:
         """Whether it was started while its machine's process was dead already, so that no attempt was made at it."""
@@ -294,13 +335,11 @@ class Machine:
             if self._inbox.draining:
                 self._wishes.slept(Draining("The server is stopping."))
                 return await sleeping.drain()
+            await self._prove_if_due(process)
             if process.running is not None:
                 if process.running.seq == self._unwanted:
                     process.running.stop(EndedBy.INTERRUPT, self._loop.time())
-                until = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
-                await process.attend(lambda: self._stops_attending(process), until)
-                if process.running is not None:
-                    await self._be_ready(process)
+                await self._attend(process)
                 self._answer_syncs(process)
                 continue
             await process.listen()
@@ -310,6 +349,8 @@ class Machine:
             if entry is not None:
                 self._looked = False
                 self._wishes.slept(False)
+                if not self._ready and process.woken_for is None:
+                    process.woken_for = entry.seq
                 await process.begin(entry, max(entry.attempt, 1))
             elif not self._ready:
                 await self._be_ready(process)
@@ -329,8 +370,29 @@ class Machine:
             head = process.hold.head
             await self._ledger.event(self.name, self._woke, generation=None if head is None else head.generation)
 
-    def _stops_attending(self, process: Process) -> bool:
-        return self._inbox.draining or (self._wishes.to_answer and not process.saver.busy)
+    async def _prove_if_due(self, process: Process) -> None:
+        """Forget earlier tries once the process, and this worker with it, has lived for a while after a death."""
+        if self._proof_at is not None and self._loop.time() >= self._proof_at:
+            self._proof_at = None
+            await self._ledger.clear_tries(process.hold, deaths=False)
+
+    async def _attend(self, process: Process) -> None:
+        """Follow the running instruction until it ends or there is something else to do, and save it if that is due."""
+        storing = process.saver.busy
+        ending = process.running is not None and process.running.ended_by is not None
+        middle = None if ending else process.saver.middle_due_at()
+        ready_at = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
+        until = min((at for at in (middle, ready_at, self._proof_at) if at is not None), default=None)
+        await process.attend(
+            lambda: self._inbox.draining or (not process.saver.busy and (storing or self._wishes.to_answer)), until
+        )
+        if process.running is None:
+            return
+        await self._be_ready(process)
+        if middle is not None and self._loop.time() >= middle and not self._inbox.draining:
+            # Nothing is lost if what killed an earlier process is in this save: those in which nothing ran stay.
+            with contextlib.suppress(SaveRefused):
+                await process.save_in_the_middle()
 
     async def _take(self, process: Process) -> Entry | None:
         """The next entry to send, if there is one."""
@@ -353,7 +415,7 @@ class Machine:
         """When there is something to do though nobody rings."""
         idle_seconds = process.hold.idle_seconds
         last_activity = process.saver.facts.last_activity
-        times = [process.flush_at, self._save_due_at(process)]
+        times = [process.flush_at, self._save_due_at(process), self._proof_at]
         if not self._looked:
             times.append(last_activity + self._config.look_seconds)
         if idle_seconds is not None:

@@ -11,10 +11,12 @@ from torpor_worker.ledger import (
     Entry,
     EntryKind,
     Fenced,
+    Forgone,
     HeadMoved,
     Hold,
     InstructionResult,
     OutputRecord,
+    Recovery,
     Snapshot,
     StoredTemplate,
 )
@@ -28,6 +30,10 @@ class MachineMemory:
     idle_seconds: float | None
     memory_bytes: int
     template: str | None = None
+    recovery: Recovery = Recovery.REPLAY
+    replay_seconds: float = 300.0
+    tries: int = 0
+    deaths: int = 0
     session: str | None = None
     ready: bool = False
     epoch: int = 0
@@ -36,6 +42,9 @@ class MachineMemory:
     next_generation: int = 0
     next_position: int = 0
     parked: str | None = None
+    parked_seq: int | None = None
+    left_behind: set[int] = field(default_factory=set)
+    """Positions that a recovery has not executed again, and none will."""
     log: list[Entry] = field(default_factory=list)
     snapshots: dict[int, Snapshot] = field(default_factory=dict)
     replayed: list[int] = field(default_factory=list)
@@ -66,6 +75,8 @@ class MemoryLedger:
         self.machines: dict[str, MachineMemory] = {}
         self.templates: dict[str, tuple[str, str, StoredTemplate | None]] = {}
         """Version, key of the manifest, and what was committed, by name."""
+        self.quarantine: dict[str, str] = {}
+        """Why runtime series are quarantined."""
         self._sessions = 0
         self._entries = 0
         self._session: str | None = None
@@ -155,6 +166,10 @@ class MemoryLedger:
             row.idle_seconds,
             {"made": "for tests"},
             row.template,
+            row.recovery,
+            row.replay_seconds,
+            tries=row.tries,
+            deaths=row.deaths,
         )
 
     async def ready(self, hold: Hold) -> None:
@@ -163,7 +178,12 @@ class MemoryLedger:
 
     async def behind(self, hold: Hold, position: int) -> list[Entry]:
         """See `Ledger`."""
-        started = [(entry.position, entry) for entry in self._held(hold).log if entry.position is not None]
+        machine = self._held(hold)
+        started = [
+            (entry.position, entry)
+            for entry in machine.log
+            if entry.position is not None and entry.position not in machine.left_behind
+        ]
         return [entry for at, entry in sorted(started, key=lambda pair: pair[0]) if at > position]
 
     async def start_next(self, hold: Hold) -> Entry | None:
@@ -202,6 +222,11 @@ class MemoryLedger:
     async def output_offset(self, hold: Hold, seq: int, attempt: int) -> int:
         """See `Ledger`."""
         return sum(len(record.data) for record in self._held(hold).output.get((seq, attempt), []))
+
+    async def output_given(self, hold: Hold, seq: int, attempt: int) -> int:
+        """See `Ledger`."""
+        records = [*self._held(hold).output.get((seq, attempt), []), *self._held(hold).background.get(seq, [])]
+        return sum(len(record.data) for record in records)
 
     async def finish(
         self,
@@ -248,8 +273,10 @@ class MemoryLedger:
             raise HeadMoved
         machine.head = machine.snapshots[snapshot.generation] = snapshot
         quiescent = sorted(number for number, one in machine.snapshots.items() if one.quiescent)
-        for number in [number for number in machine.snapshots if len(quiescent) > 1 and number < quiescent[-2]]:
-            del machine.snapshots[number]
+        oldest = quiescent[-2] if len(quiescent) > 1 else 0
+        for number, one in list(machine.snapshots.items()):
+            if number < (oldest if one.quiescent else snapshot.generation):
+                del machine.snapshots[number]
 
     async def generations(self, hold: Hold) -> list[Snapshot]:
         """See `Ledger`."""
@@ -259,10 +286,47 @@ class MemoryLedger:
         """See `Ledger`."""
         machine = self._held(hold)
         machine.head = None if to is None else machine.snapshots[to]
+        machine.tries = machine.deaths = 0
+        return self._new_line(machine)
+
+    def _new_line(self, machine: MachineMemory) -> Hold:
         machine.line += 1
         machine.epoch += 1
         machine.ready = False
         return self._hold(machine)
+
+    async def forgo(self, hold: Hold, forgone: Forgone) -> Hold:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        if forgone.cut_short is not None:
+            entry = machine.instruction(forgone.cut_short)
+            result = entry.result or forgone.answer
+            machine.replace(entry, result=result, ended_by=entry.ended_by or EndedBy.INTERRUPT)
+        for entry in list(machine.log):
+            if entry.position is None or entry.position <= forgone.position:
+                continue
+            if entry.kind is EntryKind.EXECUTE and entry.result is None:
+                if entry.seq != forgone.unfinished:
+                    machine.replace(entry, position=None, attempt=0)
+                    continue
+                machine.replace(entry, result=forgone.answer, undone=True)
+            machine.left_behind.add(entry.position)
+        machine.notices["effects_lost"] = (forgone.message, forgone.seqs)
+        return self._new_line(machine)
+
+    async def count_try(self, hold: Hold) -> None:
+        """See `Ledger`."""
+        self._held(hold).tries += 1
+
+    async def count_death(self, hold: Hold, deaths: int) -> None:
+        """See `Ledger`."""
+        self._held(hold).deaths = deaths
+
+    async def clear_tries(self, hold: Hold, *, deaths: bool) -> None:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        machine.tries = 0
+        machine.deaths = 0 if deaths else machine.deaths
 
     async def release(self, hold: Hold, head: int, *, draining: bool = False) -> bool:
         """See `Ledger`."""
@@ -270,7 +334,11 @@ class MemoryLedger:
         if machine.head is None or machine.head.generation != head:
             return False
         behind = [
-            entry for entry in machine.log if entry.position is not None and entry.position > machine.head.position
+            entry
+            for entry in machine.log
+            if entry.position is not None
+            and entry.position > machine.head.position
+            and entry.position not in machine.left_behind
         ]
         running = machine.head.running_seq
         unfinished = [
@@ -281,12 +349,13 @@ class MemoryLedger:
         if behind or unfinished:
             return False
         machine.session, machine.ready = None, False
+        machine.tries = machine.deaths = 0
         return True
 
-    async def park(self, hold: Hold, reason: str) -> None:
+    async def park(self, hold: Hold, reason: str, seq: int | None = None) -> None:
         """See `Ledger`."""
         machine = self._held(hold)
-        machine.session, machine.ready, machine.parked = None, False, reason
+        machine.session, machine.ready, machine.parked, machine.parked_seq = None, False, reason, seq
         failure = InstructionResult(None, {}, f"MachineParked: {reason}", None, 0)
         for entry in machine.unfinished():
             machine.replace(entry, result=failure)
@@ -307,6 +376,10 @@ class MemoryLedger:
         version, key, _ = self.templates[name]
         if key == stored.manifest_key:
             self.templates[name] = (version, key, stored)
+
+    async def quarantined(self) -> dict[str, str]:
+        """See `Ledger`."""
+        return dict(self.quarantine)
 
     async def notice(self, hold: Hold, code: str, message: str, seqs: list[int]) -> None:
         """See `Ledger`."""

@@ -22,6 +22,8 @@ class MemorySnapshotter:
         self.destroyed: set[str] = set()
         """Machines whose keys were destroyed: nothing of them is fetched any more."""
         self.failures = 0
+        self.derivations_left: int | None = None
+        """After so many the store refuses them; None: it does not."""
 
     async def store(self, image: Path, key: str, fields: dict[str, Any], parent: Parent | None = None) -> Stored:
         """See `Snapshotter`."""
@@ -39,11 +41,15 @@ class MemorySnapshotter:
         files = self.objects.get(source)
         if files is None or self._digest(files) != sha256:
             raise SnapshotterError(f"{source} is damaged or missing", retryable=False)
+        if self.derivations_left is not None:
+            if not self.derivations_left:
+                raise SnapshotterError("the store refuses")
+            self.derivations_left -= 1
         self.objects[key], self.fields[key] = files, {**self.fields[source], **fields}
         self.packs[key] = self.packs[source]
         return Stored(key, sha256, 0, sum(map(len, files.values())), self.packs[key])
 
-    async def fetch(self, key: str, sha256: str, into: Path) -> None:
+    async def fetch(self, key: str, sha256: str, into: Path, like: Parent | None = None) -> float:
         """See `Snapshotter`."""
         files = self.objects.get(key)
         if files is not None and self.fields[key]["machine"] in self.destroyed:
@@ -51,6 +57,7 @@ class MemorySnapshotter:
         if files is None or self._digest(files) != sha256:
             raise SnapshotterError(f"{key} is damaged or missing", retryable=False)
         self._write(into, files)
+        return 0.0
 
     async def destroy_key(self, machine: str) -> None:
         """See `Snapshotter`."""

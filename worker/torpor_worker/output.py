@@ -9,11 +9,13 @@ from torpor_worker.sandbox import Output
 class OutputBatch:
     """Output of one instruction that is not durable yet, in order; neighbours of one stream are joined when taken."""
 
-    __slots__ = ("_kinds", "_pieces", "background", "seq", "since", "size_bytes")
+    __slots__ = ("_kinds", "_pieces", "background", "offset", "seq", "since", "size_bytes")
 
     def __init__(self) -> None:
         self.seq: int | None = None
         self.background = False
+        self.offset: int | None = None
+        """Where its first piece is, as the guest counts."""
         self.size_bytes = 0
         self.since = 0.0
         self._kinds: list[str] = []
@@ -30,6 +32,7 @@ class OutputBatch:
         """Add a piece that it accepts."""
         if not self._pieces:
             self.seq, self.background, self.since = output.seq, output.background, now
+            self.offset = output.offset
         self._kinds.append(output.kind)
         self._pieces.append(output.data)
         self.size_bytes += len(output.data)

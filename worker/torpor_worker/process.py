@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from torpor_worker import results
+from torpor_worker.adopting import Adoption
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
 from torpor_worker.errors import ProcessDied
@@ -15,6 +17,7 @@ from torpor_worker.output import OutputBatch
 from torpor_worker.sandbox import Event, GuestNotice, GuestState, Output, Result, SandboxDied, SandboxError
 from torpor_worker.saving import Point, Saver
 from torpor_worker.services import Services
+from torpor_worker.survivors import Clock, Origin, ProcessFacts
 from torpor_worker.suspicion import Suspicion
 from torpor_worker.waking import Awake
 
@@ -32,8 +35,11 @@ class Process:
         self.position = awake.position
         """The highest position that was sent, or left out for good."""
         self.running: Running | None = None
+        self.woken_for: int | None = None
+        """The instruction that waited for this wake."""
         self.capture_first = False
         """What ran last must not run again: it is captured before the next frame."""
+        self._timer = awake.timer
         self._services = services
         self._ledger = services.ledger
         self._config = services.config
@@ -44,6 +50,24 @@ class Process:
         self._unacknowledged = False
         self._last_run: tuple[int, int] | None = None
         """Seq and attempt."""
+        self._first_begun: int | None = None
+        """The first seq that was begun in this process; the ledger has of it, and later ones, what the guest counts."""
+        self._facts = ProcessFacts(awake.hold.machine, awake.hold.epoch, awake.hold.line, awake.position)
+        if awake.adoption is not None:
+            self._take_over(awake.adoption)
+
+    def _take_over(self, adoption: Adoption) -> None:
+        """Go on where the worker of before was."""
+        self._facts = replace(adoption.facts, epoch=self.hold.epoch)
+        self._first_begun = adoption.first_seq
+        self.capture_first = adoption.capture_first
+        self.saver.facts.background = adoption.background
+        if adoption.last is not None and adoption.last.seq is not None:
+            self._last_run = (adoption.last.seq, adoption.last.attempt)
+        if adoption.running is not None:
+            entry = adoption.running
+            self.running = Running(entry, entry.attempt, self._config, used_seconds=adoption.used_seconds)
+            self.running.start(self._loop.time())
 
     @property
     def last_seq(self) -> int:
@@ -58,9 +82,12 @@ class Process:
         if entry.position is None or entry.position <= self.position:
             raise RuntimeError(f"entry {entry.id} was sent before, or never started")
         running = Running(entry, attempt, self._config)
+        if self._first_begun is None:
+            self._first_begun = running.seq
         self.running, before = running, self.position
         self.position = entry.position
         running.start(self._loop.time())
+        self.saver.runs()
         try:
             await self.attached.sandbox.execute(entry.position, running.seq, entry.code, replaying=False)
         except SandboxDied:
@@ -81,7 +108,23 @@ class Process:
         stored = await self._ledger.output_offset(self.hold, running.seq, entry.attempt)
         if recovering or stored != head.output_offset:
             running.attempt = await self._ledger.count_attempt(self.hold, running.seq, head.output_offset)
+        state = await self.attached.sandbox.ping()
         running.start(self._loop.time())
+        self.saver.runs()
+        clock = Clock(running.seq, head.running_used_seconds, state.running_seconds)
+        self._facts = replace(self._facts, clock=clock)
+
+    async def remember(self) -> None:
+        """Write down what a successor of this worker must know to take this process over."""
+        await self.attached.sandbox.remember(self._facts)
+
+    async def remember_clock(self, state: GuestState) -> None:
+        """Write down the running instruction's time, before the sandbox is frozen: the guest's clock goes on then."""
+        running = self.running
+        if running is not None:
+            clock = Clock(running.seq, running.used_seconds(self._loop.time()), state.running_seconds)
+            self._facts = replace(self._facts, clock=clock)
+            await self.remember()
 
     async def reseed(self, entry: Entry) -> None:
         """Give the guest fresh randomness."""
@@ -116,6 +159,8 @@ class Process:
             # An interrupt was wished for and came to nothing: it ended by itself, and a replay may run it again.
             running.ended_by = None
         result = results.answered(event, running)
+        if running.seq == self.woken_for:
+            result = replace(result, wake_ms=self._timer.milliseconds)
         await self._services.durably(
             lambda: self._ledger.finish(
                 self.hold, running.seq, running.attempt, result, ended_by=running.ended_by, output=output
@@ -123,9 +168,14 @@ class Process:
         )
         self._batch.clear()
         self.running = None
+        committed_seconds = self._loop.time() - now
+        self._services.metrics.instruction_seconds.observe(running.used_seconds(now) + committed_seconds)
         self._last_run = (running.seq, running.attempt)
-        self.saver.ran(running.used_seconds(now))
+        self.saver.ran(running.used_seconds(now), len(running.entry.code))
         self._suspicion.prove()
+        if self._suspicion.counted:
+            await self._services.durably(lambda: self._ledger.clear_tries(self.hold, deaths=True))
+            self._suspicion.counted = False
         if running.ended_by is not None:
             self.capture_first = True
         self._unacknowledged = not await self.attached.acknowledge()
@@ -174,6 +224,7 @@ class Process:
             return
         seq, records, background = batch.seq, batch.records(), batch.background
         attempt = await self._attempt_of(seq)
+        await self._remember_origin(seq, attempt, batch.offset)
         await self._services.durably(
             lambda: self._ledger.append_output(self.hold, seq, attempt, records, background=background)
         )
@@ -188,13 +239,24 @@ class Process:
         elif isinstance(event, Output):
             # Foreground output of what does not run was said before the process was saved, and is in the log.
             current = running is not None and event.seq == running.seq
-            if event.seq is not None and (event.background or current):
+            if event.data and event.seq is not None and (event.background or current):
                 if not self._batch.accepts(event):
                     await self.flush()
                 self._batch.add(event, self._loop.time())
         elif isinstance(event, GuestNotice):
-            seqs = [] if running is None else [running.seq]
+            # The guest mends what an instruction broke when that has been answered.
+            seqs = [self.last_seq] if self.last_seq >= 0 else []
             await self._ledger.notice(self.hold, event.code, event.message, seqs)
+
+    async def _remember_origin(self, seq: int, attempt: int, offset: int | None) -> None:
+        """Write down, before the first output is stored of what came with the snapshot, where it goes."""
+        begun = self._first_begun is not None and seq >= self._first_begun
+        known = self._facts.origin is not None and self._facts.origin.seq == seq
+        if begun or known or offset is None:
+            return
+        given_bytes = await self._ledger.output_given(self.hold, seq, attempt)
+        self._facts = replace(self._facts, origin=Origin(seq, attempt, given_bytes - offset))
+        await self.remember()
 
     async def _attempt_of(self, seq: int) -> int:
         """The attempt whose output this is: of what runs, or ran last, maybe before the machine slept."""
@@ -232,6 +294,31 @@ class Process:
             return False
         await self.saver.capture(self.hold, self.attached, Point(self.position))
         return True
+
+    async def save_in_the_middle(self) -> None:
+        """Capture it while an instruction runs, unless that ends meanwhile or is being ended. Raises `SaveRefused`.
+
+        What the guest says from the ping on is not acknowledged before the capture is done: it is in the image, and
+        said again by a process that goes on from it.
+        """
+        offset = await self.hear_out()
+        await self.ping()
+        running = self.running
+        if running is None or running.ended_by is not None:
+            return
+        running.pause(self._loop.time())
+        try:
+            await self.saver.capture(self.hold, self.attached, self.point(offset))
+        finally:
+            running.start(self._loop.time())
+
+    def point(self, offset: int) -> Point:
+        """This moment, in which the running instruction, if any, has said so many bytes. Its clock must stand."""
+        running = self.running
+        if running is None:
+            return Point(self.position)
+        used_seconds = running.used_seconds(self._loop.time())
+        return Point(self.position, running.seq, used_seconds, offset, running.attempt)
 
     async def bury(self, reason: str) -> int | None:
         """It is gone: answer what ran, which is undone, and remove what is left. The seq of that instruction."""

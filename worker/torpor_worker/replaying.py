@@ -14,6 +14,9 @@ from torpor_worker.instruction import Running
 from torpor_worker.ledger import EndedBy, Entry, EntryKind, InstructionResult
 from torpor_worker.sandbox import Result
 
+LEAST_SECONDS = 5.0
+"""An entry is given so much time at least, however little is left: it may be slower than it was."""
+
 
 @dataclass(slots=True)
 class Replay:
@@ -31,13 +34,31 @@ class Replay:
     """The seq that was being executed, or just had been, when its process died."""
     applied: bool = False
     """Whether anything at all was done or left out."""
+    run_seconds: float = 0.0
+    """How long entries have run."""
+    stopped: bool = False
+    """It took longer than it may: what lies behind `position` was not applied."""
 
 
 class Replayer:
     """Sends finished entries again, in order and marked, and compares their results."""
 
-    def __init__(self, attached: Attached, bell: Bell, config: WorkerConfig, *, careful: bool) -> None:
-        """Careful: each entry is given some time to bring its process down before the next is sent."""
+    def __init__(
+        self,
+        attached: Attached,
+        bell: Bell,
+        config: WorkerConfig,
+        *,
+        careful: bool,
+        run_seconds: float = float("inf"),
+        bounded_behind: int = -1,
+    ) -> None:
+        """Careful: each entry is given some time to bring its process down before the next is sent.
+
+        After so much running time it is stopped, though not before what lies up to a position was applied.
+        """
+        self._run_seconds = run_seconds
+        self._bounded_behind = bounded_behind
         self._attached = attached
         self._bell = bell
         self._config = config
@@ -62,6 +83,9 @@ class Replayer:
         for entry in entries:
             if entry.position is None:
                 raise ValueError(f"entry {entry.id} was not started")
+            if entry.position > self._bounded_behind and replay.run_seconds >= self._run_seconds:
+                replay.stopped = True
+                return
             replay.applied = True
             if entry.kind is EntryKind.RESEED:
                 await self._attached.sandbox.reseed(entry.position, entry.seed)
@@ -72,7 +96,9 @@ class Replayer:
                 replay.effects_lost.append(entry.seq)
             elif not entry.undone:
                 replay.suspect = entry.seq
-                running = self._running(entry, 0.0)
+                is_bounded = entry.position > self._bounded_behind
+                left_seconds = max(LEAST_SECONDS, self._run_seconds - replay.run_seconds)
+                running = self._running(entry, 0.0, left_seconds if is_bounded else float("inf"))
                 await self._attached.sandbox.execute(entry.position, running.seq, entry.code, replaying=True)
                 await self._compare(entry, running, replay)
                 if self._careful:
@@ -80,13 +106,14 @@ class Replayer:
                 replay.suspect = None
             replay.position = entry.position
 
-    def _running(self, entry: Entry, used_seconds: float) -> Running:
+    def _running(self, entry: Entry, used_seconds: float, limit_seconds: float = float("inf")) -> Running:
         # A host that is slower than the first time must not end what ended by itself.
-        patient = dataclasses.replace(entry, timeout_seconds=2 * entry.timeout_seconds + 5)
+        patient = dataclasses.replace(entry, timeout_seconds=min(2 * entry.timeout_seconds + 5, limit_seconds))
         return Running(patient, entry.attempt, self._config, used_seconds=used_seconds)
 
     async def _compare(self, entry: Entry, running: Running, replay: Replay) -> None:
         again = await self._result(running)
+        replay.run_seconds += running.used_seconds(self._loop.time())
         replay.replayed.append(running.seq)
         if entry.result is None or not results.same(entry.result, again):
             replay.differed.append(running.seq)

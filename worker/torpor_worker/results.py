@@ -54,6 +54,13 @@ def given_up(running: Running, attempts: int) -> InstructionResult:
     return _failed("ProcessDied", message, running, 0)
 
 
+def forgone(why: str) -> InstructionResult:
+    """The error of an instruction that was running when the process died, and is not run again."""
+    message = f"the machine's process ended while this ran, and it is not run again: {why}"
+    detail = {"name": "ProcessDied", "message": message, "traceback": []}
+    return InstructionResult(value=None, data={}, error=_text(detail), error_detail=detail, runtime_ms=0)
+
+
 def same(first: InstructionResult, again: InstructionResult) -> bool:
     """Whether a re-execution gave the same answer; how long it took does not matter."""
     return (first.value, first.data, first.error) == (again.value, again.data, again.error)

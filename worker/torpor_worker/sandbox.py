@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from torpor_worker.survivors import ProcessFacts, Survivor
 
 OutputKind = Literal["stdout", "stderr", "display"]
 
 
 class SandboxError(Exception):
     """A sandbox command failed, or took longer than it may; the message says which and what it printed."""
+
+
+class RuntimeUnavailable(SandboxError):
+    """What an image needs to be restored is not on this host, and cannot be had now; the message says what it is."""
 
 
 class SandboxDied(SandboxError):
@@ -37,6 +43,8 @@ class Output:
     """Raw bytes of a stream, or the UTF-8 JSON of a MIME bundle (`{"data": {...}, "metadata": {...}}`)."""
     background: bool
     """True if it came when no instruction was running."""
+    offset: int | None = None
+    """How many bytes this guest had said under this seq before; None from a guest that does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,20 @@ class GuestState:
     """The seq that is running."""
     background: bool
     """Whether threads, children or tasks of the user's are alive."""
+    running_seconds: float = 0.0
+    """For how long `running` has run, by the sandbox's clock, which does not stop while it is frozen."""
+    answered_seconds: float = field(default=0.0, compare=False)
+    """On attaching: how long it took to answer the first frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A survivor that answers."""
+
+    sandbox: Sandbox
+    state: GuestState
+    was_frozen: bool
+    """Whether it had to be resumed."""
 
 
 class Sandbox(Protocol):
@@ -102,6 +124,11 @@ class Sandbox(Protocol):
     @property
     def id(self) -> str:
         """The container id."""
+        ...
+
+    @property
+    def series(self) -> str:
+        """The runtime series that it runs on, and that its images can be restored on."""
         ...
 
     async def assign(self, machine: str, limits: Limits) -> None:
@@ -147,8 +174,16 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def remember(self, facts: ProcessFacts) -> None:
+        """Write down what a successor of this worker must know to take it over; `destroy` takes it back first."""
+        ...
+
     def memory_bytes(self) -> int:
         """What its memory file holds now, in bytes; 0 when it is gone."""
+        ...
+
+    async def crash(self) -> None:
+        """SIGKILL it: it ends as if something had gone wrong, and its receiver hears of it as of any other death."""
         ...
 
     async def destroy(self) -> None:
@@ -157,28 +192,82 @@ class Sandbox(Protocol):
 
 
 class SandboxHost(Protocol):
-    """Makes sandboxes on this host."""
+    """Makes sandboxes on this host: new ones on one runtime, restored ones on that of their image."""
+
+    @property
+    def series(self) -> str:
+        """The runtime series of new sandboxes."""
+        ...
 
     @property
     def version(self) -> str:
         """Names what a new sandbox begins with: another runtime or other code of the guest's is another version."""
         ...
 
-    async def start(self, machine: str, limits: Limits, preload: Sequence[str] = ()) -> Sandbox:
+    async def start(
+        self, machine: str, limits: Limits, preload: Sequence[str] = (), series: str | None = None
+    ) -> Sandbox:
         """A new sandbox with an empty interpreter, attached and ready for frames.
 
-        The modules of `preload` are imported, and not in the namespace; one that cannot be is `SandboxDied`.
+        `series` is the runtime's, which `have` was called for; None: the one for new machines. The modules of `preload`
+        are imported, and not in the namespace; one that cannot be is `SandboxDied`.
         """
         ...
 
-    async def restore(self, machine: str, image: Path, limits: Limits) -> tuple[Sandbox, GuestState]:
-        """A sandbox restored from `image`, attached. Raises `SandboxError`; nothing is left behind then."""
+    async def have(self, series: str) -> None:
+        """See to it that images of a runtime series can be restored here, however long that takes.
+
+        Raises `RuntimeUnavailable`.
+        """
         ...
 
-    async def remove_leftovers(self) -> int:
-        """Remove sandboxes of an earlier life of this host's data folder; how many there were."""
+    async def restore(
+        self, machine: str, image: Path, limits: Limits, series: str | None = None, *, waited_for: bool = True
+    ) -> tuple[Sandbox, GuestState]:
+        """A sandbox restored from `image`, attached. Raises `SandboxError`; nothing is left behind then.
+
+        `series` is the image's, which `have` was called for; None: that of new sandboxes. If somebody waits for it, a
+        spare one is taken, unless the series is another.
+        """
+        ...
+
+    @property
+    def spares(self) -> int:
+        """How many sandboxes wait for an image to be restored into them."""
+        ...
+
+    @property
+    def spare_bytes(self) -> int:
+        """What these use."""
+        ...
+
+    async def add_spare(self) -> None:
+        """Make one more, and remove those that have died. Raises `SandboxError`."""
+        ...
+
+    async def drop_spare(self) -> bool:
+        """Remove one; False if there is none."""
+        ...
+
+    async def survivors(self) -> list[Survivor]:
+        """Sandboxes of an earlier life of this host's data folder that live, and of which enough is known."""
+        ...
+
+    async def adopt(self, survivor: Survivor, limits: Limits) -> Adopted:
+        """Attach to one. Raises `SandboxError`; then it is removed."""
+        ...
+
+    async def dismiss(self, survivor: Survivor) -> None:
+        """Remove one that was kept and that nobody wants."""
+        ...
+
+    async def remove_leftovers(self, keep: Collection[str] = ()) -> int:
+        """Remove sandboxes of an earlier life of this host's data folder; how many there were.
+
+        The survivors with the ids of `keep` stay, until they are adopted, dismissed, or removed by `close`.
+        """
         ...
 
     async def close(self) -> None:
-        """Remove every sandbox made here."""
+        """Remove every sandbox made here, and every survivor that was kept."""
         ...

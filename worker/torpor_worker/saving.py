@@ -12,7 +12,7 @@ import structlog
 
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
-from torpor_worker.cadence import SaveFacts, save_due_at
+from torpor_worker.cadence import SaveFacts, middle_save_due_at, save_due_at
 from torpor_worker.errors import SaveRefused
 from torpor_worker.ledger import Fenced, HeadMoved, Hold, Snapshot
 from torpor_worker.sandbox import SandboxDied
@@ -20,6 +20,9 @@ from torpor_worker.services import Services
 from torpor_worker.snapshots import Parent
 
 log = structlog.get_logger(__name__)
+
+REPLAYS_SLOWER = 4
+"""A replay may take so many times as long as the first run: a machine is saved before that would be cut short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Point:
     running_seq: int | None = None
     running_used_seconds: float = 0.0
     output_offset: int = 0
+    running_attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class _Capture:
     generation: int
     key: str
     image: Path
+    series: str
     point: Point
     activity: int
     began: float
@@ -62,7 +67,10 @@ class Saver:
         self._services = services
         self._bell = bell
         self._loop = asyncio.get_running_loop()
-        self.facts = SaveFacts(last_activity=self._loop.time())
+        self.facts = SaveFacts(
+            last_activity=self._loop.time(),
+            tail_seconds=min(services.config.tail_seconds, hold.replay_seconds / REPLAYS_SLOWER),
+        )
         self._activity = 0
         self._captured = 0
         self._saved = 0
@@ -72,11 +80,18 @@ class Saver:
         if not clean:
             self.ran(0.0)
 
-    def ran(self, seconds: float) -> None:
-        """An instruction ran for so long."""
+    def runs(self) -> None:
+        """An instruction begins, or goes on."""
+        self.facts.running_since = self._loop.time()
+
+    def ran(self, seconds: float, entry_bytes: int = 0) -> None:
+        """An instruction ran for so long, which takes so much in the log."""
         now = self._loop.time()
         self._activity += 1
+        self.facts.running_since = None
         self.facts.run_seconds += seconds
+        self.facts.entries += 1
+        self.facts.entry_bytes += entry_bytes
         self.facts.last_activity = now
         if self.facts.unsaved_since is None:
             self.facts.unsaved_since = now
@@ -94,6 +109,10 @@ class Saver:
     def due_at(self) -> float | None:
         """When the next gap between instructions is to be used for a save."""
         return None if self.busy else save_due_at(self.facts, self._services.config)
+
+    def middle_due_at(self) -> float | None:
+        """When the instruction that runs is to be saved in its middle."""
+        return None if self.busy else middle_save_due_at(self.facts, self._services.config)
 
     async def capture(self, hold: Hold, attached: Attached, point: Point) -> None:
         """Write an image of the sandbox, which goes on as before, and begin to store it. Raises `SaveRefused`.
@@ -122,7 +141,13 @@ class Saver:
         self._captured = self._activity
         self.facts.unsaved_since = None
         self.facts.run_seconds = 0.0
-        replaced, self._waiting = self._waiting, _Capture(hold, generation, key, image, point, self._activity, began)
+        self.facts.entries = self.facts.entry_bytes = 0
+        if self.facts.running_since is not None:
+            self.facts.running_since = began
+        replaced, self._waiting = (
+            self._waiting,
+            _Capture(hold, generation, key, image, attached.sandbox.series, point, self._activity, began),
+        )
         if self._task is None:
             self._task = self._loop.create_task(self._store_all(), name=f"save:{self._machine}")
         if replaced is not None:
@@ -184,11 +209,12 @@ class Saver:
                 running_seq=point.running_seq,
                 running_used_seconds=point.running_used_seconds,
                 output_offset=point.output_offset,
+                running_attempt=point.running_attempt,
                 manifest_key=stored.manifest_key,
                 manifest_sha256=stored.manifest_sha256,
                 stored_bytes=stored.stored_bytes,
                 image_bytes=stored.image_bytes,
-                series=services.config.series,
+                series=capture.series,
                 packs=stored.packs,
             )
             await services.ledger.commit_snapshot(hold, snapshot.parent, snapshot)
@@ -206,6 +232,8 @@ class Saver:
         self._saved = max(self._saved, capture.activity)
         self.facts.last_save = now
         self.facts.cost_seconds = now - capture.began
+        services.metrics.save_seconds.observe(self.facts.cost_seconds)
+        services.metrics.save_stored_bytes.inc(stored.stored_bytes)
         self.facts.retry_at = None
         self.failure = None
         if self._failures:
@@ -239,6 +267,7 @@ class Saver:
         reason = "it took too long" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
         now = self._loop.time()
         self._failures += 1
+        self._services.metrics.save_failures.inc()
         self.failure = f"The machine could not be saved: {reason}"
         self.facts.retry_at = now + self._services.config.backoff_seconds(self._failures)
         if self._captured > self._saved or self._activity > self._saved:
@@ -272,5 +301,5 @@ class Saver:
             "parent": None if self.head is None else self.head.generation,
             "position": point.position,
             "running": None if point.running_seq is None else running,
-            "series": self._services.config.series,
+            "series": capture.series,
         }

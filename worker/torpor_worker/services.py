@@ -11,6 +11,7 @@ from torpor_worker.beginnings import Beginnings
 from torpor_worker.config import WorkerConfig
 from torpor_worker.images import Images
 from torpor_worker.ledger import Fenced, HeadMoved, Ledger
+from torpor_worker.metrics import Metrics
 from torpor_worker.sandbox import SandboxHost
 from torpor_worker.snapshots import Snapshotter
 
@@ -29,6 +30,7 @@ class Services:
     config: WorkerConfig
     admission: Admission
     beginnings: Beginnings
+    metrics: Metrics
 
     async def durably(self, write: Callable[[], Awaitable[None]]) -> None:
         """Make a write that is idempotent, or changes nothing when it fails; try again before giving up.

@@ -12,7 +12,6 @@ from torpor_worker.instruction import Running
 from torpor_worker.ledger import Entry, EntryKind, Fenced, Ledger
 from torpor_worker.process import Process
 from torpor_worker.sandbox import SandboxDied, SandboxError
-from torpor_worker.saving import Point
 
 
 class Sleeping:
@@ -48,9 +47,10 @@ class Sleeping:
         if as_saved and not state.background:
             return await self._release(draining)
         # From the ping on nothing is acknowledged: what the guest says now is in the image, and said again on waking.
+        await process.remember_clock(state)
         try:
             await self._pause(running)
-            await self._capture(running, offset)
+            await self._capture(offset)
             while saver.busy and not self._called(draining):
                 await self._bell.wait()
             if saver.fenced:
@@ -113,12 +113,9 @@ class Sleeping:
         if running is not None:
             running.pause(self._loop.time())
 
-    async def _capture(self, running: Running | None, offset: int) -> None:
+    async def _capture(self, offset: int) -> None:
         process = self._process
-        point = Point(process.position)
-        if running is not None:
-            point = Point(process.position, running.seq, running.used_seconds(self._loop.time()), offset)
-        await process.saver.capture(process.hold, process.attached, point)
+        await process.saver.capture(process.hold, process.attached, process.point(offset))
 
     async def _resume(self, running: Running | None) -> None:
         await self._process.attached.sandbox.resume()

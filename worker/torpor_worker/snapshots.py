@@ -38,6 +38,19 @@ class Parent:
     """Its local image, if there is one: a comparison with it is quick."""
 
 
+@dataclass(frozen=True, slots=True)
+class DescribedRuntime:
+    """What the store has, or would have, of a runtime."""
+
+    key: str
+    """Of the object that describes it."""
+    sha256: str
+    """Of that object."""
+    keys: tuple[str, ...]
+    """Of every object that it needs."""
+    description: str
+
+
 class Snapshotter(Protocol):
     """Images to stored snapshots and back."""
 
@@ -56,8 +69,12 @@ class Snapshotter(Protocol):
         """
         ...
 
-    async def fetch(self, key: str, sha256: str, into: Path) -> None:
-        """Bring the image back into the new folder `into`, every checksum verified."""
+    async def fetch(self, key: str, sha256: str, into: Path, like: Parent | None = None) -> float:
+        """Bring the image back into the new folder `into`, every checksum verified.
+
+        What it has of `like` is copied from that one's local image. The seconds that were left to work on it when the
+        last byte had come from the store.
+        """
         ...
 
     async def destroy_key(self, machine: str) -> None:

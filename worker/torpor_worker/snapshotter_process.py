@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, Final, Self
 import structlog
 
 from torpor_snapshotter.store_url import locate
-from torpor_worker.snapshots import Parent, SnapshotterError, Stored
+from torpor_worker.snapshots import DescribedRuntime, Parent, SnapshotterError, Stored
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +26,8 @@ _LONGEST_LINE_BYTES: Final = 4 << 20
 _START_SECONDS: Final = 30.0
 _SHORT_SECONDS: Final = 60.0
 _FETCH_SECONDS: Final = 600.0
+_RUNTIME_SECONDS: Final = 24 * 3600.0
+"""One is some 200 MB, and gives way to everything else."""
 _SLOWEST_BYTES_PER_SECOND: Final = 4 << 20
 _CANCEL_SECONDS: Final = 10.0
 _CLOSE_SECONDS: Final = 60.0
@@ -38,6 +41,7 @@ class _Request:
 
     last: asyncio.Future[dict[str, Any]]
     parts: list[str] = field(default_factory=list)
+    progress: Callable[[float], None] | None = None
 
 
 class SnapshotterProcess:
@@ -112,9 +116,26 @@ class SnapshotterProcess:
         request = {"do": "derive", "source": source, "sha256": sha256, "key": key, "fields": fields}
         return _stored(await self._ask(request, _SHORT_SECONDS))
 
-    async def fetch(self, key: str, sha256: str, into: Path) -> None:
-        """Bring the image back into the new folder `into`, every checksum verified."""
-        await self._ask({"do": "fetch", "key": key, "sha256": sha256, "into": str(into)}, _FETCH_SECONDS)
+    async def fetch(self, key: str, sha256: str, into: Path, like: Parent | None = None) -> float:
+        """Bring the image back into the new folder `into`; how long that took behind the last read, in seconds."""
+        request = {"do": "fetch", "key": key, "sha256": sha256, "into": str(into), "like": _described(like)}
+        return float((await self._ask(request, _FETCH_SECONDS))["assemble_seconds"])
+
+    async def describe_runtime(self, folder: Path) -> DescribedRuntime:
+        """What the store would have of an installed runtime."""
+        answer = await self._ask({"do": "describe_runtime", "folder": str(folder)}, _FETCH_SECONDS)
+        return DescribedRuntime(answer["key"], answer["sha256"], tuple(answer["keys"]), answer["description"])
+
+    async def keep_runtime(self, folder: Path, described: DescribedRuntime) -> None:
+        """Put what the store lacks of an installed runtime, whenever nothing else is asked for."""
+        request = {"do": "keep_runtime", "folder": str(folder), "description": described.description}
+        await self._ask(request, _RUNTIME_SECONDS)
+
+    async def bring_runtime(self, key: str, sha256: str, data_dir: Path, progress: Callable[[float], None]) -> Path:
+        """Install a runtime from the store; its folder. `progress` is told how much of it is there."""
+        request = {"do": "bring_runtime", "key": key, "sha256": sha256, "data_dir": str(data_dir)}
+        answer = await self._ask(request, _RUNTIME_SECONDS, progress)
+        return Path(answer["folder"])
 
     async def destroy_key(self, machine: str) -> None:
         """Make what is stored of a machine unreadable for ever; no error if that was done."""
@@ -141,10 +162,12 @@ class SnapshotterProcess:
         self._keeper = None
         self._up.set()  # whoever waits for it looks, and finds it closed
 
-    async def _ask(self, request: dict[str, Any], seconds: float) -> Any:
+    async def _ask(
+        self, request: dict[str, Any], seconds: float, progress: Callable[[float], None] | None = None
+    ) -> Any:
         await self._wait_until_up()
         number = next(self._numbers)
-        pending = _Request(asyncio.get_running_loop().create_future())
+        pending = _Request(asyncio.get_running_loop().create_future(), progress=progress)
         self._requests[number] = pending
         self._idle.clear()
         try:
@@ -267,6 +290,9 @@ def _described(parent: Parent | None) -> dict[str, Any] | None:
 def _note(pending: _Request, message: dict[str, Any]) -> None:
     if "part" in message:
         pending.parts += message["part"]
+    elif "fraction" in message:
+        if pending.progress is not None and message["fraction"] is not None:
+            pending.progress(message["fraction"])
     elif not pending.last.done():
         pending.last.set_result(message)
 

@@ -28,6 +28,10 @@ class Suspicion:
     """Seqs replayed into the present process, in order."""
     suspect: int | None = None
     """The one that was replayed when the last process died."""
+    counted: bool = False
+    """Whether the ledger has tries or deaths of the present generation."""
+    tried: bool = False
+    """Whether this worker's try with the present generation is counted."""
 
     @property
     def suspicious(self) -> bool:
@@ -56,9 +60,23 @@ class Suspicion:
         self.replayed = []
         self.suspect = None
 
+    def remember(self, deaths: int) -> None:
+        """What the ledger knows of processes of the present generation that died under other workers."""
+        if deaths > self.deaths:
+            self.deaths = deaths
+            self.bereaved = True
+
+    def taken_over(self, tries: int, deaths: int) -> None:
+        """The present process was brought back by another worker, which had counted so much and seen no proof."""
+        if tries or deaths:
+            self.brought_back()
+            self.remember(deaths)
+            self.bereaved = self.counted = self.tried = True
+
     def gone_back(self) -> None:
         """The present generation was set aside: the next one starts without blame."""
         self.deaths = 0
+        self.counted = self.tried = False
 
     def died(self, *, running: bool) -> Verdict:
         """The process died; `running`: in the middle of a new entry, which was undone for it."""

@@ -110,9 +110,9 @@ class Templates:
         await asyncio.to_thread(self._load)
         log.info("A template was made", action="template", template=name, image_bytes=self.image_bytes(name))
 
-    async def restore(self, name: str, machine: str, limits: Limits) -> Sandbox:
+    async def restore(self, name: str, machine: str, limits: Limits, *, waited_for: bool = True) -> Sandbox:
         """A sandbox restored from it. Raises `SandboxError`, also if what comes is not a fresh interpreter."""
-        sandbox, state = await self._host.restore(machine, self.image(name), limits)
+        sandbox, state = await self._host.restore(machine, self.image(name), limits, waited_for=waited_for)
         if state != _FRESH:
             await sandbox.destroy()
             raise SandboxError(f"The image of template {name} is not that of a fresh interpreter.")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import NoReturn
 
 import structlog
 
-from torpor_worker import results
+from torpor_worker import forgoing, results
+from torpor_worker.adopting import Adoption, adopt
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
-from torpor_worker.errors import CannotWake, MachineGone, ProcessDied
+from torpor_worker.errors import CannotWake, MachineGone, ProcessDied, Quarantined, quarantine_sentence
+from torpor_worker.forgoing import named, source
 from torpor_worker.instruction import Running
-from torpor_worker.ledger import Entry, Hold, Snapshot
+from torpor_worker.ledger import Entry, Hold, Recovery, Snapshot
 from torpor_worker.replaying import Replay, Replayer
-from torpor_worker.sandbox import Limits, Sandbox, SandboxError
+from torpor_worker.sandbox import Limits, RuntimeUnavailable, Sandbox, SandboxError
 from torpor_worker.services import Services
 from torpor_worker.snapshots import SnapshotterError
+from torpor_worker.survivors import Survivor
 from torpor_worker.suspicion import Suspicion
+from torpor_worker.wake_timer import WakeTimer
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +30,7 @@ NOTES_AT_ONCE = 100
 """Replayed instructions that are noted together: the ledger commits them as a group."""
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """The generation cannot be restored, whatever is tried."""
 
 
@@ -42,6 +47,9 @@ class Awake:
     """The unfinished instruction that runs in the snapshot."""
     unfinished: Entry | None
     """The unfinished instruction that is to be executed again."""
+    timer: WakeTimer
+    adoption: Adoption | None = None
+    """Where the process is, if it was not brought back but taken over."""
 
 
 class Waking:
@@ -53,20 +61,25 @@ class Waking:
         """The snapshot that a wake is reading at this moment."""
         self.attached: Attached | None = None
         """The process that is being brought back at this moment."""
+        self._told: set[str] = set()
+        """Codes of the notices that say what keeps the machine from being woken."""
         self._machine = machine
         self._services = services
         self._bell = bell
 
-    async def bring_back(self, hold: Hold, *, recovering: bool) -> Awake:
+    async def bring_back(self, hold: Hold, timer: WakeTimer, *, recovering: bool, sent: int | None = None) -> Awake:
         """Restore and replay until a process lives, going back as far as it takes.
 
-        `recovering`: its last process ended without a clean sleep, so that its users are told.
+        `recovering`: its last process ended without a clean sleep, so that its users are told, and what was not saved
+        is executed again only as the machine's settings have it. `sent` is the highest position which that process
+        was sent, None if that is not known.
         Raises `CannotWake` (worth trying again later), `MachineGone` (parked), `Fenced`.
         """
         ledger = self._services.ledger
         while True:
             head = hold.head
             behind = await ledger.behind(hold, _read_from(head))
+            timer.ended("lease")
             current: Entry | None = None
             if head is not None and head.running_seq is not None:
                 current, behind = _split(head, behind)
@@ -75,26 +88,41 @@ class Waking:
                     hold = await self._go_back(hold, reason)
                     continue
             last = behind[-1] if behind else current
-            if recovering and last is not None and last.seq is not None and last.result is None and last.attempt >= 2:
+            if recovering and last is not None and _was_tried_twice(last, head if last is current else None):
                 await self._give_up(hold, last)
+                continue
+            if recovering:
+                lost = forgoing.forgone(hold, current, behind, sent=sent)
+                if lost is not None:
+                    hold = await ledger.forgo(hold, lost)
+                    continue
+            if (gone := forgoing.unfit(hold, behind)) is not None:
+                await self._park(hold, f"instruction {gone.seq} is needed to recover it, and is not kept any more")
+            # Before the try is counted: a runtime that is missing is not the machine's fault.
+            await self._have_runtime(hold, self._services.host.series if head is None else head.series)
+            if recovering and not await self._may_try(hold):
+                hold = await self._go_back(hold, f"the server ended each of the {hold.tries} times it was brought back")
                 continue
             replay = Replay(position=-1 if head is None else head.position)
             self.suspicion.brought_back()
             try:
-                self.attached = attached = await self._attach(hold)
-                replayer = Replayer(attached, self._bell, self._services.config, careful=self.suspicion.careful)
+                self.attached = attached = await self.attach(hold, timer)
+                replayer = self._replayer(hold, attached, recovering=recovering)
                 if current is not None and head is not None and current.result is not None:
                     await replayer.go_on_with(current, head.running_used_seconds, replay)
                     current = None
                 await replayer.apply(behind, replay)
                 if replay.applied:
                     attached.forget_output()
+                if replay.stopped and (lost := forgoing.stopped(hold, replay.position, behind, sent=sent)):
+                    hold = await ledger.forgo(hold, lost)
                 await self._tell(hold, replay, recovering=recovering)
+                timer.ended("replay")
             except (ProcessDied, SandboxError) as death:
                 await self.remove()
                 self._note(replay)
                 hold = await self.learn(hold, str(death), running=False)
-            except _Unusable as error:
+            except Unusable as error:
                 hold = await self._go_back(hold, str(error))
             except BaseException:
                 await self.remove()
@@ -102,7 +130,19 @@ class Waking:
             else:
                 self._note(replay)
                 self.attached = None
-                return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished)
+                timer.observed_by(self._services.metrics)
+                return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished, timer)
+
+    async def take_over(self, hold: Hold, survivor: Survivor, timer: WakeTimer) -> Awake | None:
+        """Take over a process that has outlived its worker; None if that cannot be: then it is removed."""
+        taken = await adopt(hold, survivor, self._services, self._bell)
+        if taken is None:
+            return None
+        attached, adoption = taken
+        head = hold.head
+        clean = head is not None and head.quiescent and head.position == adoption.position
+        self.suspicion.taken_over(hold.tries, hold.deaths)
+        return Awake(hold, attached, adoption.position, clean, None, adoption.unsent, timer, adoption)
 
     async def learn(self, hold: Hold, reason: str, *, running: bool) -> Hold:
         """A process died: undo an entry or go back to an older generation if its deaths say so. The hold to go on with.
@@ -110,7 +150,12 @@ class Waking:
         Raises `MachineGone` if there is nothing left to go back to: the machine is parked.
         """
         suspicion = self.suspicion
-        match suspicion.died(running=running):
+        known = suspicion.deaths
+        verdict = suspicion.died(running=running)
+        if suspicion.deaths != known and verdict != "set_aside":
+            suspicion.counted = True
+            await self._services.ledger.count_death(hold, suspicion.deaths)
+        match verdict:
             case "again":
                 return hold
             case "undo" if suspicion.suspect is not None:
@@ -140,10 +185,10 @@ class Waking:
         """Set the head aside for an older quiescent generation, at last for the empty interpreter; or park."""
         ledger, head = self._services.ledger, hold.head
         if head is None or head.base:
-            await ledger.park(hold, f"It could not be recovered: {reason}.")
-            await ledger.event(self._machine, "parked", reason=reason)
-            raise MachineGone(f"The machine could not be recovered and is parked: {reason}.")
+            await self._park(hold, reason)
         older = _older(head, await ledger.generations(hold))
+        if older is None and hold.recovery is Recovery.ROLLBACK:
+            await self._park(hold, f"{reason}; and with its recovery set to rollback there is no older save to go to")
         hold = await ledger.go_back(hold, None if older is None else older.generation)
         self.suspicion.gone_back()
         where = "its beginning and its whole log" if older is None else f"generation {older.generation}"
@@ -156,39 +201,99 @@ class Waking:
         await ledger.event(self._machine, "set_aside", generation=head.generation, reason=reason)
         return hold
 
-    async def _attach(self, hold: Hold) -> Attached:
-        """A process of the hold's head. Raises `CannotWake`, `_Unusable`, `ProcessDied`."""
+    async def _park(self, hold: Hold, reason: str) -> NoReturn:
+        suspicion = self.suspicion
+        seq = suspicion.suspect
+        if seq is None and suspicion.replayed:
+            seq = suspicion.replayed[-1]
+        await self._services.ledger.park(hold, f"It could not be recovered: {reason}.", seq)
+        await self._services.ledger.event(self._machine, "parked", reason=reason, seq=seq)
+        raise MachineGone(f"The machine could not be recovered and is parked: {reason}.")
+
+    async def _may_try(self, hold: Hold) -> bool:
+        """Count, before it is done, that the head is brought back after a death; False if that was done too often."""
+        suspicion = self.suspicion
+        if not suspicion.tried:
+            if hold.tries >= self._services.config.tries_limit:
+                return False
+            suspicion.remember(hold.deaths)
+            suspicion.tried = suspicion.counted = True
+            await self._services.ledger.count_try(hold)
+        return True
+
+    def _replayer(self, hold: Hold, attached: Attached, *, recovering: bool) -> Replayer:
+        careful = self.suspicion.careful
+        if not recovering:
+            return Replayer(attached, self._bell, self._services.config, careful=careful)
+        return Replayer(
+            attached,
+            self._bell,
+            self._services.config,
+            careful=careful,
+            run_seconds=hold.replay_seconds,
+            bounded_behind=hold.asked_position,
+        )
+
+    async def attach(self, hold: Hold, timer: WakeTimer) -> Attached:
+        """A process of the hold's head. Raises `CannotWake`, `Unusable`, `ProcessDied`."""
         services, head = self._services, hold.head
         limits = Limits(memory_bytes=hold.memory_bytes)
         async with services.admission.room(
             services.beginnings.image_bytes(hold.template) if head is None else head.image_bytes
         ):
+            timer.ended("room")
             if head is None:
                 sandbox = await self._start(hold.template, limits)
+                timer.ended("sandbox")
             else:
-                sandbox = await self._restore(head, limits)
+                sandbox = await self._restore(hold, head, limits, timer)
             return Attached(sandbox, self._bell, self._machine)
 
-    async def _start(self, template: str | None, limits: Limits) -> Sandbox:
+    async def _have_runtime(self, hold: Hold, series: str) -> None:
+        """See to it that images of a runtime series can be restored. Raises `CannotWake`: the machine is unharmed."""
+        ledger = self._services.ledger
         try:
-            async with asyncio.timeout(self._services.config.restore_seconds):
-                return await self._services.beginnings.process(self._machine, template, limits)
+            reason = (await ledger.quarantined()).get(series)
+            if reason is not None:
+                raise Quarantined(quarantine_sentence(series, reason))
+            await self._services.host.have(series)
+        except (Quarantined, RuntimeUnavailable) as error:
+            code = "runtime_quarantined" if isinstance(error, Quarantined) else "runtime_missing"
+            message = f"The machine could not be woken: {error} It is unharmed, and it is tried again."
+            await ledger.notice(hold, code, message, [])
+            self._told.add(code)
+            if isinstance(error, Quarantined):
+                raise
+            raise CannotWake(f"The machine cannot be woken: {error}") from error
+        if self._told:
+            await ledger.clear_notices(hold, *self._told)
+            self._told.clear()
+
+    async def _start(self, template: str | None, limits: Limits, series: str | None = None) -> Sandbox:
+        services = self._services
+        try:
+            async with asyncio.timeout(services.config.restore_seconds):
+                if series is not None:
+                    return await services.host.start(self._machine, limits, series=series)
+                return await services.beginnings.process(self._machine, template, limits)
         except (SandboxError, TimeoutError) as error:
             # An empty sandbox that does not start says nothing about the machine.
             raise CannotWake(f"No sandbox could be started: {_sentence(error)}") from error
 
-    async def _restore(self, head: Snapshot, limits: Limits) -> Sandbox:
+    async def _restore(self, hold: Hold, head: Snapshot, limits: Limits, timer: WakeTimer) -> Sandbox:
         services = self._services
-        await self._fetch(head)
+        await self._fetch(hold, head, timer)
+        services.beginnings.restoring()
         with services.images.use(self._machine, head.generation) as image:
             if image is None:
                 raise CannotWake("The local image was removed before it could be used.")
             try:
                 async with asyncio.timeout(services.config.restore_seconds):
-                    sandbox, state = await services.host.restore(self._machine, image, limits)
+                    sandbox, state = await services.host.restore(self._machine, image, limits, head.series)
             except (SandboxError, TimeoutError) as error:
                 failure = error
             else:
+                timer.ended("sandbox", then=("first_frame", state.answered_seconds))
                 if state.last_position <= head.position:
                     return sandbox
                 await sandbox.destroy()
@@ -197,10 +302,10 @@ class Waking:
         await services.images.forget(self._machine, head.generation)
         if self.suspicion.deaths > 0:
             # The host may be, too: if it cannot even start an empty sandbox, the generation is not set aside for it.
-            await (await self._start(None, limits)).destroy()
+            await (await self._start(None, limits, head.series)).destroy()
         raise ProcessDied(f"it cannot be restored: {_sentence(failure)}") from failure
 
-    async def _fetch(self, head: Snapshot) -> None:
+    async def _fetch(self, hold: Hold, head: Snapshot, timer: WakeTimer) -> None:
         services = self._services
         with services.images.use(self._machine, head.generation) as image:
             if image is not None:
@@ -208,14 +313,15 @@ class Waking:
         self.needs = head
         try:
             into = services.images.new(self._machine, head.generation)
-            await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into)
-            await services.images.keep(self._machine, head.generation)
-            await services.images.mark_stored(self._machine, head.generation)
+            like = services.beginnings.stored(hold.template)
+            assemble_seconds = await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into, like)
+            timer.ended("fetch", then=("assemble", assemble_seconds))
+            await services.images.keep(self._machine, head.generation, fetched=True)
         except SnapshotterError as error:
             await services.images.forget(self._machine, head.generation)
             if error.retryable:
                 raise CannotWake(f"The machine's snapshot could not be fetched: {_sentence(error)}") from error
-            raise _Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
+            raise Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
         finally:
             self.needs = None
 
@@ -228,19 +334,23 @@ class Waking:
     async def _tell(self, hold: Hold, replay: Replay, *, recovering: bool) -> None:
         """Leave notices of what a user must know about this wake; none after a clean sleep."""
         ledger, head = self._services.ledger, hold.head
-        source = "its beginning" if head is None else f"its save of generation {head.generation}"
         for start in range(0, len(replay.replayed), NOTES_AT_ONCE):
             some = replay.replayed[start : start + NOTES_AT_ONCE]
             await asyncio.gather(*(ledger.note_replay(hold, seq) for seq in some))
         if replay.replayed:
-            message = f"The machine was brought back from {source}; {_named(replay.replayed)} executed again."
+            message = f"The machine was brought back from {source(head)}; {_named(replay.replayed)} executed again."
             await ledger.notice(hold, "replayed", message, replay.replayed)
         elif recovering and head is not None:
-            message = f"The machine was brought back from {source}; background work since then is lost."
+            message = f"The machine was brought back from {source(head)}; background work since then is lost."
             await ledger.notice(hold, "restored", message, [])
         if replay.differed:
-            message = f"Executed again, {_named(replay.differed)} answered differently; the first answers stand."
-            await ledger.notice(hold, "differed", message.replace(" were answered", " answered"), replay.differed)
+            first, *others = replay.differed
+            so_did = f", and then {named(others)}" if others else ""
+            message = (
+                f"Executed again, instruction {first} was the first that answered differently{so_did}; "
+                "the first answers stand."
+            )
+            await ledger.notice(hold, "differed", message, replay.differed)
         if replay.effects_lost:
             message = (
                 f"Ended by time-out or interrupt and not saved since: {_named(replay.effects_lost)} not run again."
@@ -261,6 +371,12 @@ def _split(head: Snapshot, behind: list[Entry]) -> tuple[Entry, list[Entry]]:
     return behind[0], behind[1:]
 
 
+def _was_tried_twice(entry: Entry, head: Snapshot | None) -> bool:
+    """Whether an unfinished instruction was begun, and then tried again, from the same point; `head`: it runs there."""
+    first_attempt = 1 if head is None else head.running_attempt
+    return entry.seq is not None and entry.result is None and entry.attempt > first_attempt
+
+
 def _older(head: Snapshot, generations: list[Snapshot]) -> Snapshot | None:
     """The newest quiescent generation that is not newer than the head's parent.
 
@@ -273,8 +389,7 @@ def _older(head: Snapshot, generations: list[Snapshot]) -> Snapshot | None:
 
 
 def _named(seqs: list[int]) -> str:
-    shown = ", ".join(map(str, seqs[:20])) + (", …" if len(seqs) > 20 else "")
-    return f"instruction {shown} was" if len(seqs) == 1 else f"instructions {shown} were"
+    return f"{named(seqs)} {'was' if len(seqs) == 1 else 'were'}"
 
 
 def _sentence(error: BaseException) -> str:

@@ -8,25 +8,21 @@ from contextlib import suppress
 
 import structlog
 
+from torpor_worker.demand import Demand
 from torpor_worker.sandbox import Limits, Sandbox, SandboxError
 
 log = structlog.get_logger(__name__)
 
 
 class WarmPool:
-    """At most `size` sandboxes that wait for a machine, attached, the longest waiting first."""
+    """Sandboxes that wait for a machine, attached, the longest waiting first; as many as there is demand for."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, demand: Demand) -> None:
+        self.demand = demand
         self._waiting: deque[Sandbox] = deque()
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another one may be added."""
-        return len(self._waiting) < self._size
 
     @property
     def memory_bytes(self) -> int:
@@ -53,8 +49,8 @@ class WarmPool:
                 return sandbox
         return None
 
-    async def give_up(self) -> bool:
-        """Remove one, to make room; False if there is none."""
+    async def drop(self) -> bool:
+        """Remove one; False if there is none."""
         if not self._waiting:
             return False
         await _destroy(self._waiting.popleft())
@@ -67,12 +63,6 @@ class WarmPool:
             self._waiting.remove(sandbox)
         for sandbox in dead:
             await _destroy(sandbox)
-
-    async def close(self) -> None:
-        """Remove all of them, and take no more."""
-        self._size = 0
-        while await self.give_up():
-            pass
 
 
 async def _destroy(sandbox: Sandbox) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import structlog
 
@@ -11,12 +12,15 @@ from torpor_worker.admission import Admission
 from torpor_worker.beginnings import Beginnings
 from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import Draining, FellAsleep, SaveRefused, WorkerError
+from torpor_worker.exporting import Exported, export
 from torpor_worker.images import Images
 from torpor_worker.ledger import Entry, Ledger, Snapshot
 from torpor_worker.machine import Machine, Phase
-from torpor_worker.sandbox import SandboxHost
+from torpor_worker.metrics import Metrics
+from torpor_worker.sandbox import SandboxError, SandboxHost
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Snapshotter, SnapshotterError, Stored
+from torpor_worker.survivors import Survivor
 from torpor_worker.templates import Templates
 
 log = structlog.get_logger(__name__)
@@ -36,6 +40,7 @@ class Worker:
         images: Images,
         config: WorkerConfig,
         templates: Templates | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """The worker closes none of these."""
         self._ledger = ledger
@@ -44,19 +49,38 @@ class Worker:
         self._config = config
         self._admission = Admission(config, self._used_bytes, self._free_some)
         self._beginnings = Beginnings(ledger, host, snapshotter, self._admission, config, templates)
-        self._services = Services(ledger, host, snapshotter, images, config, self._admission, self._beginnings)
+        self._metrics = Metrics() if metrics is None else metrics
+        self._metrics.measured_by(self._measure)
+        self._services = Services(
+            ledger, host, snapshotter, images, config, self._admission, self._beginnings, self._metrics
+        )
         self._machines: dict[str, Machine] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._draining = False
 
     async def start(self) -> None:
-        """Open the session, remove leftover sandboxes, and begin to recover machines taken over and waiting."""
+        """Open the session, and begin to take machines over and to run those that wait.
+
+        Sandboxes that have outlived the last worker and hold a machine that was its own are gone on with; the others
+        are removed, and machines without one recovered.
+        """
         await self._ledger.open_session(self._config.name)
-        await self._host.remove_leftovers()
+        survivors = await self._survivors() if self._config.adopt else {}
+        await self._host.remove_leftovers(keep=[survivor.id for survivor in survivors.values()])
         await self._beginnings.start()
+        for machine, survivor in survivors.items():
+            self._held(machine, recovering=True, survivor=survivor)
         await self._place()
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep(), name="sweeper")
+
+    async def _survivors(self) -> dict[str, Survivor]:
+        """Sandboxes to take over, by machine; of two of one machine nobody knows which, so it has none."""
+        mine = set(await self._ledger.mine())
+        found: dict[str, list[Survivor]] = {}
+        for survivor in await self._host.survivors():
+            found.setdefault(survivor.facts.machine, []).append(survivor)
+        return {machine: each[0] for machine, each in found.items() if machine in mine and len(each) == 1}
 
     async def drain(self, deadline_seconds: float) -> None:
         """Save and release every machine, also in mid-instruction; what is not done at the deadline is ended anyway.
@@ -128,12 +152,29 @@ class Worker:
             with contextlib.suppress(FellAsleep):
                 await held.sync()
 
+    async def crash(self, machine: str) -> bool:
+        """Kill its process as an accident would, so that it is recovered; False if it is not awake."""
+        held = self._machines.get(machine)
+        try:
+            return held is not None and await held.crash()
+        except SandboxError:  # it had died already
+            return False
+
+    async def export(self, machine: str, memory_bytes: int, snapshots: list[Snapshot], into: Path) -> Exported:
+        """Write files and variables of the first of a parked machine's snapshots that still starts to the file `into`.
+
+        It stays parked. Raises `CannotWake` if this host cannot start anything now.
+        """
+        return await export(self._services, machine, memory_bytes, snapshots, into)
+
     async def discard(self, machine: str) -> None:
         """It was deleted: end its process, destroy its key and forget its images."""
         task = self._tasks.get(machine)
         if task is not None:
+            held = self._machines[machine]
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            await held.dismiss()
         try:
             await self._services.snapshotter.destroy_key(machine)
         except SnapshotterError as error:
@@ -152,6 +193,15 @@ class Worker:
         except SnapshotterError as error:
             raise SaveRefused(f"The snapshot could not be copied: {error}") from error
 
+    async def withdraw(self, machine: str, key: str) -> None:
+        """Take back what `derive` has stored, since there will be no such machine: its key first, then the manifest."""
+        await self.discard(machine)
+        try:
+            await self._services.snapshotter.delete(key)
+        except SnapshotterError as error:
+            # Nobody can read it any more, and the next start deletes what no row names.
+            log.warning("A manifest could not be deleted yet", action="withdraw", machine=machine, error=str(error))
+
     def phase(self, machine: str) -> Phase | None:
         """Whether it is awake or waking here; None if it is not held."""
         held = self._machines.get(machine)
@@ -161,10 +211,10 @@ class Worker:
         """Keys of objects that wakes read, or awake machines build on: not to be deleted now."""
         return {key for held in self._machines.values() for key in held.keys_in_use}
 
-    def _held(self, name: str, *, recovering: bool = False) -> Machine:
+    def _held(self, name: str, *, recovering: bool = False, survivor: Survivor | None = None) -> Machine:
         held = self._machines.get(name)
         if held is None:
-            held = self._machines[name] = Machine(name, self._services, recovering=recovering)
+            held = self._machines[name] = Machine(name, self._services, recovering=recovering, survivor=survivor)
             task = asyncio.get_running_loop().create_task(held.run(), name=f"machine:{name}")
             self._tasks[name] = task
             task.add_done_callback(lambda ended: self._ended(name, ended))
@@ -198,6 +248,14 @@ class Worker:
                 await self._admission.relieve()
             except Exception:
                 log.exception("A sweep failed; the next one follows", action="sweep")
+
+    def _measure(self) -> None:
+        phases = [held.phase for held in self._machines.values()]
+        self._metrics.awake_machines.set(phases.count("awake"))
+        self._metrics.waking_machines.set(phases.count("waking"))
+        for pool, size in self._beginnings.sizes.items():
+            self._metrics.pool_sandboxes.labels(pool).set(size)
+        self._metrics.sandbox_memory_bytes.set(self._used_bytes())
 
     def _used_bytes(self) -> int:
         return self._beginnings.memory_bytes + sum(held.memory_bytes for held in self._machines.values())

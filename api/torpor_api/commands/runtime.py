@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from torpor_api.commands import runtime_series
+from torpor_api.commands.progress import progress
 from torpor_api.data_dir import default_data_dir
 from torpor_snapshotter import runtimes
 from torpor_snapshotter.runtime import Runtime
-from torpor_snapshotter.runtimes.progress import Report
 
 app = typer.Typer(help="Build, list and hand over runtimes: the sandbox binary and its root file system.")
 
@@ -40,7 +37,7 @@ def build(
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing when it is installed already.")] = False,
 ) -> None:
     """Build the locked runtime, unless it is installed."""
-    with _progress() as report:
+    with progress() as report:
         built = runtimes.build(data_dir, runtimes.BuildSettings(runsc, debian_mirror), report)
     for notice in built.notices:
         Console(stderr=True, highlight=False).print(f"Notice: {notice}", soft_wrap=True)
@@ -57,16 +54,18 @@ def list_runtimes(data_dir: DataDir) -> None:
         console.print(f"There is none in {runtimes.runtimes_dir(data_dir)}. Run `torpor runtime build`.")
         return
     newest = runtimes.current(data_dir)
+    known = runtime_series.known(data_dir)
     for runtime in have:
         mark = "*" if runtime == newest else " "
         mebibytes = runtime.rootfs.stat().st_size >> 20
-        console.print(f"{mark} {runtime.series}  gVisor {runtime.runsc_version}  {mebibytes} MiB", soft_wrap=True)
+        more = "".join(f", {word}" for word in known.get(runtime.series, ()))
+        console.print(f"{mark} {runtime.series}  gVisor {runtime.runsc_version}  {mebibytes} MiB{more}", soft_wrap=True)
 
 
 @app.command("import")
 def import_file(file: Path, data_dir: DataDir) -> None:
     """Install the runtime in FILE, made by `torpor runtime export`."""
-    with _progress() as report:
+    with progress() as report:
         runtime = runtimes.import_runtime(data_dir, file, report)
     Console().print(f"Runtime {runtime.series} is ready.", highlight=False)
 
@@ -79,7 +78,7 @@ def export_file(
     data_dir: DataDir,
 ) -> None:
     """Write a runtime into FILE, to be imported on another host."""
-    with _progress() as report:
+    with progress() as report:
         runtimes.export_runtime(_find(data_dir, series), file, report)
 
 
@@ -95,7 +94,7 @@ def lock(
     """Show what the runtime is built from, or bring it up to date (for developers: changes a checked-in file)."""
     console = Console(highlight=False)
     if update:
-        with _progress() as report:
+        with progress() as report:
             built = runtimes.update_lock(data_dir, runtimes.BuildSettings(debian_mirror=debian_mirror), report)
         console.print(f"Locked {built.runtime.series}.")
         return
@@ -116,48 +115,4 @@ def _find(data_dir: Path, series: str | None) -> Runtime:
     raise runtimes.RuntimeMissing(f"There is no runtime {series}; `torpor runtime list` shows those there are.")
 
 
-@contextmanager
-def _progress() -> Iterator[Report]:
-    """Bars on a terminal, one line per step elsewhere; what goes wrong becomes a sentence and status 1."""
-    console = Console(stderr=True, highlight=False)
-    try:
-        if console.is_terminal:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-            with Progress(*columns, console=console) as bars:
-                yield _Bars(bars)
-        else:
-            yield _Lines(console)
-    except (runtimes.RuntimeProblem, OSError) as problem:
-        console.print(str(problem), soft_wrap=True)
-        raise typer.Exit(1) from problem
-
-
-class _Bars:
-    """One bar per task."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
-        self._lock = threading.Lock()
-
-    def __call__(self, task: str, fraction: float | None = None) -> None:
-        with self._lock:
-            if task not in self._tasks:
-                self._tasks[task] = self._bars.add_task(task, total=None)
-            if fraction is not None:
-                self._bars.update(self._tasks[task], total=1, completed=fraction)
-
-
-class _Lines:
-    """One line when a task begins."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._begun: set[str] = set()
-        self._lock = threading.Lock()
-
-    def __call__(self, task: str, fraction: float | None = None) -> None:
-        with self._lock:
-            if task not in self._begun and fraction != 1:
-                self._begun.add(task)
-                self._console.print(f"{task} …", soft_wrap=True)
+runtime_series.add_to(app)

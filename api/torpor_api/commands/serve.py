@@ -14,7 +14,7 @@ from torpor_api.data_folder import DataFolderUnusableError, data_folder
 from torpor_api.logs import configure_logs
 from torpor_api.server import AddressUnusableError, bind
 from torpor_api.serving import serve
-from torpor_snapshotter.runtimes import RuntimeMissing, current
+from torpor_snapshotter.runtimes import RuntimeProblem
 from torpor_snapshotter.store_url import BadStoreUrl
 from torpor_worker.sandbox import SandboxError
 from torpor_worker.snapshots import SnapshotterError
@@ -25,7 +25,7 @@ CANNOT_START_STATUS = 3
 CANNOT_START = (
     DataFolderUnusableError,
     AddressUnusableError,
-    RuntimeMissing,
+    RuntimeProblem,
     BadStoreUrl,
     SnapshotterError,
     SandboxError,
@@ -45,11 +45,15 @@ def main(
     data_dir: Annotated[Path | None, _option("Database, store, keys and images  [~/.local/share/torpor]")] = None,
     database_url: Annotated[str | None, _option("sqlite:///PATH  [torpor.db in the data folder]")] = None,
     store_url: Annotated[str | None, _option("file:///PATH or s3://BUCKET/PREFIX  [store in the data folder]")] = None,
+    keep_runtimes: Annotated[bool | None, _option("Put runtimes that are needed into the store too  [yes]")] = None,
     idle_seconds: Annotated[str | None, _option("Idle machines fall asleep after so long  [60]")] = None,
     quiet_save_seconds: Annotated[str | None, _option("Quiet machines are saved after so long  [2]")] = None,
+    replay_seconds: Annotated[str | None, _option("What a recovery may execute again, in running time  [300]")] = None,
+    save_interval_seconds: Annotated[str | None, _option("Busy machines are saved this often  [60]")] = None,
     memory_per_machine: Annotated[str | None, _option("For example 512MiB  [1GiB]")] = None,
     memory_total: Annotated[str | None, _option("For all awake machines  [60 % of the host's]")] = None,
-    warm_machines: Annotated[str | None, _option("Sandboxes that wait for new machines; 0: none  [2]")] = None,
+    warm_machines: Annotated[str | None, _option("At most so many wait for new machines; 0: none  [16]")] = None,
+    spare_sandboxes: Annotated[str | None, _option("At most so many wait for wakes; 0: none  [16]")] = None,
     output_limit: Annotated[str | None, _option("Output kept of one instruction  [8MiB]")] = None,
     timeout_seconds: Annotated[str | None, _option("Time-out of an instruction that names none  [15]")] = None,
     timeout_maximum_seconds: Annotated[str | None, _option("The longest time-out  [3600]")] = None,
@@ -65,7 +69,7 @@ def main(
     configure_logs()
     try:
         with data_folder(config.data_dir) as folder, bind(*config.address) as listener:
-            status = uvloop.run(serve(config, folder, current(folder), listener, _say))
+            status = uvloop.run(serve(config, folder, listener, _say))
     except CANNOT_START as error:
         _say(f"The server cannot start: {error}")
         raise typer.Exit(CANNOT_START_STATUS) from None

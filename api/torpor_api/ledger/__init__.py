@@ -15,6 +15,7 @@ from torpor_api.ledger.rows import (
     Point,
     RolledBack,
     SnapshotRow,
+    Unparked,
 )
 from torpor_api.ledger.sql_ledger import SqlLedger
 
@@ -34,5 +35,6 @@ __all__ = [
     "RolledBack",
     "SnapshotRow",
     "SqlLedger",
+    "Unparked",
     "Watch",
 ]

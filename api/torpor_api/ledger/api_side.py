@@ -34,6 +34,7 @@ from torpor_api.ledger.rows import (
 )
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
+from torpor_worker.ledger import Recovery
 
 
 class ApiSide:
@@ -80,6 +81,8 @@ class ApiSide:
         memory_mb: int,
         idle_seconds: float | None,
         template: str | None = None,
+        recovery: Recovery = Recovery.REPLAY,
+        replay_seconds: float = 300.0,
         idempotency: Idempotency | None = None,
     ) -> tuple[str, bool]:
         """Make a machine: its name, and whether it is the earlier work of the idempotency key.
@@ -94,6 +97,8 @@ class ApiSide:
                 memory_mb=memory_mb,
                 idle_seconds=idle_seconds,
                 template=template,
+                recovery=recovery,
+                replay_seconds=replay_seconds,
                 idempotency=idempotency,
             )
         )
@@ -251,6 +256,10 @@ class ApiSide:
     async def forget_condemned(self, keys: list[str]) -> None:
         """These objects are deleted."""
         await self._writer.run(lambda connection: saves.forget_condemned(connection, keys))
+
+    async def stored_bytes(self) -> int:
+        """What all snapshots and templates take in the store."""
+        return await self._readers.run(saves.stored_bytes)
 
     async def known_keys(self) -> set[str]:
         """Keys of objects that are needed, or may be: committed snapshots and saves that are under way."""

@@ -14,6 +14,7 @@ from torpor_api.ledger.moments import now
 from torpor_api.ledger.output import INLINE_LIMIT_BYTES, OutputLog, Sequence, begin_attempt
 from torpor_api.ledger.results import from_columns, storable, to_columns
 from torpor_api.ledger.rows import Accepted, Busy, Idempotency
+from torpor_api.ledger.runtimes import ANY_QUARANTINED, refuse_quarantined
 from torpor_api.ledger.schema import accounts, entries, machines
 from torpor_worker.ledger import EndedBy, Entry, EntryKind, InstructionResult, OutputRecord
 
@@ -37,6 +38,7 @@ _COLUMNS = (
     entries.c.runtime_ms,
     entries.c.undone,
     entries.c.ended_by,
+    entries.c.expired,
 )
 _ENTRY = select(*_COLUMNS)
 
@@ -52,6 +54,7 @@ _FOR_ACCEPT = Statement(
         select(func.count())
         .where(entries.c.machine_id == machines.c.id, entries.c.finished_at.is_(None))
         .scalar_subquery(),
+        ANY_QUARANTINED,
     )
     .join(accounts, accounts.c.id == machines.c.account_id)
     .where(machines.c.name == bindparam("machine"), accounts.c.name == bindparam("account"))
@@ -115,6 +118,7 @@ _FINISH = Statement(
     "error",
     "error_detail",
     "runtime_ms",
+    "wake",
     "undone",
     "ended_by",
 )
@@ -134,7 +138,7 @@ def accept(
     row = _FOR_ACCEPT.first(connection, machine=machine, account=account)
     if row is None:
         raise MachineNotFound
-    machine_id, account_id, ready, seq, position, line, parked_reason, unfinished = row
+    machine_id, account_id, ready, seq, position, line, parked_reason, unfinished, quarantined = row
     if idempotency is not None:
         earlier = repeats.earlier_work(connection, account_id, idempotency)
         if earlier is not None and earlier.entry_id is not None:
@@ -144,6 +148,8 @@ def accept(
             return Accepted(entry.seq, entry, repeated=True)
     if parked_reason is not None:
         raise MachineParked(f"The machine is parked: {parked_reason}")
+    if quarantined:
+        refuse_quarantined(connection, machine_id)
     if unfinished and when_busy == "refuse":
         running = _RUNNING_SEQ.first(connection, of_machine=machine_id)
         return Busy(None if running is None else running[0])
@@ -257,6 +263,7 @@ def finish(
         error=columns.error,
         error_detail=columns.error_detail,
         runtime_ms=columns.runtime_ms,
+        wake=columns.wake,
         undone=int(undone),
         ended_by=ended_by,
     )
@@ -321,7 +328,8 @@ def _one(connection: Connection, condition: Any) -> Entry:
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    entry_id, kind, seq, position, attempt, timeout_seconds, code, seed, finished_at, *result, undone, ended_by = row
+    entry_id, kind, seq, position, attempt, timeout_seconds, code, seed, finished_at, *rest = row
+    *result, undone, ended_by, expired = rest
     has_result = finished_at is not None and seq is not None
     return Entry(
         id=entry_id,
@@ -335,4 +343,5 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         result=from_columns(*result) if has_result else None,
         undone=bool(undone),
         ended_by=None if ended_by is None else EndedBy(ended_by),
+        expired=bool(expired),
     )

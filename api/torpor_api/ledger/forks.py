@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, insert, literal, null, select
+from sqlalchemy import Connection, insert, literal, null, or_, select
 
-from torpor_api.errors import MachineParked
+from torpor_api.errors import MachineBusy, MachineParked
 from torpor_api.ledger import idempotency as repeats
 from torpor_api.ledger import machines as machine_rows
 from torpor_api.ledger import points, saves
 from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
 from torpor_api.ledger.moments import now
-from torpor_api.ledger.rollbacks import Unsettled, refuse_busy
+from torpor_api.ledger.rollbacks import Unsettled, is_busy
 from torpor_api.ledger.rows import Idempotency, Place, Point
 from torpor_api.ledger.schema import entries, machine_tags, machines
 from torpor_worker.snapshots import Stored
@@ -46,11 +47,32 @@ def place_to_fork(connection: Connection, account: str, machine: str, at: Point 
         raise MachineParked(
             f"The machine is parked: {row.parked_reason}", hint="Say `at` which generation it is to be forked."
         )
-    refuse_busy(connection, machine_id)
+    if is_busy(connection, machine_id):
+        return _newest_at_rest(connection, machine_id)
     head = points.complete_head(connection, machine_id, but_reseeds=True)  # forks have their own
     if head is None:
         raise Unsettled
     return Place(head, row.line, head.position, [])
+
+
+def _newest_at_rest(connection: Connection, machine_id: int) -> Place:
+    """The newest state of a busy machine in which nothing ran. Raises `MachineBusy` if none is saved."""
+    kept = [one for one in saves.line_of_descent(connection, machine_id) if one.quiescent]
+    if not kept:
+        raise MachineBusy(
+            "The machine has unfinished instructions, and no state before them is saved.",
+            hint="Wait for them, or say `at` which `seq` it is to be forked.",
+        )
+    newest = kept[0]
+    mine = entries.c.machine_id == machine_id
+    behind = or_(entries.c.position.is_(None), entries.c.position > newest.position)
+    lacks = connection.scalars(
+        select(entries.c.seq)
+        .where(mine, behind, entries.c.seq.is_not(None), entries.c.rolled_back == 0)
+        .order_by(entries.c.seq)
+    )
+    place = points.place(connection, machine_id, Point(generation=newest.generation))
+    return replace(place, lacks=list(lacks))
 
 
 def fork(
@@ -84,6 +106,8 @@ def fork(
                 memory_bytes=parent.memory_bytes,
                 idle_seconds=parent.idle_seconds,
                 template=parent.template,
+                recovery=parent.recovery,
+                replay_seconds=parent.replay_seconds,
             )
             .returning(machines.c.id)
         )

@@ -32,6 +32,7 @@ _COLUMNS = (
     entries.c.error,
     entries.c.error_detail,
     entries.c.runtime_ms,
+    entries.c.wake,
 )
 _ONE = Statement(
     select(*_COLUMNS)

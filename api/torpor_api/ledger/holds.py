@@ -12,7 +12,7 @@ from torpor_api.ledger.lines import NO_LIMIT, Reach
 from torpor_api.ledger.moments import now
 from torpor_api.ledger.results import failure
 from torpor_api.ledger.schema import accounts, entries, machine_tags, machines, notices, sessions
-from torpor_worker.ledger import Fenced, Hold
+from torpor_worker.ledger import Fenced, Hold, Recovery
 
 Session = str
 
@@ -86,7 +86,7 @@ def acquire(connection: Connection, session: Session, machine: str) -> Hold | No
     if changed is None:
         return None
     saves.condemn_abandoned(connection, changed.id)
-    return _hold(connection, changed.id)
+    return hold_of(connection, changed.id)
 
 
 def ready(connection: Connection, session: Session | None, hold: Hold) -> None:
@@ -100,10 +100,14 @@ def go_back(connection: Connection, session: Session | None, hold: Hold, to: int
     machine_id = held(connection, session, hold)
     if to is not None and saves.snapshot(connection, machine_id, to) is None:
         raise ValueError(f"{hold.machine} has no generation {to}")
+    if hold.head is not None:
+        saves.set_aside(connection, machine_id, hold.head.generation)
     lines.begin(connection, machine_id, Reach(hold.line, -1 if to is None else to, NO_LIMIT))
-    connection.execute(update(machines).where(machines.c.id == machine_id).values(recovering=1))
+    connection.execute(
+        update(machines).where(machines.c.id == machine_id).values(recovering=1, recovery_tries=0, recovery_deaths=0)
+    )
     saves.condemn_abandoned(connection, machine_id)
-    return _hold(connection, machine_id)
+    return hold_of(connection, machine_id)
 
 
 def release(connection: Connection, session: Session | None, hold: Hold, head: int, *, draining: bool) -> bool:
@@ -128,15 +132,15 @@ def release(connection: Connection, session: Session | None, hold: Hold, head: i
             ~exists().where(in_the_way),
             ~exists().where(behind),
         )
-        .values(session_id=None, ready=0, recovering=0)
+        .values(session_id=None, ready=0, recovering=0, recovery_tries=0, recovery_deaths=0)
     ).rowcount
     if released and not draining:  # a clean sleep ends what users have been told already
         connection.execute(delete(notices).where(notices.c.machine_id == machine_id, notices.c.delivered == 1))
     return bool(released)
 
 
-def park(connection: Connection, session: Session | None, hold: Hold, reason: str) -> None:
-    """Clear the session, remember why, and answer every unfinished entry with an error."""
+def park(connection: Connection, session: Session | None, hold: Hold, reason: str, seq: int | None) -> None:
+    """Clear the session, remember why and what is to blame, and answer every unfinished entry with an error."""
     machine_id = held(connection, session, hold)
     result = failure("MachineParked", reason)
     connection.execute(
@@ -153,11 +157,12 @@ def park(connection: Connection, session: Session | None, hold: Hold, reason: st
     connection.execute(
         update(machines)
         .where(machines.c.id == machine_id)
-        .values(session_id=None, ready=0, recovering=0, parked_reason=reason)
+        .values(session_id=None, ready=0, recovering=0, parked_reason=reason, parked_seq=seq)
     )
 
 
-def _hold(connection: Connection, machine_id: int) -> Hold:
+def hold_of(connection: Connection, machine_id: int) -> Hold:
+    """What a worker is told of a machine that it holds."""
     row = connection.execute(
         select(machines, accounts.c.name.label("account"))
         .join(accounts, accounts.c.id == machines.c.account_id)
@@ -176,4 +181,9 @@ def _hold(connection: Connection, machine_id: int) -> Hold:
         idle_seconds=row.idle_seconds,
         tags={tag.name: tag.value for tag in tags},
         template=row.template,
+        recovery=Recovery(row.recovery),
+        replay_seconds=row.replay_seconds,
+        asked_position=lines.asked_position(connection, machine_id, row.line) if row.line else -1,
+        tries=row.recovery_tries,
+        deaths=row.recovery_deaths,
     )

@@ -62,7 +62,7 @@ def read_inventory(url: str, data_dir: Path) -> Inventory:
     with engine.connect() as connection:
         driver(connection).execute("PRAGMA query_only = ON")
         driver(connection).execute("BEGIN")
-        _check_version(connection)
+        check_version(connection)
         condemned = frozenset(saves.condemned_keys(connection))
         return Inventory(
             owner=str(connection.scalar(select(identity.c.id))),
@@ -72,7 +72,8 @@ def read_inventory(url: str, data_dir: Path) -> Inventory:
         )
 
 
-def _check_version(connection: Connection) -> None:
+def check_version(connection: Connection) -> None:
+    """Raise `NoInventory` if the database is not of this version's schema."""
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     newest = ScriptDirectory.from_config(config).get_current_head()

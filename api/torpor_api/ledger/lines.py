@@ -38,6 +38,29 @@ def descent(
     return reaches
 
 
+def asked_position(connection: Connection, machine_id: int, line: int) -> int:
+    """The last position that the newest rollback before `line` has kept, -1 if there was none.
+
+    What lies before it is in the machine's state because somebody wished it so, and not only until the next crash.
+    """
+    begins = {row.line: row for row in connection.execute(select(lines).where(lines.c.machine_id == machine_id))}
+    while (begin := begins.get(line)) is not None:
+        if begin.position != NO_LIMIT:
+            return int(begin.position)
+        line = begin.parent
+    return -1
+
+
+def before_recoveries(connection: Connection, machine_id: int, line: int) -> list[Reach]:
+    """What a machine on `line` would have behind it if no recovery since its last rollback had set anything aside."""
+    begins = {row.line: row for row in connection.execute(select(lines).where(lines.c.machine_id == machine_id))}
+    chain = []
+    while (begin := begins.get(line)) is not None and begin.position == NO_LIMIT:
+        chain.append(Reach(line, NO_LIMIT, NO_LIMIT))
+        line = begin.parent
+    return [*chain, *descent(connection, machine_id, line)]
+
+
 def begin(connection: Connection, machine_id: int, reach: Reach, *, undo: int | None = None) -> int:
     """Put the machine on a new line that has this much of its parent; the line. Raises the epoch: holds have passed.
 

@@ -29,6 +29,7 @@ from torpor_api.ledger.schema import (
     snapshots,
     templates,
 )
+from torpor_worker.ledger import Recovery
 
 NAME_ALPHABET = string.ascii_lowercase + string.digits
 NAME_LENGTH = 16
@@ -44,6 +45,8 @@ def create(
     memory_mb: int,
     idle_seconds: float | None,
     template: str | None,
+    recovery: Recovery,
+    replay_seconds: float,
     idempotency: Idempotency | None,
 ) -> tuple[str, bool]:
     """Make a machine, whose first entry is its reseed: its name, and whether that was done before under the key."""
@@ -65,6 +68,8 @@ def create(
             memory_bytes=memory_mb * MEBIBYTE,
             idle_seconds=idle_seconds,
             template=template,
+            recovery=recovery,
+            replay_seconds=replay_seconds,
         )
         .returning(machines.c.id)
     )
@@ -203,6 +208,8 @@ def _machine_rows(connection: Connection, rows: Iterable[Row[Any]]) -> list[Mach
             tags=tags[row.id],
             memory_mb=row.memory_bytes // MEBIBYTE,
             idle_seconds=row.idle_seconds,
+            recovery=Recovery(row.recovery),
+            replay_seconds=row.replay_seconds,
             template=row.template,
             state=_state(row),
             parked_reason=row.parked_reason,

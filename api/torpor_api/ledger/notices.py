@@ -15,6 +15,7 @@ from torpor_api.ledger.schema import events, machines, notices
 
 NOTICES_KEPT = 50
 EVENTS_KEPT = 1000
+LOST = "effects_lost"
 
 COLUMNS = (notices.c.id, notices.c.code, notices.c.message, notices.c.seqs, notices.c.at, notices.c.delivered)
 _UNREAD = Statement(
@@ -26,9 +27,16 @@ _UNREAD = Statement(
 
 
 def leave(connection: Connection, machine_id: int, code: str, message: str, seqs: list[int]) -> None:
-    """Leave a notice; one of the same code that nobody has read is replaced, and very old ones are forgotten."""
+    """Leave a notice; those of the same code that nobody has read are replaced, and very old ones are forgotten.
+
+    One that names instructions whose effects are lost is replaced only by one that names them too.
+    """
     mine = notices.c.machine_id == machine_id
-    connection.execute(delete(notices).where(mine, notices.c.code == code, notices.c.delivered == 0))
+    unread = connection.execute(
+        select(notices.c.id, notices.c.seqs).where(mine, notices.c.code == code, notices.c.delivered == 0)
+    )
+    replaced = [row.id for row in unread if code != LOST or set(json.loads(row.seqs)) <= set(seqs)]
+    connection.execute(delete(notices).where(notices.c.id.in_(replaced)))
     connection.execute(
         insert(notices).values(
             machine_id=machine_id, code=code, message=storable(message), seqs=json.dumps(seqs), at=now()

@@ -95,6 +95,11 @@ def output_end(connection: Connection, entry_id: int, attempt: int) -> int:
     return _end(connection, entry_id, attempt)[0]
 
 
+def output_given(connection: Connection, entry_id: int, attempt: int) -> int:
+    """Bytes of output that were given for an attempt, with those it inherited and those that were only counted."""
+    return sum(_end(connection, entry_id, attempt))
+
+
 def begin_attempt(connection: Connection, entry_id: int, attempt: int, output_offset: int) -> None:
     """Let `attempt` inherit the previous one's records before `output_offset`, as far as there are any.
 

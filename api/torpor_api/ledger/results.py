@@ -20,6 +20,7 @@ class ResultColumns:
     error: str | None
     error_detail: str | None
     runtime_ms: int
+    wake: str | None = None
 
 
 def to_columns(result: InstructionResult) -> ResultColumns:
@@ -30,10 +31,13 @@ def to_columns(result: InstructionResult) -> ResultColumns:
         error=storable(result.error),
         error_detail=None if result.error_detail is None else json.dumps(result.error_detail),
         runtime_ms=min(max(0, result.runtime_ms), LONGEST_MS),
+        wake=None if result.wake_ms is None else json.dumps(result.wake_ms),
     )
 
 
-def from_columns(value: Any, data: Any, error: Any, error_detail: Any, runtime_ms: Any) -> InstructionResult:
+def from_columns(
+    value: Any, data: Any, error: Any, error_detail: Any, runtime_ms: Any, wake: Any = None
+) -> InstructionResult:
     """The result that the columns of a finished instruction hold."""
     return InstructionResult(
         value=value,
@@ -41,6 +45,7 @@ def from_columns(value: Any, data: Any, error: Any, error_detail: Any, runtime_m
         error=error,
         error_detail=json.loads(error_detail) if error_detail is not None else None,
         runtime_ms=runtime_ms,
+        wake_ms=None if wake is None else json.loads(wake),
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import Connection, exists, select
 
 from torpor_api.errors import MachineBusy
 from torpor_api.ledger import idempotency as repeats
-from torpor_api.ledger import lines, notices, points, saves
+from torpor_api.ledger import lines, notices, parked, points, saves
 from torpor_api.ledger import machines as machine_rows
 from torpor_api.ledger.lines import Reach
 from torpor_api.ledger.rows import Idempotency, Point, RolledBack
@@ -20,10 +20,15 @@ class Unsettled(Exception):
     """The machine is not asleep, or its head lacks something that it did: wake it, let it sleep, and try again."""
 
 
+def is_busy(connection: Connection, machine_id: int) -> bool:
+    """Whether the machine has an unfinished entry."""
+    unfinished = exists().where(entries.c.machine_id == machine_id, entries.c.finished_at.is_(None))
+    return bool(connection.scalar(select(unfinished)))
+
+
 def refuse_busy(connection: Connection, machine_id: int) -> None:
     """Raise `MachineBusy` if the machine has an unfinished entry."""
-    unfinished = exists().where(entries.c.machine_id == machine_id, entries.c.finished_at.is_(None))
-    if connection.scalar(select(unfinished)):
+    if is_busy(connection, machine_id):
         raise MachineBusy("The machine has unfinished instructions.", hint="Wait for them, or interrupt them.")
 
 
@@ -51,7 +56,7 @@ def roll_back(
         connection, machine_id, Reach(place.line, -1 if generation is None else generation, place.position), undo=undo
     )
     lost = lines.mark_rolled_back(connection, machine_id, row.line, line)
-    connection.execute(update(machines).where(machines.c.id == machine_id).values(parked_reason=None))
+    parked.forgive(connection, machine_id, -1 if generation is None else generation)
     saves.condemn_abandoned(connection, machine_id)
     notices.record(connection, machine, "rolled_back", {"generation": generation, "line": line, "undo": undo})
     replayed = [entry.seq for entry in place.tail if entry.seq is not None]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from torpor_worker.ledger import EndedBy, Entry, InstructionResult, OutputRecord, Snapshot
+from torpor_worker.ledger import EndedBy, Entry, InstructionResult, OutputRecord, Recovery, Snapshot
 
 MachineState = Literal["awake", "asleep", "waking", "recovering", "parked"]
 InstructionStatus = Literal["accepted", "started", "finished"]
@@ -63,6 +63,8 @@ class MachineRow:
     tags: dict[str, str]
     memory_mb: int
     idle_seconds: float | None
+    recovery: Recovery
+    replay_seconds: float
     template: str | None
     """What it started from; None: an empty interpreter."""
     state: MachineState
@@ -96,6 +98,8 @@ class Place:
     """The last one that the point has."""
     tail: list[TailEntry]
     """The entries behind the snapshot that a replay to the position applies, in order."""
+    lacks: list[int] = field(default_factory=list)
+    """Seqs that the machine was given and that are not in it, if it was chosen though the machine is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,17 @@ class SnapshotRow:
     """The last instruction that is finished in it; None if none is."""
     current: bool
     """It is the machine's head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unparked:
+    """How a parked machine is to be recovered once more."""
+
+    generation: int | None
+    """The head now; None is its beginning."""
+    line: int
+    undone: int | None
+    """The seq that it is recovered without."""
 
 
 @dataclass(frozen=True, slots=True)

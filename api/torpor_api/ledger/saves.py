@@ -6,7 +6,7 @@ import secrets
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, update
 
 from torpor_api.ledger.lines import Reach, descent
 from torpor_api.ledger.moments import moment, now
@@ -16,6 +16,7 @@ from torpor_api.ledger.schema import (
     machines,
     pack_references,
     packs,
+    runtime_objects,
     saves,
     snapshots,
     templates,
@@ -75,6 +76,7 @@ def commit(connection: Connection, machine_id: int, expected_head: int | None, s
             running_seq=snapshot.running_seq,
             running_used_seconds=snapshot.running_used_seconds,
             output_offset=snapshot.output_offset,
+            running_attempt=snapshot.running_attempt,
             manifest_sha256=snapshot.manifest_sha256,
             stored_bytes=snapshot.stored_bytes,
             image_bytes=snapshot.image_bytes,
@@ -158,6 +160,12 @@ def pin(connection: Connection, machine_id: int, generation: int, *, pinned: boo
     return connection.execute(update(snapshots).where(mine).values(pinned=int(pinned))).rowcount > 0
 
 
+def set_aside(connection: Connection, machine_id: int, generation: int) -> None:
+    """Remember that a recovery could not use a generation."""
+    mine = and_(snapshots.c.machine_id == machine_id, snapshots.c.generation == generation)
+    connection.execute(update(snapshots).where(mine).values(set_aside=1))
+
+
 def condemn_abandoned(connection: Connection, machine_id: int | None = None) -> None:
     """Condemn saves that can never be committed: the machine has changed hands since they began."""
     query = (
@@ -207,8 +215,10 @@ def forget_condemned(connection: Connection, keys: list[str]) -> None:
 
 
 def known_keys(connection: Connection) -> set[str]:
-    """Keys of objects that are, or may become, part of a snapshot."""
-    keys = select(saves.c.manifest_key).union_all(select(templates.c.manifest_key), select(packs.c.object_key))
+    """Keys of objects that are, or may become, part of a snapshot or of a runtime."""
+    keys = select(saves.c.manifest_key).union_all(
+        select(templates.c.manifest_key), select(packs.c.object_key), select(runtime_objects.c.object_key)
+    )
     return set(connection.scalars(keys))
 
 
@@ -229,6 +239,11 @@ def condemn_packs(connection: Connection, keys: set[str]) -> None:
     of_a_template = exists().where(templates.c.pack_key == packs.c.object_key)
     unneeded = delete(packs).where(packs.c.object_key.in_(keys), ~still_referred, ~of_a_template)
     _condemn_objects(connection, sorted(connection.scalars(unneeded.returning(packs.c.object_key))))
+
+
+def stored_bytes(connection: Connection) -> int:
+    """What packs take, and the manifests that came with them."""
+    return int(connection.scalar(select(func.coalesce(func.sum(packs.c.size_bytes), 0))) or 0)
 
 
 def _condemn_objects(connection: Connection, keys: list[str]) -> None:
@@ -264,6 +279,7 @@ def _snapshot(row: Row[Any], referred: dict[int, list[str]]) -> Snapshot:
         running_seq=row.running_seq,
         running_used_seconds=row.running_used_seconds,
         output_offset=row.output_offset,
+        running_attempt=row.running_attempt,
         manifest_key=row.manifest_key,
         manifest_sha256=row.manifest_sha256,
         stored_bytes=row.stored_bytes,
@@ -272,5 +288,6 @@ def _snapshot(row: Row[Any], referred: dict[int, list[str]]) -> Snapshot:
         created_at=moment(row.created_at),
         pinned=bool(row.pinned),
         base=bool(row.base),
+        set_aside=bool(row.set_aside),
         packs=tuple(referred.get(row.generation, ())),
     )

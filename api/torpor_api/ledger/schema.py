@@ -111,6 +111,15 @@ machines = Table(
     Column("next_seq", NUMBER, nullable=False, server_default=text("0")),
     Column("next_position", NUMBER, nullable=False, server_default=text("0")),
     Column("template", Text),
+    Column("recovery", Text, nullable=False, server_default=text("'replay'")),
+    Column("replay_seconds", SECONDS, nullable=False, server_default=text("300.0")),
+    Column("recovery_tries", NUMBER, nullable=False, server_default=text("0")),  # with the present head, not proved
+    Column("recovery_deaths", NUMBER, nullable=False, server_default=text("0")),  # of processes of the present head
+    Column("parked_seq", NUMBER),  # what is to blame, if that is known
+    CheckConstraint("recovery IN ('replay', 'rollback')", name="recovery_is_known"),
+    CheckConstraint("replay_seconds > 0", name="replay_is_bounded"),
+    CheckConstraint("recovery_tries >= 0 AND recovery_deaths >= 0", name="tries_are_counted"),
+    Column("durability", Text, nullable=False, server_default=text("'interval'")),
     _is_flag("ready"),
     _is_flag("recovering"),
     CheckConstraint("ready = 0 OR (session_id IS NOT NULL AND recovering = 0)", name="ready_is_awake"),
@@ -177,6 +186,12 @@ entries = Table(
     _flag("rolled_back"),
     Column("ended_by", Text),
     Column("replays", NUMBER, nullable=False, server_default=text("0")),
+    Column("wake", Text),  # JSON: milliseconds of each phase, if the machine was woken for it
+    _flag("output_expired"),
+    _flag("expired"),
+    _is_flag("output_expired"),
+    _is_flag("expired"),
+    Column("waited_for_save_ms", NUMBER),
     UniqueConstraint("machine_id", "seq"),
     UniqueConstraint("machine_id", "position"),
     CheckConstraint("kind IN ('execute', 'reseed')", name="kind_is_known"),
@@ -284,6 +299,9 @@ snapshots = Table(
     Column("created_at", NUMBER, nullable=False),
     _flag("pinned"),
     _flag("base"),
+    _flag("set_aside"),
+    _is_flag("set_aside"),
+    Column("running_attempt", NUMBER, nullable=False, server_default=text("1")),
     PrimaryKeyConstraint("machine_id", "generation"),
     ForeignKeyConstraint(["machine_id", "generation"], ["saves.machine_id", "saves.generation"], ondelete="CASCADE"),
     CheckConstraint("position >= -1", name="position_makes_sense"),
@@ -325,6 +343,33 @@ templates = Table(
     Column("manifest_key", Text, nullable=False, unique=True),
     Column("pack_key", Text, ForeignKey("packs.object_key"), nullable=False, unique=True),
     Column("manifest_sha256", Text),
+    sqlite_strict=True,
+)
+
+runtimes = Table(
+    "runtimes",
+    metadata,
+    Column("series", Text, primary_key=True),
+    Column("runsc_version", Text, nullable=False),
+    Column("runsc_sha256", Text, nullable=False),
+    Column("rootfs_sha256", Text, nullable=False),
+    _flag("newest"),  # the one of new machines
+    Column("object_key", Text, unique=True),  # of its description in the store, once all of it is there
+    Column("object_sha256", Text),
+    Column("quarantined_at", NUMBER),
+    Column("quarantine_reason", Text),
+    _is_flag("newest"),
+    CheckConstraint("(object_key IS NULL) = (object_sha256 IS NULL)", name="object_is_known_whole"),
+    CheckConstraint("(quarantined_at IS NULL) = (quarantine_reason IS NULL)", name="quarantine_has_a_reason"),
+    sqlite_strict=True,
+)
+
+runtime_objects = Table(
+    "runtime_objects",
+    metadata,
+    Column("series", Text, ForeignKey("runtimes.series", ondelete="CASCADE"), nullable=False),
+    Column("object_key", Text, nullable=False, index=True),
+    PrimaryKeyConstraint("series", "object_key"),
     sqlite_strict=True,
 )
 

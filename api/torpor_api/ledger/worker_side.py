@@ -7,15 +7,24 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from torpor_api.ledger import entries, holds, notices, retention, saves, templates
+from torpor_api.ledger import entries, holds, notices, recoveries, retention, saves, templates
 from torpor_api.ledger.changes import Changes
 from torpor_api.ledger.outcome import outcome
-from torpor_api.ledger.output import STREAMED_INLINE_LIMIT_BYTES, OutputLog, Sequence, output_end
+from torpor_api.ledger.output import STREAMED_INLINE_LIMIT_BYTES, OutputLog, Sequence, output_end, output_given
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import Outcome
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
-from torpor_worker.ledger import EndedBy, Entry, Hold, InstructionResult, OutputRecord, Snapshot, StoredTemplate
+from torpor_worker.ledger import (
+    EndedBy,
+    Entry,
+    Forgone,
+    Hold,
+    InstructionResult,
+    OutputRecord,
+    Snapshot,
+    StoredTemplate,
+)
 
 T = TypeVar("T")
 
@@ -94,6 +103,15 @@ class WorkerSide:
 
         return await self._read(hold, work)
 
+    async def output_given(self, hold: Hold, seq: int, attempt: int) -> int:
+        """Bytes of output given so far for this attempt: stored, inherited, or counted beyond the limit."""
+
+        def work(connection: Connection, machine_id: int) -> int:
+            known = entries.running_attempt(connection, machine_id, seq)
+            return 0 if known is None else output_given(connection, known[0], attempt)
+
+        return await self._read(hold, work)
+
     async def finish(
         self,
         hold: Hold,
@@ -165,10 +183,31 @@ class WorkerSide:
         return await self._read(hold, saves.line_of_descent)
 
     async def go_back(self, hold: Hold, to: int | None) -> Hold:
-        """Make an older generation (None: the empty interpreter) the head, on a new line. The new hold."""
+        """Set the head aside for an older generation (None: the empty interpreter), on a new line. The new hold."""
         session = self._session
         return await self._writer.run(
             lambda connection: holds.go_back(connection, session, hold, to), touches=hold.machine
+        )
+
+    async def forgo(self, hold: Hold, forgone: Forgone) -> Hold:
+        """Leave behind what was started behind a position, on a new line. The new hold."""
+        session = self._session
+        return await self._writer.run(
+            lambda connection: recoveries.forgo(connection, session, hold, forgone), touches=hold.machine
+        )
+
+    async def count_try(self, hold: Hold) -> None:
+        """The head is about to be brought back after a death."""
+        await self._write(hold, recoveries.count_try)
+
+    async def count_death(self, hold: Hold, deaths: int) -> None:
+        """So many processes of the head have died before they finished a new entry."""
+        await self._write(hold, lambda connection, machine_id: recoveries.count_death(connection, machine_id, deaths))
+
+    async def clear_tries(self, hold: Hold, *, deaths: bool) -> None:
+        """Its process has lived for a while, or (`deaths`) finished a new entry."""
+        await self._write(
+            hold, lambda connection, machine_id: recoveries.clear_tries(connection, machine_id, deaths=deaths)
         )
 
     async def release(self, hold: Hold, head: int, *, draining: bool = False) -> bool:
@@ -178,10 +217,12 @@ class WorkerSide:
             lambda connection: holds.release(connection, session, hold, head, draining=draining), touches=hold.machine
         )
 
-    async def park(self, hold: Hold, reason: str) -> None:
+    async def park(self, hold: Hold, reason: str, seq: int | None = None) -> None:
         """Give up on it: clear the session and remember why; its entries that are unfinished get an error."""
         session = self._session
-        await self._writer.run(lambda connection: holds.park(connection, session, hold, reason), touches=hold.machine)
+        await self._writer.run(
+            lambda connection: holds.park(connection, session, hold, reason, seq), touches=hold.machine
+        )
 
     async def stored_template(self, name: str, version: str) -> StoredTemplate | None:
         """Where the store has this version of a template; None if it does not."""

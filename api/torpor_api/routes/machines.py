@@ -32,6 +32,7 @@ from torpor_api.results import machine_detail, machine_json
 from torpor_api.routes.parameters import Cursor, Limit, Name, idempotency
 from torpor_api.services import Services, services_of
 from torpor_worker.errors import MachineGone
+from torpor_worker.ledger import Recovery
 from torpor_worker.templates import PYTHON
 
 router = APIRouter(tags=["machines"])
@@ -52,6 +53,8 @@ async def create(services: Services, account: str, asked: NewMachineRequest, key
         memory_mb=memory_mb,
         idle_seconds=idle_seconds,
         template=asked.template or PYTHON,
+        recovery=Recovery(asked.recovery or Recovery.REPLAY),
+        replay_seconds=asked.replay_seconds or config.replay_seconds,
         idempotency=key,
     )
     return name

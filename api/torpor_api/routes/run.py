@@ -73,13 +73,15 @@ class Run:
         )
         answer_headers = {"Torpor-Machine": machine, "Torpor-Instruction-Seq": str(accepted.seq)}
         if kind := wanted(headers.get("accept")):
-            stream = event_stream(_events(services, account, machine, accepted.seq), kind, answer_headers)
+            stream = event_stream(
+                _events(services, account, machine, accepted.seq, with_wake=bool(asked.timings)), kind, answer_headers
+            )
             await stream(scope, receive, send)
             return
         fresh = accepted.entry.position is not None and not accepted.repeated
         with Presence(receive) as presence:
             outcome, result = await finished(services, account, machine, accepted.seq, presence, fresh=fresh)
-            answer = await run_answer(services, machine, outcome, result)
+            answer = await run_answer(services, machine, outcome, result, with_wake=bool(asked.timings))
             # To one who has hung up an answer can be written without an error: nobody was told by it.
             told = bool(outcome.notices) and not await presence.is_gone()
         await JsonResponse(answer, headers=answer_headers)(scope, receive, send)
@@ -108,10 +110,12 @@ def _when_busy(asked: RunRequest) -> WhenBusy:
     return "queue" if asked.queue else "refuse"
 
 
-async def _events(services: Services, account: str, machine: str, seq: int) -> AsyncIterator[list[Event]]:
+async def _events(
+    services: Services, account: str, machine: str, seq: int, *, with_wake: bool
+) -> AsyncIterator[list[Event]]:
     """The events of a run up to its result, with the machine's notices before that."""
     carried = None
-    async for batch in follow(services, account, machine, seq):
+    async for batch in follow(services, account, machine, seq, with_wake=with_wake):
         if not batch or batch[-1]["type"] != "result":
             yield batch
             continue

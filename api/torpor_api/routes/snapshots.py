@@ -133,7 +133,11 @@ async def roll_back(request: Request, account: AccountOf, name: Name) -> JsonRes
     openapi_extra=post(ForkRequest),
 )
 async def fork_machine(request: Request, account: AccountOf, name: Name) -> JsonResponse:
-    """Make new machines that go on from a state of this one, each its own way. It costs no copy of what is stored."""
+    """Make new machines that go on from a state of this one, each its own way. It costs no copy of what is stored.
+
+    While an instruction runs and no point is named, that is the newest snapshot in which nothing ran: `lacks` names the
+    instructions that are not in it.
+    """
     asked = parse_body(ForkRequest, await request.body())
     services = services_of(request)
     key = idempotency(request, asked)
@@ -142,6 +146,6 @@ async def fork_machine(request: Request, account: AccountOf, name: Name) -> Json
 
     async def work() -> dict[str, Any]:
         services.stopping.refuse_work()
-        return {"machines": await fork(services, account, name, at, asked.count or 1, tags, key)}
+        return await fork(services, account, name, at, asked.count or 1, tags, key)
 
     return JsonResponse(await services.once.do(services.ledger, account, key, work))

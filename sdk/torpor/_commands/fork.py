@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from ._console import GenerationOption, Json, MachineName, SeqOption, client, single_command, tags_of, write, write_json
+from ._console import (
+    GenerationOption,
+    Json,
+    MachineName,
+    SeqOption,
+    client,
+    note,
+    single_command,
+    tags_of,
+    write,
+    write_json,
+)
 
 app = single_command()
 
@@ -40,5 +51,8 @@ def fork(
     if as_json:
         write_json([made.name for made in forks])
         return
+    if forks.lacks:
+        seqs = ", ".join(map(str, forks.lacks))
+        note(f"It is busy: this is generation {forks.generation}, which lacks instructions {seqs}.")
     for made in forks:
         write(f"{made.name}\n", sys.stdout)

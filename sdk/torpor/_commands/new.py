@@ -28,12 +28,28 @@ def new(
         str | None,
         typer.Option(metavar="python|data", help="What it starts from; `data` has NumPy, pandas and others imported."),
     ] = None,
+    recovery: Annotated[
+        str | None,
+        typer.Option(
+            metavar="replay|rollback",
+            help="What it did since its last save, when its process is lost: executed again, or left behind.",
+        ),
+    ] = None,
+    replay_seconds: Annotated[
+        float | None,
+        typer.Option("--replay-seconds", metavar="SECONDS", help="How much running time a recovery may execute again."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a machine and print its name. It is there until `torpor rm`."""
     with client() as torpor:
         machine = torpor.new_machine(
-            tags=tags_of(tag or ()), memory_mb=memory, idle_seconds=_idle_seconds(idle), template=template
+            tags=tags_of(tag or ()),
+            memory_mb=memory,
+            idle_seconds=_idle_seconds(idle),
+            template=template,
+            recovery=recovery,
+            replay_seconds=replay_seconds,
         )
     if as_json:
         write_json({"machine_name": machine.name})

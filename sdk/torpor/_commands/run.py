@@ -54,7 +54,7 @@ def run(
         target = torpor.machine(machine) if machine else torpor.new_machine()
         if machine is None and not as_json:
             note(f"[new machine: {target.name}]")
-        stream = target.stream(source, timeout_seconds=timeout, queue=queue, interrupt=interrupt)
+        stream = target.stream(source, timeout_seconds=timeout, queue=queue, interrupt=interrupt, timings=as_json)
         try:
             result, interrupted = watch(target, stream, None if as_json else Screen(pictures))
         except KeyboardInterrupt:
@@ -101,4 +101,5 @@ def as_fields(result: Result) -> dict[str, Any]:
             {"code": notice.code, "message": notice.message, "seqs": list(notice.seqs)} for notice in result.notices
         ],
         "runtime_ms": result.runtime_ms,
+        "timings": dict(result.timings),
     }

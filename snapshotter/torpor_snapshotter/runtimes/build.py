@@ -55,9 +55,11 @@ def build(data_dir: Path, settings: BuildSettings, report: Report, lock: Runtime
     lock = lock or load_lock()
     with exclusive(data_dir, report) as work:
         have = installed(data_dir)
-        wanted_runsc = file_sha256(settings.runsc) if settings.runsc else lock.runsc_sha256
+        wanted_runsc = file_sha256(settings.runsc) if settings.runsc else None
         for runtime in reversed(have):
-            if runtime.runsc_sha256 == wanted_runsc and lock.series in (runtime.series, built_for(runtime)):
+            # Without a wish any binary will do: one that is not the locked one was admitted.
+            fits = wanted_runsc in (None, runtime.runsc_sha256)
+            if fits and lock.series in (runtime.series, built_for(runtime)):
                 return Built(runtime, is_new=False)
         free_bytes = shutil.disk_usage(work).free
         if free_bytes < _NEEDED_BYTES:

@@ -7,12 +7,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from torpor_snapshotter.runtime import Runtime
-from torpor_snapshotter.runtimes.errors import RuntimeMissing, WrongDigest
+from torpor_snapshotter.runtimes.errors import RuntimeMissing, RuntimeProblem, WrongDigest
 from torpor_snapshotter.runtimes.lock import load_lock
 from torpor_snapshotter.runtimes.progress import Report
 
@@ -33,24 +33,33 @@ def installed(data_dir: Path) -> list[Runtime]:
     """Every complete runtime, the newest last. Folders without `runtime.json` are half-made and left out."""
     found = []
     for manifest in runtimes_dir(data_dir).glob("[!.]*/runtime.json"):
-        facts = json.loads(manifest.read_text())
-        runtime = Runtime(
-            series=facts["series"],
-            runsc=manifest.parent / "runsc",
-            runsc_version=facts["runsc_version"],
-            runsc_sha256=facts["runsc_sha256"],
-            rootfs=manifest.parent / "rootfs.erofs",
-            rootfs_sha256=facts["rootfs_sha256"],
-        )
+        runtime = read_runtime(manifest.parent)
         found.append((manifest.stat().st_mtime_ns, runtime.series, runtime))
     return [runtime for _, _, runtime in sorted(found, key=lambda entry: entry[:2])]
 
 
-def current(data_dir: Path) -> Runtime:
-    """The runtime for new machines: the locked one, else the newest. Raises `RuntimeMissing`."""
-    runtimes = installed(data_dir)
-    if not runtimes:
+def read_runtime(folder: Path) -> Runtime:
+    """The complete runtime in a folder, as its description says."""
+    facts = json.loads((folder / "runtime.json").read_text())
+    return Runtime(
+        series=facts["series"],
+        runsc=folder / "runsc",
+        runsc_version=facts["runsc_version"],
+        runsc_sha256=facts["runsc_sha256"],
+        rootfs=folder / "rootfs.erofs",
+        rootfs_sha256=facts["rootfs_sha256"],
+    )
+
+
+def current(data_dir: Path, without: Collection[str] = ()) -> Runtime:
+    """The runtime for new machines: the locked one, else the newest. Raises `RuntimeMissing`.
+
+    Those that `without` names are used only if there is no other.
+    """
+    have = installed(data_dir)
+    if not have:
         raise RuntimeMissing(f"There is no runtime in {runtimes_dir(data_dir)}. Run `torpor runtime build`.")
+    runtimes = [runtime for runtime in have if runtime.series not in without] or have
     locked = load_lock().series
     return next((runtime for runtime in runtimes if runtime.series == locked), runtimes[-1])
 
@@ -102,17 +111,31 @@ def built_for(runtime: Runtime) -> str:
     return str(facts.get("built_for", runtime.series))
 
 
-def publish(data_dir: Path, runsc: Path, rootfs: Path, runsc_version: str, locked_series: str | None) -> Runtime:
+def publish(
+    data_dir: Path,
+    runsc: Path,
+    rootfs: Path,
+    runsc_version: str,
+    locked_series: str | None,
+    *,
+    replace: bool = False,
+) -> Runtime:
     """Move two finished files on the data folder's file system into their place, for good.
 
     Call it while holding `exclusive`. Until its last step, a rename, nobody sees the runtime. One of the same series
-    with another binary (a rebuild with the same stamp) is replaced.
+    with another binary (a rebuild with the same stamp) is replaced if `replace`, else `RuntimeProblem` is raised: it
+    is to be admitted.
     """
     rootfs_sha256, runsc_sha256 = file_sha256(rootfs), file_sha256(runsc)
     series = series_name(runsc_version, rootfs_sha256)
     for runtime in installed(data_dir):
         if runtime.series == series and runtime.runsc_sha256 == runsc_sha256:
             return runtime
+        if runtime.series == series and not replace:
+            raise RuntimeProblem(
+                f"Runtime {series} is installed with another sandbox binary. Snapshots depend on it: see whether they "
+                "wake on this one with `torpor runtime admit`."
+            )
     facts = {
         "series": series,
         "runsc_version": runsc_version,
@@ -142,6 +165,14 @@ def publish(data_dir: Path, runsc: Path, rootfs: Path, runsc_version: str, locke
     return next(runtime for runtime in installed(data_dir) if runtime.series == series)
 
 
+def remove(runtime: Runtime) -> None:
+    """Remove an installed runtime. Call it while holding `exclusive`."""
+    half_removed = runtime.rootfs.parent.with_name(f"{HALF_MADE_PREFIX}removed")
+    runtime.rootfs.parent.rename(half_removed)
+    _sync(half_removed.parent)
+    _remove(half_removed)
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -151,5 +182,7 @@ def _sync(path: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    if folder.exists():
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
         shutil.rmtree(folder)

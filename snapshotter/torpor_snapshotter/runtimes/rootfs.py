@@ -42,7 +42,7 @@ _UNWANTED = (
 )
 _DOC = "usr/share/doc/"
 
-_FILES = {
+FILES = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/bash\nuser:x:1000:1000:user:/home/user:/bin/bash\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
     "etc/group": "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n",
@@ -62,7 +62,7 @@ _LINKS = {
     "usr/lib/ssl/certs": "/etc/ssl/certs",
     "var/run": "/run",
 }
-_FOLDERS = {
+FOLDERS = {
     "dev": 0o755,
     "home": 0o755,
     "home/user": 0o777,  # every file belongs to root in the image, and only `user` lives here
@@ -92,7 +92,7 @@ def build_rootfs(debs: list[Path], tool_debs: list[Path], wheels: list[Path], wo
     _configure(tree)
     report(task, 1)
     _compile_bytecode(tree.root, report)
-    return _pack(tree.root, tools.root, work / "rootfs.erofs", report)
+    return pack(tree.root, tools.root, work / "rootfs.erofs", report)
 
 
 def is_wanted(path: str) -> bool:
@@ -103,9 +103,9 @@ def is_wanted(path: str) -> bool:
 
 
 def _configure(tree: Tree) -> None:
-    for name, mode in _FOLDERS.items():
+    for name, mode in FOLDERS.items():
         tree.directory(name, mode)
-    for name, text in _FILES.items():
+    for name, text in FILES.items():
         tree.text(name, text)
     for name, target in _LINKS.items():
         tree.symlink(name, target)
@@ -130,7 +130,8 @@ def _compile_bytecode(tree: Path, report: Report) -> None:
             report(task, done / _COMPILE_SHARES)
 
 
-def _pack(tree: Path, tools: Path, image: Path, report: Report) -> Path:
+def pack(tree: Path, tools: Path, image: Path, report: Report) -> Path:
+    """Pack a tree into the EROFS file `image`, with the packer in `tools`, started through the tree's own loader."""
     task = "Packing the root file system"
     report(task)
     command = [

@@ -10,6 +10,8 @@ import httpx2
 import pytest
 from tests.support.api import AUTHORIZATION, Api
 
+from torpor_worker.wake_timer import PHASES
+
 
 async def test_run_answers_with_everything_in_one_round_trip(api: Api) -> None:
     machine = await api.new_machine()
@@ -24,6 +26,25 @@ async def test_run_answers_with_everything_in_one_round_trip(api: Api) -> None:
     assert body["events"] == [{"type": "stdout", "id": "1.3", "text": "hi\n"}]
     assert body["notices"] == []
     assert set(body["timings"]) == {"waited_ms", "runtime_ms", "total_ms"}
+
+
+async def test_run_tells_on_request_how_long_each_phase_of_its_wake_took(api: Api) -> None:
+    machine = await api.new_machine()
+    run = f"/v1/machine/{machine}/run"
+    await api.client.post(run, json={"code": "a = 3"})
+    await api.client.post(f"/v1/machine/{machine}/sleep")
+
+    woken = (await api.client.post(run, json={"code": "a + 5", "timings": True})).json()
+    awake = (await api.client.post(run, json={"code": "a + 6", "timings": True})).json()
+
+    assert woken["result"]["value"] == "8"
+    assert list(woken["timings"]["wake"]) == [*PHASES]
+    assert woken["timings"]["wake"]["lease"] > 0
+    assert awake["timings"]["wake"] is None
+    history = (await api.client.get(f"/v1/machine/{machine}/exec/1")).json()
+    assert history["timings"] == woken["timings"]
+    stream = await api.client.post(run, json={"code": "1", "timings": True}, headers={"Accept": "application/x-ndjson"})
+    assert json.loads(stream.text.splitlines()[-1])["timings"]["wake"] is None
 
 
 async def test_run_on_a_new_machine_names_it(api: Api) -> None:

@@ -80,6 +80,7 @@ async def test_every_route_of_the_api_is_in_the_document(api: Api) -> None:
     assert operations == {
         ("GET", "/healthz"),
         ("GET", "/readyz"),
+        ("GET", "/metrics"),
         ("GET", "/v1/whoami"),
         ("POST", "/v1/machine/new"),
         ("GET", "/v1/machine/list"),

@@ -138,16 +138,37 @@ async def test_a_fork_outlives_the_machine_that_it_came_from(api: Api) -> None:
     assert await run(api, name, "a") == "1"
 
 
-async def test_a_busy_machine_is_forked_only_at_a_point(api: Api) -> None:
+async def test_a_busy_machine_is_forked_as_it_was_last_saved_at_rest_and_the_answer_says_so(api: Api) -> None:
     machine = await api.new_machine()
     await run(api, machine, "a = 1")
     generation = await save(api, machine)
+    await run(api, machine, "a = 2")
+    await api.execute(machine, "hang()")
+    answer = (await api.client.post(f"/v1/machine/{machine}/fork")).json()
+    assert (answer["generation"], answer["lacks"]) == (generation, [1, 2])
+    assert await run(api, answer["machines"][0], "a") == "1"
+
+
+async def test_a_busy_machine_that_was_never_saved_is_forked_only_at_a_point(api: Api) -> None:
+    machine = await api.new_machine()
+    await run(api, machine, "a = 1")
     await api.execute(machine, "hang()")
     refused = await api.client.post(f"/v1/machine/{machine}/fork")
     assert (refused.status_code, refused.json()["code"]) == (409, "machine_busy")
 
-    [name] = await fork(api, machine, at={"generation": generation})
+    [name] = await fork(api, machine, at={"seq": 0})
     assert await run(api, name, "a") == "1"
+
+
+async def test_a_fork_that_fails_leaves_nothing_in_the_store(api: Api) -> None:
+    machine = await api.new_machine()
+    await run(api, machine, "a = 1")
+    await save(api, machine)
+    stored = await api.snapshotter.list()
+    api.snapshotter.derivations_left = 2
+    refused = await api.client.post(f"/v1/machine/{machine}/fork", json={"count": 3})
+    assert (refused.status_code, refused.json()["code"]) == (503, "save_failed")
+    assert await api.snapshotter.list() == stored
 
 
 async def test_a_repeated_fork_makes_no_more_machines(api: Api) -> None:

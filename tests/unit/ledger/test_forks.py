@@ -117,7 +117,7 @@ async def test_what_is_not_settled_is_not_forked(ledger: SqlLedger, hold: Hold) 
     with pytest.raises(Unsettled):
         await ledger.place_to_fork(ACCOUNT, hold.machine, None)
     await ledger.accept(ACCOUNT, hold.machine, "pass", 15.0, when_busy="queue")
-    with pytest.raises(MachineBusy):
+    with pytest.raises(MachineBusy):  # no state in which nothing ran is saved
         await ledger.place_to_fork(ACCOUNT, hold.machine, None)
     await ledger.park(hold, "it cannot live")
     with pytest.raises(MachineParked):

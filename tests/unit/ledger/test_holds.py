@@ -17,6 +17,7 @@ EVERY_CALL: dict[str, Callable[[SqlLedger, Hold], Awaitable[object]]] = {
     "count_attempt": lambda ledger, hold: ledger.count_attempt(hold, 0, 0),
     "append_output": lambda ledger, hold: ledger.append_output(hold, 0, 1, [stdout("x")], background=False),
     "output_offset": lambda ledger, hold: ledger.output_offset(hold, 0, 1),
+    "output_given": lambda ledger, hold: ledger.output_given(hold, 0, 1),
     "finish": lambda ledger, hold: ledger.finish(hold, 0, 1, result()),
     "note_replay": lambda ledger, hold: ledger.note_replay(hold, 0),
     "undo": lambda ledger, hold: ledger.undo(hold, 0),

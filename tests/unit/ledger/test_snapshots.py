@@ -72,12 +72,13 @@ async def test_the_commit_that_makes_two_newer_quiescent_generations_condemns_ol
     await saved(ledger, hold, 0, 0)
     await started(ledger, hold)
     let_years_pass(tmp_path)
-    await saved(ledger, hold, 1, 1, running_seq=0)
+    middle = await saved(ledger, hold, 1, 1, running_seq=0)
     assert await ledger.condemned() == []
     await saved(ledger, hold, 2, 1)
 
-    assert await kept(ledger, hold) == [3, 2, 1]
-    assert await ledger.condemned() == [first.manifest_key, *first.packs]
+    assert await kept(ledger, hold) == [3, 1]
+    gone = [first.manifest_key, *first.packs, middle.manifest_key, *middle.packs]
+    assert await ledger.condemned() == gone
     assert first.manifest_key not in await ledger.known_keys()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from torpor_snapshotter.runtime import Runtime
-from torpor_snapshotter.runtimes.errors import RuntimeMissing, WrongDigest
+from torpor_snapshotter.runtimes.errors import RuntimeMissing, RuntimeProblem, WrongDigest
 from torpor_snapshotter.runtimes.folder import current, exclusive, installed, publish, runtimes_dir, verify
 from torpor_snapshotter.runtimes.lock import load_lock
 
@@ -16,11 +16,13 @@ def quiet(task: str, fraction: float | None = None) -> None:
     """Report to nobody."""
 
 
-def install(data_dir: Path, rootfs: str, version: str = "v1", runsc: str = "binary") -> Runtime:
+def install(
+    data_dir: Path, rootfs: str, version: str = "v1", runsc: str = "binary", *, replace: bool = False
+) -> Runtime:
     with exclusive(data_dir, quiet) as work:
         (work / "runsc").write_text(runsc)
         (work / "rootfs").write_text(rootfs)
-        return publish(data_dir, work / "runsc", work / "rootfs", version, None)
+        return publish(data_dir, work / "runsc", work / "rootfs", version, None, replace=replace)
 
 
 def die_while_building(data_dir: Path, leave_place: bool) -> None:
@@ -73,10 +75,13 @@ def test_what_a_killed_build_left_is_unused_and_removed_by_the_next(tmp_path: Pa
     assert list(runtimes_dir(tmp_path).glob(".new-*")) == []
 
 
-def test_a_rebuilt_binary_with_the_same_stamp_replaces_the_old_one(tmp_path: Path):
-    install(tmp_path, "one", runsc="old")
+def test_a_rebuilt_binary_with_the_same_stamp_replaces_the_old_one_only_when_it_was_admitted(tmp_path: Path):
+    old = install(tmp_path, "one", runsc="old")
+    with pytest.raises(RuntimeProblem, match="torpor runtime admit"):
+        install(tmp_path, "one", runsc="new")
+    assert installed(tmp_path) == [old]
 
-    rebuilt = install(tmp_path, "one", runsc="new")
+    rebuilt = install(tmp_path, "one", runsc="new", replace=True)
 
     assert installed(tmp_path) == [rebuilt]
     assert rebuilt.runsc.read_text() == "new"

@@ -1,5 +1,6 @@
 """What new machines begin with: templates that are there, missing or damaged, and the pool of warm sandboxes."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -161,20 +162,58 @@ async def test_warm_sandboxes_go_before_a_machine_has_to_sleep(templated: House)
     assert all(templated.worker.phase(name) == "awake" for name in ("a", "b", "c", "d"))
 
 
-async def test_the_pool_leaves_memory_for_others(templated: House) -> None:
-    templated.set(warm_machines=8, total_memory_bytes=4 * templated.host.sandbox_bytes)
+async def answer_at_once(house: House, count: int, template: str = PYTHON) -> None:
+    """Make so many machines, and wait until each has answered."""
+    names = [f"at{number}once" for number in range(count)]
+    assert await asyncio.gather(*(answer(house, name, template=template) for name in names)) == ["2"] * count
+
+
+async def test_as_many_wait_as_were_asked_for_at_once(templated: House) -> None:
+    templated.set(warm_machines=4)
     await templated.start()
-    await until(lambda: warm(templated) == 3)
-    assert await answer(templated, "m") == "2"
     await until(lambda: warm(templated) == 2)
+    await answer_at_once(templated, 3)
+    await until(lambda: warm(templated) == 3)
 
 
-async def test_nothing_waits_after_a_stop(templated: House) -> None:
+async def test_the_pools_leave_memory_for_others(templated: House) -> None:
+    templated.set(warm_machines=8, total_memory_bytes=8 * templated.host.sandbox_bytes)
+    await templated.start()
+    await answer_at_once(templated, 5)
+    await until(lambda: warm(templated) == 1)
+
+
+async def test_data_waits_once_it_was_asked_for(templated: House) -> None:
     templated.set(warm_machines=2)
     await templated.start()
     await until(lambda: warm(templated) == 2)
+    await answer(templated, "first", template="data")
+    await until(lambda: warm(templated) == 3)
+    restored = templated.host.restored
+    assert await answer(templated, "second", "preloaded()", "data") == repr(list(MODULES["data"]))
+    assert templated.host.restored == restored
+
+
+async def test_a_wake_takes_a_spare_sandbox_and_another_one_takes_its_place(templated: House) -> None:
+    templated.set(spare_sandboxes=4)
+    await templated.start()
+    await until(lambda: templated.host.spares == 2)
+    await answer(templated, "m", "a = 3")
+    assert await templated.worker.sleep("m")
+    templated.host.spares_used = 0
+    seq = templated.send("a + 5")
+    assert (await templated.result(seq)).value == "8"
+    assert templated.host.spares_used == 1
+    await until(lambda: templated.host.spares == 2)
+
+
+async def test_nothing_waits_after_a_stop(templated: House) -> None:
+    templated.set(warm_machines=2, spare_sandboxes=2)
+    await templated.start()
+    await until(lambda: warm(templated) == 2 and templated.host.spares == 2)
     await templated.worker.drain(30)
     assert templated.host.sandboxes == {}
+    assert templated.host.spares == 0
 
 
 async def test_a_first_snapshot_builds_on_the_template_in_the_store_and_later_ones_do_not(templated: House) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torpor_worker.cadence import QUIET_COSTS, SaveFacts, save_due_at
+from torpor_worker.cadence import QUIET_COSTS, SaveFacts, middle_save_due_at, save_due_at
 from torpor_worker.config import WorkerConfig
 
 CONFIG = WorkerConfig(quiet_save_seconds=2, save_interval_seconds=60)
@@ -66,3 +66,20 @@ def test_whatever_happens_what_ran_is_saved_within_the_interval_or_20_costs(
     assert due is not None
     latest = max(unsaved_since + CONFIG.save_interval_seconds, (last_save or 0) + QUIET_COSTS * cost_seconds)
     assert due <= latest
+
+
+def test_a_long_instruction_is_saved_in_its_middle_once_an_interval() -> None:
+    assert middle_save_due_at(SaveFacts(), CONFIG) is None
+    assert middle_save_due_at(SaveFacts(running_since=100), CONFIG) == 160
+    assert middle_save_due_at(SaveFacts(running_since=100, last_save=100.2, cost_seconds=0.2), CONFIG) == 160
+
+
+def test_what_ran_before_a_long_instruction_makes_the_save_in_its_middle_due_earlier() -> None:
+    assert middle_save_due_at(SaveFacts(unsaved_since=70, running_since=100), CONFIG) == 130
+
+
+def test_saves_in_the_middle_of_an_instruction_take_no_more_than_their_share_of_the_time() -> None:
+    facts = SaveFacts(running_since=100, last_save=105, cost_seconds=5)
+    assert middle_save_due_at(facts, CONFIG) == 205
+    facts.retry_at = 300
+    assert middle_save_due_at(facts, CONFIG) == 300

@@ -12,6 +12,11 @@ import socket
 import struct
 from typing import NamedTuple
 
+VERSION = 1
+"""Of all that is said over the channel. Goes up when an interpreter of before could not talk with this supervisor."""
+SPOKEN = frozenset({1})
+"""Versions in which this supervisor can talk with an interpreter, which keeps its code as long as it lives."""
+
 PACKET = struct.Struct(">BBIq")
 """Type, flags, ident of a message in several packets, seq."""
 PACKET_BYTES = 48 << 10
@@ -67,6 +72,16 @@ class Assembler:
         self._parts: dict[int, bytearray] = {}
         self._held = 0
 
+    @property
+    def parts(self) -> dict[int, bytes]:
+        """What has come of messages that are not whole yet, by ident."""
+        return {ident: bytes(part) for ident, part in self._parts.items()}
+
+    def go_on_with(self, parts: dict[int, bytes]) -> None:
+        """Begin with what another assembler had."""
+        self._parts = {ident: bytearray(part) for ident, part in parts.items()}
+        self._held = sum(map(len, parts.values()))
+
     def add(self, packet: bytes) -> Message | None:
         """The message that this packet completes. Raises `ChannelError` for what cannot be one."""
         if len(packet) < PACKET.size:
@@ -104,6 +119,14 @@ def listen() -> tuple[socket.socket, str]:
     listener.bind(address)
     listener.listen(4)
     return listener, address
+
+
+def opened(fd: int) -> socket.socket:
+    """The socket behind a descriptor that was handed over."""
+    connection = socket.socket(fileno=fd)
+    connection.setblocking(False)
+    os.set_inheritable(fd, False)
+    return connection
 
 
 def accept(listener: socket.socket) -> socket.socket | None:

@@ -62,6 +62,10 @@ class Connection:
         except OSError:
             return False
 
+    def is_own(self) -> bool:
+        """Whether its fd is still the socket."""
+        return _is_open(self._fd, self._inode)
+
     def repair(self) -> bool:
         """Make good what user code did to the fds; whether there was anything."""
         repaired = False

@@ -21,7 +21,12 @@ BODY_LIMIT_BYTES = 8 << 20
 HOST_MARKER = bytes.fromhex("f7d1a9e3b8c6fa95e2d0bd8fc9ffa1ee")
 """In front of each hello. The host's bodies are ASCII, so that it cannot be part of one."""
 OUTPUT = struct.Struct(">qBB")
-"""In front of a piece of output: seq (-1: none), kind (index into `OUTPUT_KINDS`), background."""
+"""In front of a piece of output: seq (-1: none), kind (index into `OUTPUT_KINDS`), flags."""
+BACKGROUND = 1
+HAS_OFFSET = 2
+"""An offset follows; the first guest sends none."""
+OFFSET = struct.Struct(">Q")
+"""How many bytes were said under this seq before this piece, since the instruction was begun."""
 OUTPUT_KINDS = ("stdout", "stderr", "display")
 RESULT = struct.Struct(">q")
 """In front of a result's JSON: its seq."""
@@ -39,6 +44,7 @@ class FrameType(enum.IntEnum):
     RESEED = 7
     INTERRUPT = 8
     KILL_LARGEST = 9
+    UPGRADE = 20
     STATE = 64
     PONG = 65
     READY = 66
@@ -46,6 +52,7 @@ class FrameType(enum.IntEnum):
     RESULT = 68
     DIED = 69
     NOTICE = 70
+    UPGRADED = 84
 
 
 class ProtocolError(Exception):
@@ -77,6 +84,15 @@ class FrameReader:
         self._restarts = restarts
         self._seeking = True
         self._buffer = bytearray()
+
+    @property
+    def rest(self) -> tuple[bool, bytes]:
+        """Whether it still looks for the marker, and what has come that is no whole frame yet."""
+        return self._seeking, bytes(self._buffer)
+
+    def go_on_with(self, seeking: bool, buffer: bytes) -> None:
+        """Begin with the `rest` of another reader."""
+        self._seeking, self._buffer = seeking, bytearray(buffer)
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes. After a `ProtocolError` nothing is a frame until the next marker."""

@@ -133,15 +133,22 @@ class Interpreter:
         if os.getpid() != self._pid:
             self._end_fork(fields)
         fields.pop("exit", None)
-        if self._connection.repair():
-            self._notice("Standard streams or fds of the machine's own were closed, and have been opened again.")
-        if not self._loop.is_whole():
-            self._new_loop("its fd was closed")
         fields["runtime_ms"] = runtime_ms
         encoded = self._own_step(lambda: results.encode(fields))
         background = self._own_step(self._background)
         self._output.flush_c()
         self._output.send(channel.RESULT, seq, encoded, background)
+        if self._repair_fds():  # it may have gone into something else
+            self._output.send(channel.RESULT, seq, encoded, background)
+
+    def _repair_fds(self) -> bool:
+        """Make good what user code did to fds, while nobody waits for it; whether the connection was another's."""
+        was_own = self._connection.is_own()
+        if self._connection.repair():
+            self._notice("Standard streams or fds of the machine's own were closed, and have been opened again.")
+        if not self._loop.is_whole():
+            self._new_loop("its fd was closed")
+        return not was_own
 
     def _run(self, seq: int, code: str) -> dict[str, Any]:
         try:
@@ -166,11 +173,11 @@ class Interpreter:
         self._loop.pretend_running(True)
         try:
             value = cell.run(self._await)
-            if not cell.shows or os.getpid() != self._pid:
+            if not cell.shows or self._output.forked:
                 return {"value": None}
             return self._own_step(lambda: results.of_value(self._shell, value))
         finally:
-            if os.getpid() == self._pid:
+            if not self._output.forked:
                 self._shell.events.trigger("post_execute")
             self._loop.pretend_running(False)
 

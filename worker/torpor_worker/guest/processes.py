@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from . import channel, frames
 from .installed import PIP_COMMAND, PIP_PACKAGE, SHIMS
@@ -79,6 +80,27 @@ class Interpreter:
         for fd in self.pipes:
             os.close(fd)
         self.pipes = []
+
+    @property
+    def fds(self) -> list[int]:
+        """Every descriptor that belongs to it."""
+        return [fd for fd in (self.socket_fd, *self.pipes) if fd >= 0]
+
+    def handed_over(self) -> dict[str, Any]:
+        """What the supervisor's successor needs to know of it."""
+        return {"pid": self.pid, "socket": self.socket_fd, "pipes": self.pipes}
+
+    @classmethod
+    def taken_over(cls, fields: dict[str, Any]) -> Interpreter:
+        """The same process, in the supervisor's successor."""
+        if fields["socket"] >= 0:
+            interpreter = cls(fields["pid"], channel.opened(fields["socket"]), fields["pipes"])
+        else:
+            interpreter = cls(fields["pid"], channel.pair()[0], fields["pipes"])
+            interpreter.disconnect()
+        for fd in interpreter.pipes:
+            os.set_inheritable(fd, False)
+        return interpreter
 
 
 def start_interpreter(load_body: bytes, address: str) -> Interpreter:

@@ -31,11 +31,10 @@ def of_value(shell: Any, value: Any) -> dict[str, Any]:
     shell.user_ns["_"] = value
     text = repr(value)
     fields: dict[str, Any] = {"value": cut(text, VALUE_CHARACTERS)}
-    formatter = shell.display_formatter
     kind = type(value)
-    if kind in PLAIN and not any(kind in each.type_printers for each in formatter.formatters.values()):
+    if kind in PLAIN and not shell.has_printer_for(kind):
         return fields
-    data, _ = formatter.format(value, exclude={"text/plain"})
+    data, _ = shell.display_formatter.format(value, exclude={"text/plain"})
     if data:
         bundle = plain_bundle(data)
         if len(json.dumps(bundle)) <= BUNDLE_BYTES:

@@ -34,6 +34,7 @@ class Shell(InteractiveShell):
     """The shell of a machine."""
 
     display_pub_class = Type(Publisher)
+    _printers: list[dict[type, Any]] = []  # noqa: RUF012  # replaced, never changed
 
     def init_profile_dir(self, profile_dir: Any) -> None:
         """Have no folder in the user's home."""
@@ -58,6 +59,14 @@ class Shell(InteractiveShell):
         if not hasattr(self, "_transformer_counts"):
             self._transformer_counts = counts
         return counts == self._transformer_counts and not self.input_transformers_post
+
+    def has_printer_for(self, kind: type) -> bool:
+        """Whether user code has registered a printer for exactly this type with one of the formatters."""
+        formatter: Any = self.display_formatter
+        formatters = formatter.formatters
+        if len(formatters) != len(self._printers):
+            self._printers = [each.type_printers for each in formatters.values()]
+        return any(kind in printers for printers in self._printers)
 
     def system(self, cmd: str) -> None:
         """Run a shell command (`!cmd`) on the machine's own streams."""

@@ -68,6 +68,11 @@ class Output:
             setattr(module, name, self._flushed_before(getattr(module, name)))
         setattr(os, "system", system)  # noqa: B010  # its type says more than anybody uses
 
+    @property
+    def forked(self) -> bool:
+        """Whether this process was forked from the one that this was made in, by Python code."""
+        return self._pid == 0
+
     def write(self, kind: int, data: bytes) -> None:
         """Add to a stream."""
         for start in range(0, len(data), channel.PACKET_BYTES):

@@ -7,14 +7,16 @@ import json
 import os
 import select
 import signal
+import socket
 import time
 import traceback
 from collections import deque
+from typing import Any
 
-from . import channel, frames, processes
+from . import channel, frames, handover, processes
 from .frames import FrameType
+from .outbox import Outbox
 
-WINDOW_BYTES = 1 << 20
 READ_BYTES = 64 << 10
 """What a pipe holds. A larger buffer would be mapped and unmapped for every read, which is slow in a sandbox."""
 ABSENT_SECONDS = 0.02
@@ -31,19 +33,24 @@ KIND_OF_MESSAGE = {channel.STDOUT: 0, channel.STDERR: 1, channel.DISPLAY: 2}
 class Supervisor:
     """One conversation with the host and one interpreter, served by a single thread that never waits for either."""
 
-    def __init__(self, load_body: bytes) -> None:
+    def __init__(self, code: str | None) -> None:
+        """With the digest of its code, as the host told it; `begin` or `succeed` comes next."""
+        self._code = code
+        self._upgrade: dict[str, Any] | None = None
+        """What to become at the end of this turn."""
+        self._channel = channel.VERSION
+        """In which the interpreter speaks: it may be of older code than this."""
         self._reader = frames.FrameReader(frames.HOST_MARKER, restarts=True)
-        self._out: deque[bytes] = deque()
-        self._kept: dict[int, bytes] = {}
-        """Frames that are not acknowledged, by serial, in order."""
-        self._kept_bytes = 0
-        self._serial = 0
+        self._out = Outbox()
         self._last_position = -1
         self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
         """For the interpreter, while it runs nothing: seq of an instruction (else None), and packets."""
         self._to_interpreter: deque[bytes] = deque()
         self._running: int | None = None
+        self._running_since = 0.0
         self._last_seq = -1
+        self._said_bytes = 0
+        """Output under the last seq, since it was begun."""
         self._background = 0
         self._ready = False
         self._kill_reason: str | None = None
@@ -53,6 +60,18 @@ class Supervisor:
         self._garbage_seq: int | None = None
         self._poll = select.poll()
         self._polled: tuple[int, ...] = ()
+        self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
+        self._listener: socket.socket
+        self._interpreter: processes.Interpreter | None = None
+
+    def begin(self, load_body: bytes) -> None:
+        """Start the interpreter, with the same code."""
+        self._prepare()
+        processes.install_pip()
+        self._listener, address = channel.listen()
+        self._interpreter = processes.start_interpreter(load_body, address)
+
+    def _prepare(self) -> None:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -60,10 +79,6 @@ class Supervisor:
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         os.set_blocking(STDIN, False)
         os.set_blocking(STDOUT, False)
-        self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
-        processes.install_pip()
-        self._listener, address = channel.listen()
-        self._interpreter: processes.Interpreter | None = processes.start_interpreter(load_body, address)
 
     def run(self) -> None:
         """Serve for ever."""
@@ -72,7 +87,7 @@ class Supervisor:
                 self._turn()
             except Exception:  # the sandbox would die with this process
                 message = "The supervisor met an error and went on: " + traceback.format_exc()[-2000:]
-                self._emit(FrameType.NOTICE, json.dumps({"code": "guest_error", "message": message}).encode())
+                self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_error", "message": message}).encode())
                 time.sleep(0.01)
 
     def _turn(self) -> None:
@@ -95,6 +110,8 @@ class Supervisor:
             self._feed_interpreter()
         if self._out:
             self._write_host()
+        if self._upgrade is not None:
+            self._make_way()
 
     def _wait(self) -> dict[int, int]:
         now = time.monotonic()
@@ -116,7 +133,7 @@ class Supervisor:
         interpreter = self._interpreter
         if interpreter is not None:
             wants += (self._listener.fileno(), select.POLLIN)
-            room = self._kept_bytes < WINDOW_BYTES
+            room = self._out.has_room
             mask = (select.POLLIN if room else 0) | (select.POLLOUT if self._to_interpreter else 0)
             if mask and interpreter.socket_fd >= 0:
                 wants += (interpreter.socket_fd, mask)
@@ -163,9 +180,9 @@ class Supervisor:
             else:
                 self._waiting.append((None, channel.packets(channel.RESEED, 0, 0, bytes.fromhex(body.decode("ascii")))))
         elif kind == FrameType.ACKNOWLEDGE:
-            self._acknowledge(number)
+            self._out.acknowledge(number)
         elif kind == FrameType.PING:
-            self._answer(FrameType.PONG, {"id": number})
+            self._out.say(FrameType.PONG, self._state({"id": number}))
         elif kind == FrameType.INTERRUPT:
             self._interrupt(number, body.decode("ascii"))
         elif kind == FrameType.HELLO:
@@ -178,52 +195,29 @@ class Supervisor:
             self._waiting.append((None, channel.packets(channel.LIMITS, 0, 0, address_space)))
         elif kind == FrameType.KILL_LARGEST:
             self._kill_largest(json.loads(body))
+        elif kind == FrameType.UPGRADE:
+            self._upgrade = json.loads(body)
 
     def _hello(self, fields: dict[str, object]) -> None:
-        self._out.clear()
-        self._acknowledge(int(str(fields["seen"])))
-        self._out.append(bytes.fromhex(str(fields["nonce"])))
-        self._answer(FrameType.STATE, {})
-        self._out.extend(self._kept.values())
+        self._out.acknowledge(int(str(fields["seen"])))
+        nonce = bytes.fromhex(str(fields["nonce"]))
+        self._out.begin_again(nonce, FrameType.STATE, self._state({"code": self._code}))
 
-    def _answer(self, kind: FrameType, more: dict[str, object]) -> None:
+    def _state(self, more: dict[str, object]) -> bytes:
         state = {
             "last_position": self._last_position,
             "running": self._running,
             "background": self._has_background(),
             "ready": self._ready or self._interpreter is None,
+            "running_seconds": 0.0 if self._running is None else time.monotonic() - self._running_since,
         }
-        self._out.append(frames.encode(kind, -1, json.dumps(state | more).encode()))
-
-    def _acknowledge(self, serial: int) -> None:
-        acknowledged = []
-        for kept in self._kept:
-            if kept > serial:
-                break
-            acknowledged.append(kept)
-        for kept in acknowledged:
-            self._kept_bytes -= len(self._kept.pop(kept))
-
-    def _emit(self, kind: FrameType, body: bytes) -> None:
-        frame = frames.encode(kind, self._serial, body)
-        self._kept[self._serial] = frame
-        self._kept_bytes += len(frame)
-        self._serial += 1
-        self._out.append(frame)
+        return json.dumps(state | more).encode()
 
     def _write_host(self) -> None:
-        out = self._out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
         try:
-            written = os.write(STDOUT, data)
-        except BlockingIOError:
-            written = 0
+            self._out.write(STDOUT)
         except OSError:
             self._absent_until = time.monotonic() + ABSENT_SECONDS
-            written = 0
-        if written < len(data):
-            out.append(data[written:])
 
     # The interpreter's side.
 
@@ -236,6 +230,8 @@ class Supervisor:
             self._to_interpreter.extend(packets)
             if seq is not None:
                 self._running = self._last_seq = seq
+                self._running_since = time.monotonic()
+                self._said_bytes = 0
                 self._count_at = min(self._count_at, time.monotonic() + COUNT_SECONDS)
         while self._to_interpreter and interpreter.socket_fd >= 0:
             try:
@@ -249,7 +245,7 @@ class Supervisor:
     def _read_interpreter(self, interpreter: processes.Interpreter, ready: dict[int, int]) -> None:
         first = True
         try:
-            while self._kept_bytes < WINDOW_BYTES:
+            while self._out.has_room:
                 packet = interpreter.socket.recv(channel.PACKET.size + channel.PACKET_BYTES)
                 if not packet:
                     interpreter.disconnect()
@@ -277,10 +273,10 @@ class Supervisor:
             if message.flags & channel.BURST and self._nudge_at == float("inf"):
                 self._nudge_at = time.monotonic() + NUDGE_SECONDS
         elif message.type == channel.NOTICE:
-            self._emit(FrameType.NOTICE, message.body[:10_000])
+            self._out.keep(FrameType.NOTICE, message.body[:10_000])
         else:
             self._ready = True
-            self._out.append(frames.encode(FrameType.READY, -1, b""))
+            self._out.say(FrameType.READY, b"")
 
     def _result(
         self, interpreter: processes.Interpreter, message: channel.Message, ready: dict[int, int] | None
@@ -293,13 +289,13 @@ class Supervisor:
         self._background = message.flags & (channel.TASKS | channel.THREADS)
         self._running = None
         self._nudge_at = float("inf")
-        self._emit(FrameType.RESULT, frames.RESULT.pack(message.seq) + message.body)
+        self._out.keep(FrameType.RESULT, frames.RESULT.pack(message.seq) + message.body)
 
     def _garbage(self, what: str) -> None:
         if self._garbage_seq != self._last_seq:
             self._garbage_seq = self._last_seq
             message = f"What user code wrote into the machine's own connection was ignored: {what}."
-            self._emit(FrameType.NOTICE, json.dumps({"code": "guest_garbage", "message": message}).encode())
+            self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_garbage", "message": message}).encode())
 
     def _reconnected(self, interpreter: processes.Interpreter) -> None:
         connection = channel.accept(self._listener)
@@ -309,7 +305,10 @@ class Supervisor:
             self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
 
     def _output(self, kind: int, data: bytes) -> None:
-        self._emit(FrameType.OUTPUT, frames.OUTPUT.pack(self._last_seq, kind, self._running is None) + data)
+        flags = frames.HAS_OFFSET | (frames.BACKGROUND if self._running is None else 0)
+        head = frames.OUTPUT.pack(self._last_seq, kind, flags) + frames.OFFSET.pack(self._said_bytes)
+        self._said_bytes += len(data)
+        self._out.keep(FrameType.OUTPUT, head + data)
 
     def _read_pipe(self, interpreter: processes.Interpreter, fd: int, kind: int) -> bool:
         try:
@@ -373,7 +372,7 @@ class Supervisor:
                     break
         self._drain_pipes(interpreter)
         reason = self._kill_reason or processes.describe(status)
-        self._emit(FrameType.DIED, json.dumps({"seq": self._running, "reason": reason}).encode())
+        self._out.keep(FrameType.DIED, json.dumps({"seq": self._running, "reason": reason}).encode())
         interpreter.close()
         self._interpreter = None
         self._running = None
@@ -406,7 +405,95 @@ class Supervisor:
             return True
         return any(pid != self._interpreter.pid for pid in processes.of_user())
 
+    # The successor.
+
+    def _make_way(self) -> None:
+        """Become the code that the host has sent; if that cannot be, say why and go on."""
+        load, self._upgrade = self._upgrade or {}, None
+        try:
+            fields = self._handed_over()
+            problem = handover.rehearse(load, fields)
+            if problem is None:
+                fds = [self._listener.fileno()]
+                if self._interpreter is not None:
+                    fds += self._interpreter.fds
+                handover.become(load, fields, fds)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+        self._tell_code(problem)
+
+    def _tell_code(self, problem: str | None) -> None:
+        body = {"code": self._code, "problem": problem}
+        self._out.say(FrameType.UPGRADED, json.dumps(body).encode())
+
+    def _handed_over(self) -> dict[str, Any]:
+        interpreter = self._interpreter
+        seeking, buffer = self._reader.rest
+        return {
+            "format": handover.FORMAT,
+            "channel": self._channel,
+            "seeking": seeking,
+            "buffer": handover.pack(buffer),
+            "out": self._out.handed_over(),
+            "last_position": self._last_position,
+            "waiting": [[seq, list(map(handover.pack, packets))] for seq, packets in self._waiting],
+            "to_interpreter": list(map(handover.pack, self._to_interpreter)),
+            "parts": [[ident, handover.pack(part)] for ident, part in self._assembler.parts.items()],
+            "running": self._running,
+            "running_since": self._running_since,
+            "last_seq": self._last_seq,
+            "said_bytes": self._said_bytes,
+            "background": self._background,
+            "ready": self._ready,
+            "kill_reason": self._kill_reason,
+            "process_limit": self._process_limit,
+            "garbage_seq": self._garbage_seq,
+            "listener": self._listener.fileno(),
+            "interpreter": None if interpreter is None else interpreter.handed_over(),
+        }
+
+    def take_over(self, fields: dict[str, Any]) -> None:
+        """Take what the predecessor had, without touching a descriptor."""
+        handover.check(fields)
+        self._channel = fields["channel"]
+        self._reader.go_on_with(fields["seeking"], handover.unpack(fields["buffer"]))
+        self._out.take_over(fields["out"])
+        self._last_position = fields["last_position"]
+        self._waiting.extend((seq, list(map(handover.unpack, packets))) for seq, packets in fields["waiting"])
+        self._to_interpreter.extend(map(handover.unpack, fields["to_interpreter"]))
+        self._assembler.go_on_with({ident: handover.unpack(part) for ident, part in fields["parts"]})
+        self._running = fields["running"]
+        self._running_since = fields["running_since"]
+        self._last_seq = fields["last_seq"]
+        self._said_bytes = fields["said_bytes"]
+        self._background = fields["background"]
+        self._ready = fields["ready"]
+        self._kill_reason = fields["kill_reason"]
+        self._process_limit = fields["process_limit"]
+        self._garbage_seq = fields["garbage_seq"]
+        self._count_at = self._nudge_at = time.monotonic()
+
+    def succeed(self, fields: dict[str, Any]) -> None:
+        """Go on where the predecessor was, after `take_over`."""
+        handover.take_stdin(fields)
+        self._prepare()
+        self._listener = channel.opened(fields["listener"])
+        if fields["interpreter"] is not None:
+            self._interpreter = processes.Interpreter.taken_over(fields["interpreter"])
+        self._tell_code(None)
+        self._reap()  # whoever ended while nobody listened
+
 
 def main(load_body: bytes) -> None:
     """Be the init of a sandbox; never returns."""
-    Supervisor(load_body).run()
+    payload = json.loads(load_body)
+    supervisor = Supervisor(payload.get("code"))
+    fields = payload.get("handover")
+    if fields is None:
+        supervisor.begin(load_body)
+    else:
+        supervisor.take_over(fields)
+        if payload.get("rehearsal"):
+            os._exit(0)
+        supervisor.succeed(fields)
+    supervisor.run()

@@ -21,10 +21,15 @@ class Fifos:
         """Make the new folder of a sandbox, for its owner only, with both and the machine's name for people."""
         folder.mkdir(mode=0o700)
         cls.name(folder, machine)
-        fifos = cls(folder / "stdin", folder / "stdout")
+        fifos = cls.of(folder)
         os.mkfifo(fifos.stdin, 0o600)
         os.mkfifo(fifos.stdout, 0o600)
         return fifos
+
+    @classmethod
+    def of(cls, folder: Path) -> Fifos:
+        """Those in the folder of a sandbox."""
+        return cls(folder / "stdin", folder / "stdout")
 
     @staticmethod
     def name(folder: Path, machine: str) -> None:

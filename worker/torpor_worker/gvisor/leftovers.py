@@ -6,14 +6,20 @@ be anybody's. So processes are found by what they are, and the files are removed
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from torpor_worker.sandbox import SandboxError
+
 _SANDBOX = "_sandbox:"
 """Stands between a container's id and its sandbox's in the names of `runsc`'s files."""
+
+_COMMAND_SECONDS = 60
+_COMMANDS = frozenset({"checkpoint", "create", "pause", "restore", "resume", "start", "state"})
 
 _SOCKET_FOLDERS = (Path("/run"), Path("/tmp"))  # noqa: S108 - not to write there, to remove what `runsc` wrote
 """Where `runsc` puts a control socket whose path in the state folder would be too long."""
@@ -34,6 +40,21 @@ def sandbox_processes(state: Path, wanted: Callable[[list[str]], bool]) -> list[
         if f"--root={state}" in arguments and wanted(arguments):
             found.append(process)
     return found
+
+
+async def commands_ended(state: Path, container: str) -> None:
+    """Wait for what a dead server had begun to do with a container, and that still runs: a checkpoint, say.
+
+    Raises `SandboxError` after a minute.
+    """
+
+    def is_command(arguments: list[str]) -> bool:
+        return container in arguments and not _COMMANDS.isdisjoint(arguments)
+
+    commands = await asyncio.to_thread(sandbox_processes, state, is_command)
+    _, running = await asyncio.to_thread(psutil.wait_procs, commands, timeout=_COMMAND_SECONDS)
+    if running:
+        raise SandboxError(f"a command of the last server's does not end: {running}")
 
 
 def kill_processes(processes: list[psutil.Process]) -> None:

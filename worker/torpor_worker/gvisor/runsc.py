@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torpor_snapshotter.runtime import Runtime
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.sandbox import SandboxError
 
@@ -21,13 +23,18 @@ _PRINTED_CHARACTERS = 1000
 class Runsc:
     """One sandbox binary, one folder of container states, and how commands are started.
 
-    `prefix` is put before every command: what gives it a user namespace.
+    `prefix` is put before every command: what gives it a user namespace. `flags` are for every command too.
     """
 
     binary: Path
     runtime_folder: Path
     state: Path
     prefix: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    def of(self, runtime: Runtime) -> Runsc:
+        """The same with the binary of a runtime, in its folder, and without flags, which it may not know."""
+        return replace(self, binary=runtime.runsc, runtime_folder=runtime.rootfs.parent, flags=())
 
     async def create(
         self, container: str, bundle: Path, folder: Path, fifos: Fifos, *, wrapper: tuple[str, ...] = ()
@@ -65,6 +72,14 @@ class Runsc:
         """Let a paused container run on."""
         await self._command(20, "resume", container)
 
+    async def status(self, container: str) -> str:
+        """What a container is: `creating`, `created`, `running`, `paused` or `stopped`."""
+        printed = await self._command(20, "state", container)
+        try:
+            return str(json.loads(printed)["status"])
+        except (ValueError, KeyError, TypeError):
+            raise SandboxError(f"`runsc state` printed {printed[:_PRINTED_CHARACTERS]!r}.") from None
+
     async def version(self) -> str:
         """The version stamp, as `runsc --version` prints it."""
         printed = await self._command(20, "--version")
@@ -75,8 +90,17 @@ class Runsc:
         """The features of this host's processor, joined by commas."""
         return (await self._command(20, "cpu-features")).strip()
 
+    async def with_flag(self, flag: str) -> Runsc:
+        """The same with one more flag for every command, or as it is if this binary does not know the flag."""
+        more = replace(self, flags=(*self.flags, flag))
+        try:
+            await more.version()
+        except SandboxError:
+            return self
+        return more
+
     def _flags(self) -> list[str]:
-        flags = ["--platform=systrap", "--network=none", "--ignore-cgroups"]
+        flags = ["--platform=systrap", "--network=none", "--ignore-cgroups", *self.flags]
         return [*self.prefix, str(self.binary), f"--root={self.state}", *flags]
 
     async def _command(self, timeout_seconds: float, *arguments: str) -> str:

@@ -8,17 +8,25 @@ import shutil
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
+from torpor_worker.guest_code import GuestCode
 from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor import image as images
 from torpor_worker.gvisor.cgroups import Cgroups
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.gvisor.leftovers import forget_container
 from torpor_worker.gvisor.memory import MemoryFile
+from torpor_worker.gvisor.record import Record, started_ticks
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.sandbox import Event, GuestState, Limits, SandboxDied, SandboxError
+from torpor_worker.survivors import ProcessFacts
+
+log = structlog.get_logger(__name__)
 
 _LAST_WORDS_SECONDS = 0.2
 """How long to read on after the sandbox's death: what it said before is in the pipe."""
@@ -35,7 +43,9 @@ class GVisorSandbox:
         machine: str,
         limits: Limits,
         *,
+        series: str,
         pid: int,
+        runtime: str,
         folder: Path,
         runsc: Runsc,
         cgroups: Cgroups | None,
@@ -44,8 +54,10 @@ class GVisorSandbox:
     ) -> None:
         self.machine = machine
         self.limits = limits
+        self.series = series
         self.pid = pid
         self._container = container
+        self._runtime = runtime
         self._folder = folder
         self._runsc = runsc
         self._cgroups = cgroups
@@ -58,6 +70,7 @@ class GVisorSandbox:
         self._removed = False
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._started = started_ticks(pid)
         self._pidfd = os.pidfd_open(pid)
         self._loop.add_reader(self._pidfd, self._process_ended)
 
@@ -68,12 +81,16 @@ class GVisorSandbox:
 
     async def assign(self, machine: str, limits: Limits) -> None:
         """Give a sandbox that was made in advance to a machine."""
+        self.belong_to(machine, limits)
+        await self._link.configure(limits)
+
+    def belong_to(self, machine: str, limits: Limits) -> None:
+        """Give it to a machine before its guest listens. Raises `SandboxDied`, `OSError`."""
         self._check_alive()
         self.machine, self.limits = machine, limits
         Fifos.name(self._folder, machine)
         if self._cgroups is not None:
             self._cgroups.limit(self.id, limits)
-        await self._link.configure(limits)
 
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """Send an instruction."""
@@ -137,6 +154,15 @@ class GVisorSandbox:
                 shutil.rmtree(image, ignore_errors=True)
                 raise
 
+    async def remember(self, facts: ProcessFacts) -> None:
+        """Write down what a successor of this worker must know to take it over."""
+        self._check_alive()
+        try:
+            Record(self.pid, self._started, self.series, self._runtime, facts).write(self._folder)
+        except OSError as error:
+            # It is only not taken over then.
+            log.warning("A process was not written down", action="remember", machine=self.machine, error=str(error))
+
     def memory_bytes(self) -> int:
         """What its memory file holds now; 0 when it is gone."""
         return self._memory.used_bytes()
@@ -151,22 +177,40 @@ class GVisorSandbox:
             async with asyncio.timeout(_KILL_SECONDS):
                 await self._link.kill_largest(reason)
 
-    async def attach(self, *, new: bool, timeout_seconds: float, preload: Sequence[str] = ()) -> GuestState:
+    @property
+    def guest_sha256(self) -> str | None:
+        """Names the guest's code, once attached; None if it cannot be replaced."""
+        return self._link.code
+
+    async def upgrade(self, guest: GuestCode) -> str | None:
+        """Have the guest replace itself by this code; None if it did, else why it goes on. Raises `SandboxError`."""
+        return await self._link.upgrade(guest)
+
+    async def attach(self, *, new: GuestCode | None, timeout_seconds: float, preload: Sequence[str] = ()) -> GuestState:
         """Begin the conversation; a `new` sandbox is given its guest code first. Raises `SandboxError`."""
-        if new:
-            await self._link.load(preload)
+        if new is not None:
+            await self._link.load(preload, new)
+        begun = self._loop.time()
         state = await self._link.attach(timeout_seconds)
         await self._link.configure(self.limits)
-        return state
+        return replace(state, answered_seconds=self._loop.time() - begun)
 
     async def lose(self, reason: str) -> None:
         """Remove it; `receive` gives what was said before and then a `SandboxLost` that says why."""
         self._lose(reason)
         await self.destroy()
 
+    async def crash(self) -> None:
+        """SIGKILL its process, and leave the rest to whoever hears of its death."""
+        self._check_alive()
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
     async def destroy(self) -> None:
         """Kill and remove every trace of it."""
         self._lose("it was removed")
+        if not self._removed:
+            Record.remove(self._folder)
         if not self._ended.is_set():
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from torpor_worker.guest_link import guest_command
+from torpor_worker.guest_code import guest_command
 from torpor_worker.gvisor.cpu import BASELINE
 
 MEBIBYTE = 1024 * 1024

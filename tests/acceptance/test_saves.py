@@ -1,0 +1,87 @@
+"""Saves while a machine works: what a crash leaves of long instructions, and of answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from tests.support.server import ServerProcess
+
+from torpor import Client, Machine, Stdout
+
+pytestmark = pytest.mark.acceptance
+
+PATIENCE_SECONDS = 60.0
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"waited for {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that saves busy machines every half second."""
+    with ServerProcess(tmp_path_factory.mktemp("server"), save_interval_seconds=0.5) as process:
+        yield process
+
+
+@pytest.fixture
+def client(server: ServerProcess) -> Iterator[Client]:
+    if not server.running:
+        server.start()
+    with Client(url=server.url, api_key=server.api_key) as client:
+        yield client
+
+
+@pytest.fixture
+def machine(client: Client) -> Iterator[Machine]:
+    made = client.new_machine()
+    yield made
+    made.delete()
+
+
+def crash(server: ServerProcess) -> None:
+    """SIGKILL of the server and of every sandbox, and the next start."""
+    server.kill_all()
+    server.start()
+
+
+COUNT = 300
+PRINT_NUMBERS = f"""
+import os, time
+token = os.urandom(8).hex()
+print(token, flush=True)
+for number in range({COUNT}):
+    print(number, flush=True)
+    time.sleep(0.03)
+token
+"""
+
+
+def saved_in_the_middle(machine: Machine) -> int:
+    """The generation of the machine's newest save with something running in it; -1 for none."""
+    return max((one.generation for one in machine.snapshots() if not one.quiescent), default=-1)
+
+
+def test_a_long_instruction_goes_on_from_the_save_in_its_middle_after_every_crash(
+    server: ServerProcess, machine: Machine
+) -> None:
+    stream = machine.stream(PRINT_NUMBERS, timeout_seconds=300)
+    token = next(event.text for event in stream if isinstance(event, Stdout)).split()[0]
+    seq = stream.seq
+    assert seq is not None
+    generation = -1
+    for _ in range(2):
+        until(lambda: saved_in_the_middle(machine) > generation, "a save in the middle")  # noqa: B023 (used at once)
+        generation = saved_in_the_middle(machine)
+        crash(server)
+    result = machine.attach(seq).result()
+    assert result.value == repr(token)
+    assert result.stdout.split() == [token, *map(str, range(COUNT))]
+    notices = {notice.code: notice.message for notice in machine.detail().notices}
+    assert "from the middle of it" in notices["ran_again"]
+    assert machine.run("token").value == repr(token)

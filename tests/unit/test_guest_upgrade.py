@@ -1,0 +1,78 @@
+"""The guest's supervisor makes way for other code and keeps what it had; the guest as plain processes of this host."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.support.conversations import Conversation
+from tests.support.host_guests import attached, host_guest
+from tests.support.house import until
+
+from torpor_worker.guest_code import GuestCode, own_code
+from torpor_worker.guest_link import GuestLink
+
+OTHER = GuestCode(own_code().modules | {"supervisor": own_code().modules["supervisor"] + "\n# other code\n"})
+BROKEN = {
+    "does not compile": OTHER.modules | {"supervisor": "def main(:"},
+    "does not import": OTHER.modules | {"supervisor": "import torpor_guest.nothing"},
+    "does not know the format": OTHER.modules
+    | {"handover": own_code().modules["handover"].replace("FORMAT = 1", "FORMAT = 0")},
+    "cannot talk with the interpreter": OTHER.modules
+    | {"channel": own_code().modules["channel"].replace("frozenset({1})", "frozenset({2})")},
+}
+
+
+@pytest.fixture
+async def link(tmp_path: Path) -> AsyncIterator[GuestLink]:
+    async with host_guest(tmp_path) as fifos:
+        link = await attached(fifos, new=True)
+        yield link
+        await link.close()
+
+
+async def _is_free(link: GuestLink) -> bool:
+    return (await link.ping()).running is None
+
+
+async def test_a_successor_has_the_variables_positions_and_output_of_its_predecessor(link: GuestLink) -> None:
+    talk = Conversation(link)
+    await talk.run("a = 3")
+    await link.execute(1, 1, "print('kept', flush=True)\na + 5", replaying=False)
+    await until(lambda: _is_free(link))
+    assert link.code == own_code().sha256
+    assert await link.upgrade(OTHER) is None
+    assert link.code == OTHER.sha256
+    answer = await talk.hear()
+    assert (answer.text(), answer.value) == ("kept\n", "8")
+    assert (await link.ping()).last_position == 1
+    talk.position = 2
+    assert (await talk.run("import os\nos.write(1, b'piped\\n')\na")).text() == "piped\n"
+    assert await link.upgrade(own_code()) is None
+    assert (await talk.run("a")).value == "3"
+
+
+async def test_an_instruction_runs_on_while_its_supervisor_is_replaced(link: GuestLink) -> None:
+    talk = Conversation(link)
+    await talk.say("import time\nfor i in range(100):\n    print(i, flush=True)\n    time.sleep(0.01)\n'done'")
+    await talk.hear(until="9\n")
+    assert await link.upgrade(OTHER) is None
+    answer = await talk.hear()
+    assert answer.text().splitlines()[-1] == "99"
+    assert answer.value == "'done'"
+    assert [output.offset for output in answer.outputs] == sorted({output.offset or 0 for output in answer.outputs})
+    assert (await talk.interrupted("while True: pass")).error["name"] == "KeyboardInterrupt"
+
+
+@pytest.mark.parametrize("how", BROKEN)
+async def test_a_successor_that_is_of_no_use_leaves_the_old_one_running(link: GuestLink, how: str) -> None:
+    talk = Conversation(link)
+    await talk.run("a = 3")
+    assert await link.upgrade(GuestCode(BROKEN[how])) is not None
+    assert link.code == own_code().sha256
+    assert (await talk.run("a + 5")).value == "8"
+
+
+async def test_an_interpreter_that_ends_is_reported_by_the_successor(link: GuestLink) -> None:
+    talk = Conversation(link)
+    assert await link.upgrade(OTHER) is None
+    assert (await talk.run("import os\nos._exit(3)")).death == "exit status 3"
