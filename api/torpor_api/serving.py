@@ -117,7 +117,9 @@ async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple
             metrics,
         )
         await worker.start()
-        collector = Collector(ledger, snapshotter, worker.keys_in_use)
+        collector = Collector(
+            ledger, snapshotter, worker.keys_in_use, lambda machine: worker.phase(machine) is not None
+        )
         background = {asyncio.create_task(collector.run(), name="collector")}
         if config.keep_runtimes:
             background.add(asyncio.create_task(shelf.keep(), name="keep runtimes"))

@@ -430,7 +430,9 @@ class Running:
         if worker.left_over is not None:
             last = state.made_at == number or self._without is Condition.ADOPT_THE_LAST
             if state.recovering and last and self._fits(state, worker.left_over):
-                after = with_worker(state, number, worker._replace(process=worker.left_over, left_over=None))
+                to_send = _unsent(state, worker.left_over)
+                adopted = worker._replace(process=worker.left_over, left_over=None, to_send=to_send)
+                after = with_worker(state, number, adopted)
                 yield Step(f"{number} adopts its sandbox", after._replace(ready=True, recovering=False))
             return
         tried_enough = state.recovering and unfinished != NONE and state.entries[unfinished].attempt >= 2
@@ -440,8 +442,10 @@ class Running:
         yield Step(f"{number} brings the machine back", self._restored(state, number, unfinished))
 
     def _fits(self, state: State, process: Process) -> bool:
-        known = [entry.position for entry in state.entries if not entry.rolled_back]
-        if process.received != max(known, default=NONE) and self._without is not Condition.ADOPT_WHAT_FITS:
+        known = [entry.position for entry in state.entries if not entry.rolled_back and entry.position != NONE]
+        unsent = [position for position in known if position > process.received]
+        fits = process.received == max(known, default=NONE) if not unsent else _unsent(state, process) != NONE
+        if not fits and self._without is not Condition.ADOPT_WHAT_FITS:
             return False
         if self._without is not Condition.ADOPT_NOTHING_UNDONE:
             floor = NONE if state.head is None else state.head.position
@@ -493,3 +497,10 @@ class Running:
             return state._replace(broken=f"{seq} is executed again, though nothing has died")
         state = executed_again(state, seq, attempt=False)
         return self._answered(state, seq, "of a replay")
+
+
+def _unsent(state: State, process: Process) -> int:
+    """The seq that is unfinished and the only one that the process was not sent; NONE if it is not so."""
+    unsent = [seq for seq, entry in enumerate(state.entries) if entry.position > process.received]
+    alone = len(unsent) == 1 and not state.entries[unsent[0]].answer and process.running == NONE
+    return unsent[0] if alone else NONE

@@ -32,9 +32,9 @@ class Condition(Enum):
     RELEASE_AT_HEAD = "a machine is released only if its head is what the worker saved last"
     RELEASE_NOTHING_BEHIND = "a machine is released only if nothing unfinished or behind the head is in its log"
     KILL_AFTER_RELEASE = "a process is let go only when its machine was released"
-    ADOPT_WHAT_FITS = "a sandbox that was left over is adopted only if the log has all that it was sent, and no more"
-    ADOPT_THE_LAST = "a sandbox that was left over is adopted only if no other of its machine was made since"
-    ADOPT_NOTHING_UNDONE = "a sandbox that was sent what is undone by now is not adopted"
+    ADOPT_WHAT_FITS = "a sandbox is adopted only if it was sent what the log has, or all but the last, unfinished entry"
+    ADOPT_THE_LAST = "a sandbox is adopted only if no other of its machine was made since"
+    ADOPT_NOTHING_UNDONE = "a sandbox is not adopted that was sent what is undone by now"
     ROLL_BACK_FROM_COMPLETE_HEAD = "a machine is rolled back only when it is asleep and its head has all that it did"
 
 

@@ -38,6 +38,7 @@ IN_RUNNING: Final = dict.fromkeys(running_state.Condition, _SMALL) | {
     running_state.Condition.ROLLED_BACK_LEFT_OUT: _TWO,
     running_state.Condition.HEAD_IS_EXPECTED: _THREADS,
     running_state.Condition.RELEASE_AT_HEAD: _THREADS,
+    running_state.Condition.ADOPT_WHAT_FITS: running.Size(entries=2, harms=2),
     running_state.Condition.ADOPT_THE_LAST: running.Size(entries=1, harms=2, threads=True, poison=0),
     running_state.Condition.ADOPT_NOTHING_UNDONE: running.Size(entries=1, harms=2),
 }
