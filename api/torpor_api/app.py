@@ -41,8 +41,7 @@ def create_app(services: Services) -> ASGIApp:
         health.router,
     ):
         app.include_router(router)
-    app.add_middleware(run.Shortcut)  # innermost: inside of the edge
     edge.install(app)
     exception_handlers.install(app)
     documentation.install(app, run.operations())
-    return app
+    return run.Shortcut(app)

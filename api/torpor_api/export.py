@@ -1,4 +1,4 @@
-"""All that can be had of a parked machine, as one archive: what it is, its log, and its newest state that starts."""
+"""All that can be had of a machine that cannot be used, as one archive: what it is, its log, its newest state."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ async def export(services: Services, account: str, name: str) -> AsyncIterator[b
     """A tar archive, piece by piece: `machine.json`, `log.jsonl` and, if any snapshot starts, `state.tar`.
 
     What is in `state.tar` was written by code of the machine's own: be as careful with it as with the machine. The
-    machine stays as it is. Raises `MachineNotFound`, `MachineNotParked` and `CannotWake` before the first piece.
+    machine stays as it is. Only for one that is parked, or whose runtime is quarantined. Raises `MachineNotFound`,
+    `MachineNotParked` and `CannotWake` before the first piece.
     """
     row = await services.ledger.machine(account, name)
-    if row.state != "parked":
+    if row.state != "parked" and not await services.ledger.is_quarantined(account, name):
         raise MachineNotParked
     folder = TemporaryDirectory(prefix=PREFIX, dir=services.config.data_dir)
     try:

@@ -42,7 +42,7 @@ async def fork(
             "lacks": place.lacks,
         }
         try:
-            copies = await _copies(services, place, names)
+            copies = await _copies(services, place, names, tags)
             await services.ledger.fork(account, name, place, copies, tags=tags, answer=answer, idempotency=idempotency)
         except (Unsettled, HeadMoved):  # the state was given up meanwhile
             await _give_up(services, names)
@@ -71,7 +71,9 @@ async def _place(services: Services, account: str, name: str, at: Point | None) 
     raise MachineBusy("The machine does not come to rest: others use it.")
 
 
-async def _copies(services: Services, place: Place, names: list[str]) -> dict[str, Stored | None]:
+async def _copies(
+    services: Services, place: Place, names: list[str], tags: dict[str, str] | None
+) -> dict[str, Stored | None]:
     """The state as stored for new machines, by name; None where it is its beginning."""
     copies: dict[str, Stored | None] = dict.fromkeys(names)
     if place.snapshot is None:
@@ -79,7 +81,7 @@ async def _copies(services: Services, place: Place, names: list[str]) -> dict[st
     keys = {name: f"machines/{name}/{0:08}-{secrets.token_hex(16)}" for name in names}
     await services.ledger.expect_copies(keys)
     for name, key in keys.items():
-        copies[name] = await services.machines.derive(place.snapshot, name, key)
+        copies[name] = await services.machines.derive(place.snapshot, name, key, tags)
     return copies
 
 

@@ -66,6 +66,7 @@ def timings(row: InstructionRow, *, with_wake: bool = False) -> dict[str, Any]:
         "waited_ms": _milliseconds(row.accepted_at, row.started_at),
         "runtime_ms": row.result.runtime_ms if row.result else None,
         "total_ms": _milliseconds(row.accepted_at, row.finished_at),
+        "waited_for_save_ms": row.waited_for_save_ms,
         **wake,
     }
 
@@ -87,6 +88,7 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
         "template": row.template,
         "memory_mb": row.memory_mb,
         "idle_seconds": row.idle_seconds,
+        "durability": row.durability.value,
         "recovery": row.recovery.value,
         "replay_seconds": row.replay_seconds,
         "last_used_at": moment(row.last_used_at),
@@ -99,7 +101,12 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
 def machine_detail(row: MachineRow) -> dict[str, Any]:
     """A machine with its notices, and where its last rollback can be taken back to."""
     undo = None if row.undo is None else {"generation": row.undo}
-    return {**machine_json(row), "undo": undo, "notices": [notice_json(notice) for notice in row.notices]}
+    return {
+        **machine_json(row),
+        "undo": undo,
+        "lost_before": row.lost_before,
+        "notices": [notice_json(notice) for notice in row.notices],
+    }
 
 
 def snapshot_json(row: SnapshotRow) -> dict[str, Any]:
@@ -145,6 +152,8 @@ def instruction_json(row: InstructionRow) -> dict[str, Any]:
         "undone": row.undone,
         "rolled_back": row.rolled_back,
         "replayed": row.replayed,
+        "expired": row.expired,
+        "output_expired": row.output_expired,
         "ended_by": None if row.ended_by is None else row.ended_by.value,
         "accepted_at": moment(row.accepted_at),
         "started_at": moment(row.started_at),

@@ -60,6 +60,7 @@ async def export(
             bell = Bell()
             waking = Waking(machine, services, bell)
             try:
+                await services.host.have(snapshot.series)
                 attached = await waking.attach(hold, WakeTimer(asyncio.get_running_loop().time))
                 try:
                     async with asyncio.timeout(EXPORT_SECONDS):

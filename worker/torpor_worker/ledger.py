@@ -42,6 +42,15 @@ class EndedBy(StrEnum):
     INTERRUPT = "interrupt"
 
 
+class Durability(StrEnum):
+    """When a machine's results are acknowledged."""
+
+    INTERVAL = "interval"
+    """Once they are in the log: after a crash what no save has is executed again."""
+    INSTRUCTION = "instruction"
+    """Once a save that contains them is committed: after a crash nothing is executed again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry of a machine's log."""
@@ -79,6 +88,17 @@ class InstructionResult:
     runtime_ms: int
     wake_ms: dict[str, float] | None = None
     """Milliseconds of each phase of the wake (see `wake_timer`), if the machine was woken for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt at an instruction ended, to be committed together with the snapshot that contains it."""
+
+    seq: int
+    attempt: int
+    result: InstructionResult
+    ended_by: EndedBy | None
+    waited_for_save_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +154,7 @@ class Hold:
     tags: dict[str, str]
     template: str | None = None
     """What it starts from while it has no snapshot; None: an empty interpreter."""
+    durability: Durability = Durability.INTERVAL
     recovery: Recovery = Recovery.REPLAY
     replay_seconds: float = 300.0
     """How much running time a recovery may execute again."""
@@ -144,6 +165,8 @@ class Hold:
     """How often the present head was brought back after a death, without having lived for a while since."""
     deaths: int = 0
     """How many processes of the present head died before they finished a new entry."""
+    rebuilt_from: int | None = None
+    """The generation that a rebuild of the ledger made its head: the log before that is not known any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +232,10 @@ class Ledger(Protocol):
         """Set the session, raise the epoch. None if it is parked, deleted, or held by another live session."""
         ...
 
+    async def settings(self, hold: Hold) -> Hold:
+        """The hold with the machine's settings and tags as they are now."""
+        ...
+
     async def ready(self, hold: Hold) -> None:
         """The machine is awake: from now on an entry accepted while it is free is started in the same transaction."""
         ...
@@ -255,8 +282,12 @@ class Ledger(Protocol):
         undone: bool = False,
         ended_by: EndedBy | None = None,
         output: list[OutputRecord] | None = None,
+        waited_for_save_ms: int = 0,
     ) -> None:
-        """Commit a result, and in the same step what output is left. If the seq has one already, that stays."""
+        """Commit a result, and in the same step what output is left. If the seq has one already, that stays.
+
+        `waited_for_save_ms`: for how long it was held up by saves of its own machine.
+        """
         ...
 
     async def note_replay(self, hold: Hold, seq: int) -> None:
@@ -271,8 +302,19 @@ class Ledger(Protocol):
         """A new generation number and the key of its manifest: that and its pack's are known before they are put."""
         ...
 
-    async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:
+    async def facts(self, hold: Hold, running_seq: int | None) -> dict[str, Any]:
+        """What a manifest is to say of the machine as it is now, beside what the hold has: for a rebuild of the ledger.
+
+        With `running`, the code and time-out of the instruction `running_seq`, if one runs in the snapshot.
+        """
+        ...
+
+    async def commit_snapshot(
+        self, hold: Hold, expected_head: int | None, snapshot: Snapshot, ending: Ending | None = None
+    ) -> None:
         """Make it the head if the head is still generation `expected_head`. Idempotent. Raises `HeadMoved`.
+
+        With `ending`, the result of the instruction that ended in it is committed in the same step, as by `finish`.
 
         So it does if a pack that the snapshot needs was condemned: it builds on what is gone.
 

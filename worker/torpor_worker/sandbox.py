@@ -135,6 +135,10 @@ class Sandbox(Protocol):
         """Give a sandbox that was made in advance to a machine, under its limits from now on."""
         ...
 
+    async def limit(self, limits: Limits) -> None:
+        """Put it under other limits from now on. What it uses already should be within them."""
+        ...
+
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """Send an instruction. A position that the guest has already seen is ignored by it."""
         ...
@@ -212,6 +216,10 @@ class SandboxHost(Protocol):
         `series` is the runtime's, which `have` was called for; None: the one for new machines. The modules of `preload`
         are imported, and not in the namespace; one that cannot be is `SandboxDied`.
         """
+        ...
+
+    def runtime_facts(self, series: str) -> dict[str, str]:
+        """What tells a runtime that is here from every other, for manifests."""
         ...
 
     async def have(self, series: str) -> None:

@@ -47,6 +47,8 @@ class Awake:
     """The unfinished instruction that runs in the snapshot."""
     unfinished: Entry | None
     """The unfinished instruction that is to be executed again."""
+    background: bool
+    """Threads, children or tasks of the user's live in it."""
     timer: WakeTimer
     adoption: Adoption | None = None
     """Where the process is, if it was not brought back but taken over."""
@@ -61,6 +63,7 @@ class Waking:
         """The snapshot that a wake is reading at this moment."""
         self.attached: Attached | None = None
         """The process that is being brought back at this moment."""
+        self._background = False
         self._told: set[str] = set()
         """Codes of the notices that say what keeps the machine from being woken."""
         self._machine = machine
@@ -131,7 +134,10 @@ class Waking:
                 self._note(replay)
                 self.attached = None
                 timer.observed_by(self._services.metrics)
-                return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished, timer)
+                clean = not replay.applied
+                return Awake(
+                    hold, attached, replay.position, clean, current, replay.unfinished, self._background, timer
+                )
 
     async def take_over(self, hold: Hold, survivor: Survivor, timer: WakeTimer) -> Awake | None:
         """Take over a process that has outlived its worker; None if that cannot be: then it is removed."""
@@ -142,7 +148,8 @@ class Waking:
         head = hold.head
         clean = head is not None and head.quiescent and head.position == adoption.position
         self.suspicion.taken_over(hold.tries, hold.deaths)
-        return Awake(hold, attached, adoption.position, clean, None, adoption.unsent, timer, adoption)
+        background = adoption.background
+        return Awake(hold, attached, adoption.position, clean, None, adoption.unsent, background, timer, adoption)
 
     async def learn(self, hold: Hold, reason: str, *, running: bool) -> Hold:
         """A process died: undo an entry or go back to an older generation if its deaths say so. The hold to go on with.
@@ -189,9 +196,16 @@ class Waking:
         older = _older(head, await ledger.generations(hold))
         if older is None and hold.recovery is Recovery.ROLLBACK:
             await self._park(hold, f"{reason}; and with its recovery set to rollback there is no older save to go to")
+        lost = hold.rebuilt_from is not None and (older is None or older.generation < hold.rebuilt_from)
+        if older is None and lost:
+            await self._park(
+                hold, f"{reason}; there is no older save, and the log of its beginning is not known any more"
+            )
         hold = await ledger.go_back(hold, None if older is None else older.generation)
         self.suspicion.gone_back()
         where = "its beginning and its whole log" if older is None else f"generation {older.generation}"
+        if lost:
+            where += f", without what it did up to generation {hold.rebuilt_from}: that log is not known any more"
         await ledger.notice(
             hold,
             "set_aside",
@@ -293,6 +307,7 @@ class Waking:
             except (SandboxError, TimeoutError) as error:
                 failure = error
             else:
+                self._background = state.background
                 timer.ended("sandbox", then=("first_frame", state.answered_seconds))
                 if state.last_position <= head.position:
                     return sandbox
@@ -312,6 +327,16 @@ class Waking:
                 return
         self.needs = head
         try:
+            try:
+                await self._fetch_once(hold, head, timer)
+            except Unusable:  # a byte may have been lost on the way; what is lost in the store is so again
+                await self._fetch_once(hold, head, timer)
+        finally:
+            self.needs = None
+
+    async def _fetch_once(self, hold: Hold, head: Snapshot, timer: WakeTimer) -> None:
+        services = self._services
+        try:
             into = services.images.new(self._machine, head.generation)
             like = services.beginnings.stored(hold.template)
             assemble_seconds = await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into, like)
@@ -322,8 +347,6 @@ class Waking:
             if error.retryable:
                 raise CannotWake(f"The machine's snapshot could not be fetched: {_sentence(error)}") from error
             raise Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
-        finally:
-            self.needs = None
 
     async def remove(self) -> None:
         """Remove the process that is being brought back, if there is one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -167,6 +168,17 @@ class Worker:
         """
         return await export(self._services, machine, memory_bytes, snapshots, into)
 
+    def change_settings(self, machine: str) -> None:
+        """Its settings or tags were changed in the ledger."""
+        held = self._machines.get(machine)
+        if held is not None:
+            held.change_settings()
+
+    def memory_bytes(self, machine: str) -> int:
+        """What its sandbox uses now; 0 if it has none."""
+        held = self._machines.get(machine)
+        return 0 if held is None else held.memory_bytes
+
     async def discard(self, machine: str) -> None:
         """It was deleted: end its process, destroy its key and forget its images."""
         task = self._tasks.get(machine)
@@ -182,12 +194,23 @@ class Worker:
             log.warning("A key could not be destroyed yet", action="destroy_key", machine=machine, error=str(error))
         await self._images.drop(machine)
 
-    async def derive(self, source: Snapshot, machine: str, key: str) -> Stored:
+    async def derive(self, source: Snapshot, machine: str, key: str, tags: dict[str, str] | None = None) -> Stored:
         """Store a snapshot once more as generation 0 of a new machine, without a copy of what it holds.
 
         Raises `SaveRefused`; nothing of it is left then.
         """
-        fields = {"machine": machine, "generation": 0, "line": 0, "parent": None, "epoch": 0}
+        fields: dict[str, Any] = {
+            "machine": machine,
+            "generation": 0,
+            "line": 0,
+            "lines": [],
+            "parent": None,
+            "epoch": 0,
+            "base": True,
+            "next_seq": 0,
+        }
+        if tags is not None:
+            fields["tags"] = tags
         try:
             return await self._services.snapshotter.derive(source.manifest_key, source.manifest_sha256, key, fields)
         except SnapshotterError as error:

@@ -125,6 +125,7 @@ _FINISH = Statement(
     "wake",
     "undone",
     "ended_by",
+    "waited_for_save_ms",
 )
 
 
@@ -181,7 +182,7 @@ def accept(
 
 
 def accept_reseed(
-    connection: Connection, machine_id: int, seed: bytes, *, position: int = 0, next_seq: int = 0
+    connection: Connection, machine_id: int, seed: bytes, *, position: int = 0, next_seq: int = 0, line: int = 0
 ) -> None:
     """Write a new machine's reseed: it takes the first position that its image has not seen, and waits for nobody.
 
@@ -191,7 +192,7 @@ def accept_reseed(
         connection,
         machine_id,
         Entry(id=0, kind=EntryKind.RESEED, seq=None, position=position, attempt=1, timeout_seconds=0, seed=seed),
-        line=0,
+        line=line,
         finished=True,
     )
     _COUNT_UP.run(connection, of_machine=machine_id, next_seq=next_seq, next_position=position + 1)
@@ -251,6 +252,7 @@ def finish(
     undone: bool,
     ended_by: EndedBy | None,
     output: list[OutputRecord] | None,
+    waited_for_save_ms: int,
 ) -> bool:
     """Commit a result and the output that is left; False, and no change, if no such attempt of a held machine runs."""
     columns = to_columns(result)
@@ -270,6 +272,7 @@ def finish(
         wake=columns.wake,
         undone=int(undone),
         ended_by=ended_by,
+        waited_for_save_ms=waited_for_save_ms,
     )
     if row is None:
         return False

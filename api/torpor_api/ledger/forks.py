@@ -109,6 +109,7 @@ def fork(
                 memory_bytes=parent.memory_bytes,
                 idle_seconds=parent.idle_seconds,
                 template=parent.template,
+                durability=parent.durability,
                 recovery=parent.recovery,
                 replay_seconds=parent.replay_seconds,
             )

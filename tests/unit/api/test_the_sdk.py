@@ -47,6 +47,20 @@ async def test_a_machine_is_made_used_looked_at_and_deleted(client: torpor.Async
         await machine.detail()
 
 
+async def test_settings_and_tags_are_changed_and_what_is_not_named_stays(client: torpor.AsyncClient) -> None:
+    machine = await client.new_machine(tags={"user": "42", "team": "a"}, durability="instruction", idle_seconds=5)
+    assert (await machine.run("1")).value == "1"
+    detail = await machine.update(tags={"team": None, "task": "7"}, idle_seconds=None, memory_mb=512)
+    assert detail.tags == {"user": "42", "task": "7"}
+    assert (detail.idle_seconds, detail.memory_mb, detail.durability) == (None, 512, "instruction")
+    detail = await machine.update(durability="interval", recovery="rollback", replay_seconds=7)
+    assert (detail.durability, detail.recovery, detail.replay_seconds) == ("interval", "rollback", 7)
+    (fork,) = await machine.fork()
+    assert (await fork.detail()).durability == "interval"
+    with pytest.raises(torpor.InvalidRequest, match="memory_mb"):
+        await machine.update(memory_mb=1 << 30)
+
+
 async def test_a_machine_goes_back_and_forward_again(client: torpor.AsyncClient) -> None:
     machine = await client.new_machine()
     for number in range(3):
