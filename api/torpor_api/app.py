@@ -9,7 +9,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
 from torpor_api import documentation, edge, exception_handlers
-from torpor_api.routes import accounts, health, instructions, machines, run, snapshots
+from torpor_api.routes import accounts, health, instructions, machines, recovery, run, snapshots
 from torpor_api.services import Services
 from torpor_api.websocket import repl
 
@@ -32,10 +32,16 @@ def create_app(services: Services) -> ASGIApp:
     app.state.services = services
     app.router.routes.extend(run.routes())
     app.router.routes.append(WebSocketRoute("/v1/machine/{name}/repl", repl))
-    for router in (instructions.router, machines.router, snapshots.router, accounts.router, health.router):
+    for router in (
+        instructions.router,
+        machines.router,
+        snapshots.router,
+        recovery.router,
+        accounts.router,
+        health.router,
+    ):
         app.include_router(router)
-    app.add_middleware(run.Shortcut)  # innermost: inside of the edge
     edge.install(app)
     exception_handlers.install(app)
     documentation.install(app, run.operations())
-    return app
+    return run.Shortcut(app)

@@ -23,6 +23,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (
     models.EmptyRequest,
     models.RollbackRequest,
     models.ForkRequest,
+    models.RecoverRequest,
 )
 ANSWERS: tuple[type[BaseModel], ...] = (models.RunAnswer, models.Error)
 REFERENCE = "#/components/schemas/{model}"

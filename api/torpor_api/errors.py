@@ -79,6 +79,14 @@ class MachineParked(TorporError):
     code = "machine_parked"
 
 
+class MachineNotParked(TorporError):
+    """The machine is not parked: it recovers by itself."""
+
+    status = 409
+    code = "machine_not_parked"
+    hint = "To bring it back to an earlier point, use `rollback`."
+
+
 class NotIdle(TorporError):
     """The machine cannot fall asleep while an instruction is unfinished."""
 
@@ -93,12 +101,22 @@ class PointUnreachable(TorporError):
     code = "point_unreachable"
 
 
+class InstructionExpired(TorporError):
+    """The machine had this instruction; its code, its output and its result are not kept any more."""
+
+    status = 410
+    code = "instruction_expired"
+
+
 class RuntimeQuarantined(TorporError):
     """The machine's runtime is quarantined: it is not woken for instructions."""
 
     status = 409
     code = "runtime_quarantined"
-    hint = "Its state is kept. Whoever runs the server can lift the quarantine, or export the machine's files."
+    hint = (
+        "Its state is kept until whoever runs the server lifts the quarantine; `torpor recover MACHINE --how export` "
+        "gives its files and variables."
+    )
 
 
 class BodyTooLarge(TorporError):

@@ -41,7 +41,7 @@ async def fork(
             "generation": None if place.snapshot is None else place.snapshot.generation,
             "lacks": place.lacks,
         }
-        copies = await _copies(services, place, keys)
+        copies = await _copies(services, place, keys, tags)
         try:
             await services.ledger.fork(account, name, place, copies, tags=tags, answer=answer, idempotency=idempotency)
         except (Unsettled, HeadMoved):  # the state was given up meanwhile
@@ -71,7 +71,9 @@ async def _place(services: Services, account: str, name: str, at: Point | None) 
     raise MachineBusy("The machine does not come to rest: others use it.")
 
 
-async def _copies(services: Services, place: Place, keys: dict[str, str]) -> dict[str, Stored | None]:
+async def _copies(
+    services: Services, place: Place, keys: dict[str, str], tags: dict[str, str] | None
+) -> dict[str, Stored | None]:
     """The state as stored for new machines, by name; None where it is its beginning. Notes in `keys` where it is."""
     copies: dict[str, Stored | None] = dict.fromkeys(keys)
     if place.snapshot is None:
@@ -79,7 +81,7 @@ async def _copies(services: Services, place: Place, keys: dict[str, str]) -> dic
     try:
         for name in copies:
             keys[name] = f"machines/{name}/{0:08}-{secrets.token_hex(16)}"
-            copies[name] = await services.machines.derive(place.snapshot, name, keys[name])
+            copies[name] = await services.machines.derive(place.snapshot, name, keys[name], tags)
     except BaseException:  # also if nobody waits for them any more
         await asyncio.shield(_give_up(services, keys))
         raise

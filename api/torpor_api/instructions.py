@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from torpor_api.errors import InvalidRequest, MachineBusy
+from torpor_api.errors import InstructionExpired, InvalidRequest, MachineBusy
 from torpor_api.events import (
     Event,
     EventId,
     EventMaker,
+    expired_event,
     merge_text,
     notice_json,
     restarted_event,
@@ -24,6 +25,7 @@ from torpor_api.results import moment, rich_result, timings
 from torpor_api.services import Services
 from torpor_worker.ledger import InstructionResult
 
+Prepared = TypeVar("Prepared")
 WhenBusy = Literal["refuse", "queue", "interrupt"]
 
 PRESENCE_SECONDS = 5.0
@@ -50,10 +52,12 @@ async def submit(
     *,
     when_busy: WhenBusy,
     idempotency: Idempotency | None = None,
+    told: bool = True,
 ) -> tuple[Accepted | Busy, bool]:
     """Accept an instruction and hand it over; and whether another was interrupted for it.
 
-    `Busy` only with `refuse`. Raises what `SqlLedger.accept` raises, and `ShuttingDown`.
+    `told` is whether anybody is told its seq before its result. `Busy` only with `refuse`. Raises what
+    `SqlLedger.accept` raises, and `ShuttingDown`.
     """
     services.stopping.refuse_work()
     ledger = services.ledger
@@ -64,6 +68,7 @@ async def submit(
         timeout_seconds,
         when_busy="queue" if when_busy == "queue" else "refuse",
         idempotency=idempotency,
+        told=told,
     )
     interrupted = False
     if isinstance(outcome, Busy) and when_busy == "interrupt":
@@ -87,10 +92,11 @@ async def submit_or_refuse(
     *,
     when_busy: WhenBusy,
     idempotency: Idempotency | None,
+    told: bool,
 ) -> Accepted:
     """Like `submit`, with `MachineBusy` for a busy machine."""
     outcome, _ = await submit(
-        services, account, machine, code, timeout_seconds, when_busy=when_busy, idempotency=idempotency
+        services, account, machine, code, timeout_seconds, when_busy=when_busy, idempotency=idempotency, told=told
     )
     if isinstance(outcome, Busy):
         raise MachineBusy
@@ -98,23 +104,38 @@ async def submit_or_refuse(
 
 
 async def finished(
-    services: Services, account: str, machine: str, seq: int, presence: Presence, *, fresh: bool = False
-) -> tuple[Outcome, InstructionResult]:
-    """Wait until the instruction has its result, and give both.
+    services: Services,
+    account: str,
+    machine: str,
+    seq: int,
+    presence: Presence,
+    *,
+    fresh: bool = False,
+    prepare: Callable[[Outcome], Prepared | None] = lambda _: None,
+) -> tuple[Outcome, InstructionResult, Prepared | None]:
+    """Wait until the instruction has its result: the outcome, the result in it, and what `prepare` made of it.
 
-    With `fresh`, it was started a moment ago: there is nothing to read before the next commit. Raises `ShuttingDown`,
-    `ClientDisconnect`, and `MachineNotFound` if the machine is deleted meanwhile.
+    `prepare` is called while the outcome is on its way to the disk; None if it was not. With `fresh`, it was started a
+    moment ago: there is nothing to read before the next commit. Raises `ShuttingDown`, `ClientDisconnect`, and
+    `MachineNotFound` if the machine is deleted meanwhile.
     """
-    with services.ledger.changes.watch(machine, seq) as watch:
+    with services.ledger.changes.watch(machine, seq, prepare) as watch:
         if fresh:
             await watch.wait(PRESENCE_SECONDS)
         while True:
             outcome = watch.outcome or await services.ledger.outcome(account, machine, seq)
             if outcome.instruction.result is not None:
-                return outcome, outcome.instruction.result
+                return outcome, outcome.instruction.result, watch.prepared if outcome is watch.outcome else None
+            refuse_expired(outcome.instruction)
             services.stopping.refuse_waiting()
             if not await watch.wait(PRESENCE_SECONDS) and await presence.is_gone():
                 raise ClientDisconnect
+
+
+def refuse_expired(row: InstructionRow) -> None:
+    """Raise `InstructionExpired` for an instruction whose result there was, and is not any more."""
+    if row.expired:
+        raise InstructionExpired
 
 
 async def pages(services: Services, machine: str, seq: int) -> AsyncIterator[OutputPage | None]:
@@ -181,7 +202,9 @@ async def follow(
 def _end_of_output(maker: EventMaker, page: OutputPage) -> list[Event]:
     end = EventId(page.attempt, page.end)
     events = list(maker.flush(page.attempt, page.end))
-    if page.truncated_bytes:
+    if page.expired:
+        events.append(expired_event(end))
+    elif page.truncated_bytes:
         events.append(truncated_event(end, page.truncated_bytes))
     return events
 
@@ -222,15 +245,17 @@ def final_events(row: InstructionRow, page: OutputPage, *, with_wake: bool = Fal
 
 async def collect(services: Services, row: InstructionRow, machine: str, page: OutputPage | None = None) -> list[Event]:
     """All that an instruction said before its result, neighbouring text in one piece; `page` is the first, if known."""
+    pages = [page or await services.ledger.output(machine, row.seq)]
+    while pages[-1].more:
+        pages.append(await services.ledger.output(machine, row.seq, after=pages[-1].end))
+    return _collected(row, pages)
+
+
+def _collected(row: InstructionRow, pages: Sequence[OutputPage]) -> list[Event]:
     maker = EventMaker()
-    if page is None:
-        page = await services.ledger.output(machine, row.seq)
-    events = list(maker.page(page))
-    while page.more:
-        page = await services.ledger.output(machine, row.seq, after=page.end)
-        events.extend(maker.page(page))
-    events.extend(_end_of_output(maker, page))
-    events.extend(error_events(row, EventId(page.attempt, page.end)))
+    events = [event for page in pages for event in maker.page(page)]
+    events.extend(_end_of_output(maker, pages[-1]))
+    events.extend(error_events(row, EventId(pages[-1].attempt, pages[-1].end)))
     return merge_text(events)
 
 
@@ -244,15 +269,31 @@ async def last_picture(services: Services, machine: str, seq: int, page: OutputP
 
 
 async def run_answer(
-    services: Services, machine: str, outcome: Outcome, result: InstructionResult, *, with_wake: bool = False
+    services: Services, machine: str, outcome: Outcome, result: InstructionResult, *, with_wake: bool
 ) -> dict[str, Any]:
     """The answer of `run`."""
+    events = await collect(services, outcome.instruction, machine, outcome.output)
+    return _run_answer(machine, outcome, result, events, with_wake=with_wake)
+
+
+def run_answer_at_once(machine: str, outcome: Outcome, *, with_wake: bool) -> dict[str, Any] | None:
+    """The answer of `run`; None if the instruction is not finished, or more of its output is to be read."""
+    result = outcome.instruction.result
+    if result is None or outcome.output.more:
+        return None
+    events = _collected(outcome.instruction, [outcome.output])
+    return _run_answer(machine, outcome, result, events, with_wake=with_wake)
+
+
+def _run_answer(
+    machine: str, outcome: Outcome, result: InstructionResult, events: list[Event], *, with_wake: bool
+) -> dict[str, Any]:
     row = outcome.instruction
     return {
         "machine": machine,
         "instruction_seq": row.seq,
         "result": rich_result(result),
-        "events": await collect(services, row, machine, outcome.output),
+        "events": events,
         "notices": [notice_json(notice) for notice in outcome.notices],
         "timings": timings(row, with_wake=with_wake),
     }

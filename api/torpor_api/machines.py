@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
+from torpor_worker.exporting import Exported
 from torpor_worker.ledger import Entry, Snapshot
 from torpor_worker.snapshots import Stored
 
@@ -34,6 +36,14 @@ class Machines(Protocol):
         """Save it, and wait until the snapshot is committed; nothing happens if it is asleep."""
         ...
 
+    async def crash(self, machine: str) -> bool:
+        """Kill its process as an accident would; False if it is not awake."""
+        ...
+
+    async def export(self, machine: str, memory_bytes: int, snapshots: list[Snapshot], into: Path) -> Exported:
+        """Write files and variables of the first of a parked machine's snapshots that still starts to a file."""
+        ...
+
     def change_settings(self, machine: str) -> None:
         """Say that its settings or tags were changed. Only a hint: the ledger has them."""
         ...
@@ -42,8 +52,11 @@ class Machines(Protocol):
         """What it uses now; 0 if it is not awake."""
         ...
 
-    async def derive(self, source: Snapshot, machine: str, key: str) -> Stored:
-        """Store a snapshot once more, under `key`, as generation 0 of a new machine; no copy of what it holds."""
+    async def derive(self, source: Snapshot, machine: str, key: str, tags: dict[str, str] | None = None) -> Stored:
+        """Store a snapshot once more, under `key`, as generation 0 of a new machine; no copy of what it holds.
+
+        Without `tags` its manifest names those of the source.
+        """
         ...
 
     async def withdraw(self, machine: str, key: str) -> None:

@@ -183,6 +183,26 @@ class ForkRequest(StrictRequest):
     tags: Tags | None = Field(default=None, description="Absent: those of the machine that is forked.")
 
 
+class RecoverRequest(StrictRequest):
+    """A way out for a parked machine."""
+
+    how: Literal["retry", "skip", "rollback", "export"]
+    seq: Annotated[int, Field(ge=0, le=2**62)] | None = Field(
+        default=None, description="For `skip`: the instruction that is undone; absent: the one that recovery blames."
+    )
+    generation: Generation | None = Field(
+        default=None, description="For `rollback`: absent: the newest that recovery did not set aside."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.seq is not None and self.how != "skip":
+            raise ValueError("`seq` belongs to `skip`")
+        if self.generation is not None and self.how != "rollback":
+            raise ValueError("`generation` belongs to `rollback`")
+        return self
+
+
 class EmptyRequest(StrictRequest):
     """Nothing needs to be said."""
 
@@ -247,6 +267,7 @@ class MachineDetail(Machine):
     """A machine with its notices, and where its last rollback can be taken back to."""
 
     undo: Point | None
+    lost_before: int | None
     notices: list[NoticeAnswer]
 
 
@@ -271,6 +292,7 @@ class SnapshotAnswer(Answer):
     stored_bytes: int
     pinned: bool
     current: bool
+    set_aside: bool
 
 
 class SnapshotList(Answer):
@@ -288,6 +310,25 @@ class RollbackAnswer(Answer):
     undo: Point | None
     left_behind: list[int]
     replayed: list[int]
+
+
+class RecoverAnswer(Answer):
+    """How a machine was brought out of being parked. `generation` null: from its beginning."""
+
+    machine_name: str
+    how: Literal["retry", "skip", "rollback"]
+    state: str
+    generation: int | None
+    line: int
+    undone: int | None
+    left_behind: list[int]
+
+
+class CrashAnswer(Answer):
+    """Whether the machine's process was killed; it has none while it is not awake."""
+
+    machine_name: str
+    crashed: bool
 
 
 class ForkAnswer(Answer):
@@ -369,7 +410,10 @@ class RunAnswer(Answer):
 
 
 class InstructionAnswer(Answer):
-    """An instruction of a machine's history; `events` only where one is asked for."""
+    """An instruction of a machine's history; `events` only where one is asked for.
+
+    Of one that is `expired` code and result are not kept any more; with `output_expired` its output is not.
+    """
 
     instruction_seq: int
     code: str
@@ -380,6 +424,8 @@ class InstructionAnswer(Answer):
     undone: bool
     rolled_back: bool
     replayed: bool
+    expired: bool
+    output_expired: bool
     ended_by: str | None
     accepted_at: str
     started_at: str | None
@@ -389,9 +435,10 @@ class InstructionAnswer(Answer):
 
 
 class History(Answer):
-    """A machine's instructions, newest first."""
+    """A machine's instructions, newest first. The last page has `lost_before` if a rebuild lost any below it."""
 
     instructions: list[InstructionAnswer]
+    lost_before: int | None = None
     next_cursor: str | None = None
 
 

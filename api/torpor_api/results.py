@@ -101,7 +101,12 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
 def machine_detail(row: MachineRow) -> dict[str, Any]:
     """A machine with its notices, and where its last rollback can be taken back to."""
     undo = None if row.undo is None else {"generation": row.undo}
-    return {**machine_json(row), "undo": undo, "notices": [notice_json(notice) for notice in row.notices]}
+    return {
+        **machine_json(row),
+        "undo": undo,
+        "lost_before": row.lost_before,
+        "notices": [notice_json(notice) for notice in row.notices],
+    }
 
 
 def snapshot_json(row: SnapshotRow) -> dict[str, Any]:
@@ -119,6 +124,7 @@ def snapshot_json(row: SnapshotRow) -> dict[str, Any]:
         "stored_bytes": snapshot.stored_bytes,
         "pinned": snapshot.pinned,
         "current": row.current,
+        "set_aside": snapshot.set_aside,
     }
 
 
@@ -146,6 +152,8 @@ def instruction_json(row: InstructionRow) -> dict[str, Any]:
         "undone": row.undone,
         "rolled_back": row.rolled_back,
         "replayed": row.replayed,
+        "expired": row.expired,
+        "output_expired": row.output_expired,
         "ended_by": None if row.ended_by is None else row.ended_by.value,
         "accepted_at": moment(row.accepted_at),
         "started_at": moment(row.started_at),

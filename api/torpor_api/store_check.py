@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeVar
 
-from torpor_api.ledger.inventory import Inventory, Need, NeededManifest
+from torpor_api.at_once import each
+from torpor_api.ledger.inventory import Inventory, Need, NeededManifest, NeededRuntime
 from torpor_snapshotter.archive import Archive
 from torpor_snapshotter.key import PROBE_PREFIX
 from torpor_snapshotter.keys import KeyMissing, KeyStore
 from torpor_snapshotter.owner import OWNER_KEY
 from torpor_snapshotter.pack import Pack
 from torpor_snapshotter.pack_reader import PackReader
+from torpor_snapshotter.runtimes.keeping import read_description, read_part
 from torpor_snapshotter.store import DamagedObject, NotStored, ObjectStore, StoreError
-
-T = TypeVar("T")
-
-AT_ONCE: Final = 4
-"""Objects that are read at the same time."""
 
 Report = Callable[[int, int], None]
 """Called with how many objects were looked at, and how many there are to look at as far as is known."""
@@ -53,11 +48,14 @@ class Checked:
 
     manifests: int
     packs: int
+    runtimes: int
     problems: tuple[Problem, ...]
     unreachable: tuple[str, ...]
     """Keys of objects that no row names: the next start of the server deletes them."""
     condemned: int
     """Objects that are there still and that the server is about to delete."""
+    kept: int
+    """Objects that a rebuild of the database could not read: nothing needs them, and nothing deletes them."""
 
 
 class StoreCheck:
@@ -98,7 +96,7 @@ class StoreCheck:
 
         total = len(found.needs)
         self._report(0, total)
-        await self._each(manifests, lambda manifest: self._look(manifest.key, read_manifest(manifest), total))
+        await each(manifests, lambda manifest: self._look(manifest.key, read_manifest(manifest), total))
         pack_keys = sorted(found.needs.keys() - {manifest.key for manifest in manifests})
         for key in pack_keys:
             if key not in stored:
@@ -106,14 +104,35 @@ class StoreCheck:
         if not quick:
             whole = [packs[key] for key in pack_keys if key in packs and key in stored]
             total = len(manifests) + len(whole)
-            await self._each(whole, lambda pack: self._look(pack.key, self._reader.verify(pack), total))
+            await each(whole, lambda pack: self._look(pack.key, self._reader.verify(pack), total))
+        await each(self._inventory.runtimes, lambda runtime: self._look_at_runtime(runtime, stored, quick=quick))
         return Checked(
             manifests=len(manifests),
             packs=len(pack_keys),
+            runtimes=len(self._inventory.runtimes),
             problems=found.problems(),
             unreachable=tuple(sorted(stored - self._inventory.known - found.needs.keys())),
             condemned=len(stored & self._inventory.condemned),
+            kept=len(stored & self._inventory.kept - found.needs.keys()),
         )
+
+    async def _look_at_runtime(self, runtime: NeededRuntime, stored: set[str], *, quick: bool) -> None:
+        for key in (runtime.key, *runtime.parts):
+            self._found.needs[key].add(runtime.need)
+            if key not in stored:
+                self._found.add(key, State.MISSING, f"{key} is not stored.")
+        if runtime.key not in stored:
+            return
+        task = self._read_runtime(runtime, set() if quick else stored)
+        await self._look(runtime.key, task, self._looked_at + 1)
+
+    async def _read_runtime(self, runtime: NeededRuntime, parts: set[str]) -> None:
+        description = await read_description(self._store, runtime.key, runtime.sha256)
+        for part in {part for _, file in description.files for part in file.parts if part.key in parts}:
+            try:
+                await read_part(self._store, part)
+            except DamagedObject as error:
+                self._found.add(part.key, State.DAMAGED, str(error))
 
     async def _check_owner(self) -> None:
         try:
@@ -137,22 +156,6 @@ class StoreCheck:
             self._found.add(key, State.LOCKED, str(error))
         self._looked_at += 1
         self._report(self._looked_at, total)
-
-    @staticmethod
-    async def _each(things: Iterable[T], look: Callable[[T], Awaitable[None]]) -> None:
-        rest = iter(things)
-
-        async def look_at_the_rest() -> None:
-            for thing in rest:
-                await look(thing)
-
-        tasks = [asyncio.create_task(look_at_the_rest(), name=f"check {number}") for number in range(AT_ONCE)]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(slots=True)

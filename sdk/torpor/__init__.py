@@ -21,12 +21,14 @@ from ._errors import (
     ConfigError,
     Conflict,
     IdempotencyKeyReused,
+    InstructionExpired,
     InstructionNotFound,
     InternalError,
     InvalidRequest,
     MachineBusy,
     MachineNotFound,
     MachineNotIdle,
+    MachineNotParked,
     MachineParked,
     MethodNotAllowed,
     NotFound,
@@ -44,8 +46,9 @@ from ._errors import (
     UnknownApiError,
 )
 from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout
+from ._forked import Forked
 from ._machine import Machine, RunStream
-from ._models import Instruction, MachineInfo, Point, Rollback, Snapshot
+from ._models import Instruction, MachineInfo, Point, Recovered, Rollback, Snapshot
 from ._result import ErrorInfo, Result
 from ._retry import RetryPolicy
 
@@ -65,8 +68,10 @@ __all__ = [
     "ErrorInfo",
     "Event",
     "Finished",
+    "Forked",
     "IdempotencyKeyReused",
     "Instruction",
+    "InstructionExpired",
     "InstructionNotFound",
     "InternalError",
     "InvalidRequest",
@@ -75,6 +80,7 @@ __all__ = [
     "MachineInfo",
     "MachineNotFound",
     "MachineNotIdle",
+    "MachineNotParked",
     "MachineParked",
     "MethodNotAllowed",
     "NotFound",
@@ -82,6 +88,7 @@ __all__ = [
     "Point",
     "PointUnreachable",
     "ProtocolError",
+    "Recovered",
     "Result",
     "RetryPolicy",
     "Rollback",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
+from typing import BinaryIO
 
 import httpx2
 
@@ -47,6 +48,28 @@ class AsyncConnection:
                 if answer is None:
                     return response
                 delay = answer
+            await asyncio.sleep(delay)
+
+    async def download(self, call: Call, file: BinaryIO) -> int:
+        """Write a good answer's body to a file that can be rewound; how many bytes. Raises as `send` does."""
+        attempts = Attempts(call, self._retry, self._contact)
+        while True:
+            attempts.sending()
+            try:
+                async with contextlib.aclosing(
+                    await self._http.send(_http.request(self._http, call), stream=True)
+                ) as response:
+                    if not response.is_success:
+                        await response.aread()
+                    delay = attempts.answered(
+                        response.status_code, _http.error_body(response), _http.retry_after(response)
+                    )
+                    if delay is None:
+                        file.seek(0)
+                        file.truncate()
+                        return sum([file.write(piece) async for piece in response.aiter_raw()])
+            except httpx2.TransportError as error:
+                delay = attempts.failed(error)
             await asyncio.sleep(delay)
 
     async def follow(self, state: StreamState, *, to_the_end: bool = False) -> AsyncGenerator[Event, None]:

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
+from typing import BinaryIO
 
 from . import _calls, _http
 from ._async_connection import AsyncConnection
 from ._calls import UNSET, Unset
 from ._events import Display, Event, Stderr, Stdout
 from ._forked import Forked
-from ._models import Forks, History, Instruction, Interrupted, MachineInfo, Rollback, RunAnswer, Snapshot, SnapshotList
+from ._models import (
+    Crashed,
+    Forks,
+    History,
+    Instruction,
+    Interrupted,
+    MachineInfo,
+    Recovered,
+    Rollback,
+    RunAnswer,
+    Snapshot,
+    SnapshotList,
+)
 from ._result import Result, result_of_answer
 from ._stream import StreamState
 
@@ -279,6 +292,34 @@ class AsyncMachine:
         forks = _http.parsed(await self._connection.send(call), Forks)
         machines = [AsyncMachine(self._connection, name) for name in forks.machines]
         return Forked(machines, generation=forks.generation, lacks=forks.lacks)
+
+    async def recover(self, how: str, *, seq: int | None = None, generation: int | None = None) -> Recovered:
+        """Bring it back after recovery gave it up (`state` is `parked`), and wait until it is awake.
+
+        Args:
+            how: `retry`: once more, from its newest snapshot. `skip`: without the instruction that ends its process
+                each time. `rollback`: from a snapshot, without what it did since.
+            seq: The instruction to skip; by default the one that recovery blames.
+            generation: The snapshot to go back to; by default the newest that recovery did not set aside.
+
+        Whatever is tried, every snapshot of it can still be reached. Raises `MachineParked` if it did not work,
+        `MachineNotParked`, and what `rollback` raises.
+        """
+        call = _calls.recover(self.name, how, seq, generation)
+        return _http.parsed(await self._connection.send(call), Recovered)
+
+    async def export(self, file: BinaryIO) -> int:
+        """Write all that can be had of a parked machine to a file, as a tar archive; how many bytes that are.
+
+        In it are `machine.json`, `log.jsonl` and, if any of its snapshots starts, `state.tar` with its files and those
+        of its variables that pickle. That was written by code of the machine's: unpack and unpickle it with care.
+        Raises `MachineNotParked`.
+        """
+        return await self._connection.download(_calls.export(self.name), file)
+
+    async def crash(self) -> bool:
+        """Kill its process, to see it recovered; False if it has none because it is asleep."""
+        return _http.parsed(await self._connection.send(_calls.crash(self.name)), Crashed).crashed
 
     async def delete(self) -> None:
         """Delete it and all that is stored of it, for good."""

@@ -11,6 +11,8 @@ from urllib.parse import quote
 
 ANSWER_SECONDS = 30.0
 """How long an answer may take that does not wait for code."""
+EXPORT_SECONDS = 900.0
+"""How long it may take until an export begins, and between two pieces of it."""
 TRANSITION_SECONDS = 120.0
 """How long a save or a wake may take before it is asked after again."""
 DEFAULT_TIMEOUT_SECONDS = 15.0
@@ -200,6 +202,22 @@ def fork(machine: str, generation: int | None, seq: int | None, count: int, tags
         "tags": None if tags is None else dict(tags),
     }
     return _post(_machine(machine, "/fork"), body, answer_seconds=TRANSITION_SECONDS, patient=True)
+
+
+def recover(machine: str, how: str, seq: int | None, generation: int | None) -> Call:
+    """A way out for a parked machine."""
+    body = {"how": how, "seq": seq, "generation": generation}
+    return _post(_machine(machine, "/recover"), body, answer_seconds=TRANSITION_SECONDS, patient=True)
+
+
+def export(machine: str) -> Call:
+    """All that can be had of a parked machine. It changes nothing, so that it needs no idempotency key."""
+    return Call("POST", _machine(machine, "/recover"), body={"how": "export"}, answer_seconds=EXPORT_SECONDS)
+
+
+def crash(machine: str) -> Call:
+    """SIGKILL of a machine's process."""
+    return _post(_machine(machine, "/debug/crash"), {})
 
 
 def _point(generation: int | None, seq: int | None) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typer.main import get_command
 from ._errors import TorporError
 
 GROUP = "torpor.commands"
+SDK = "torpor"
 TROUBLE = 3
 """Exit status when Torpor could not do it; 1 is for an error of the code that ran, 2 for a wrong command line."""
 
@@ -38,6 +39,8 @@ _ORDER = (
     "sleep",
     "rm",
     "whoami",
+    "recover",
+    "debug",
     "serve",
     "doctor",
     "runtime",
@@ -45,8 +48,12 @@ _ORDER = (
 
 
 def installed() -> dict[str, EntryPoint]:
-    """The commands of all installed distributions, not loaded yet."""
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    """The commands of all installed distributions, not loaded yet. Another's command goes before one of the SDK's."""
+    return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=_is_from_here, reverse=True)}
+
+
+def _is_from_here(entry: EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == SDK
 
 
 class Commands(TyperGroup):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator
+from typing import BinaryIO
 
 import httpx2
 
@@ -47,6 +48,26 @@ class Connection:
                 if answer is None:
                     return response
                 delay = answer
+            time.sleep(delay)
+
+    def download(self, call: Call, file: BinaryIO) -> int:
+        """Write a good answer's body to a file that can be rewound; how many bytes. Raises as `send` does."""
+        attempts = Attempts(call, self._retry, self._contact)
+        while True:
+            attempts.sending()
+            try:
+                with contextlib.closing(self._http.send(_http.request(self._http, call), stream=True)) as response:
+                    if not response.is_success:
+                        response.read()
+                    delay = attempts.answered(
+                        response.status_code, _http.error_body(response), _http.retry_after(response)
+                    )
+                    if delay is None:
+                        file.seek(0)
+                        file.truncate()
+                        return sum(file.write(piece) for piece in response.iter_raw())
+            except httpx2.TransportError as error:
+                delay = attempts.failed(error)
             time.sleep(delay)
 
     def follow(self, state: StreamState, *, to_the_end: bool = False) -> Generator[Event, None, None]:

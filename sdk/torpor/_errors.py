@@ -145,9 +145,15 @@ class MachineBusy(Conflict):
 
 
 class MachineParked(Conflict):
-    """The machine could not be recovered; its history can be read, and it can be deleted."""
+    """The machine could not be recovered; `Machine.recover` has the ways out, and its history can be read."""
 
     code = "machine_parked"
+
+
+class MachineNotParked(Conflict):
+    """The machine is not parked: it recovers by itself."""
+
+    code = "machine_not_parked"
 
 
 class MachineNotIdle(Conflict):
@@ -160,6 +166,13 @@ class PointUnreachable(Conflict):
     """The machine cannot be brought to this point of its history; the hint names the nearest that it can."""
 
     code = "point_unreachable"
+
+
+class InstructionExpired(ApiError):
+    """The machine had this instruction; its code, its output and its result are not kept any more."""
+
+    status = 410
+    code = "instruction_expired"
 
 
 class RuntimeQuarantined(Conflict):

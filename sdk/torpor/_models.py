@@ -52,6 +52,8 @@ class MachineInfo(Record):
     stored_bytes: int | None = None
     undo: Point | None = None
     """Rolling back to this takes its last rollback back; None if there was none."""
+    lost_before: int | None = None
+    """Instructions below this number may be missing: the server's database was lost and rebuilt from its store."""
     notices: tuple[Notice, ...] = ()
 
 
@@ -72,6 +74,10 @@ class Instruction(Record):
     """Whether a rollback left it behind: its effects are not in the machine's state."""
     undone: bool = False
     """Whether it killed its process, and is never replayed."""
+    expired: bool = False
+    """Whether its code and its result are not kept any more: it has neither."""
+    output_expired: bool = False
+    """Whether its output, of which there was some, is not kept any more."""
     accepted_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -102,6 +108,8 @@ class Snapshot(Record):
     """Whether it is kept for ever."""
     current: bool = False
     """Whether it is what the machine would wake from."""
+    set_aside: bool = False
+    """Whether a recovery could not use it."""
 
 
 class SnapshotList(Record):
@@ -122,6 +130,27 @@ class Rollback(Record):
     """Instructions whose effects are undone."""
     replayed: tuple[int, ...] = ()
     """Instructions that run again to reach the point."""
+
+
+class Recovered(Record):
+    """How a parked machine was brought back."""
+
+    how: str
+    state: str | None = None
+    """Of the machine now."""
+    generation: int | None = None
+    """What it was brought back from; None is its beginning."""
+    line: int = 0
+    undone: int | None = None
+    """The instruction that was skipped."""
+    left_behind: tuple[int, ...] = ()
+    """Instructions whose effects are undone."""
+
+
+class Crashed(Record):
+    """The answer to `debug crash`."""
+
+    crashed: bool
 
 
 class MachineList(Record):

@@ -58,6 +58,20 @@ class StoredImage:
     image_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class FoundManifest:
+    """A manifest as it lies in the store."""
+
+    manifest: Manifest
+    machine: str
+    """Whose it says that it is, with the seal of that machine's key."""
+    generation: int
+    sha256: str
+    """Of the object."""
+    size_bytes: int
+    """Of the object."""
+
+
 class Archive:
     """Images in an `ObjectStore`: a manifest each, and packs that they share.
 
@@ -132,21 +146,32 @@ class Archive:
     async def read_manifest(self, key: str, sha256: str) -> Manifest:
         """A manifest. Raises `DamagedObject`, `NotStored`, `KeyMissing`, `StoreError`."""
         data = await self._store.read(key)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise _damaged(key, "its SHA-256 is not that of the object that was written")
+        return (await self._open(key, data)).manifest
+
+    async def find_manifest(self, key: str) -> FoundManifest:
+        """A manifest whose digest is not known any more: its seal alone says that it is whole.
+
+        Raises as `read_manifest` does; a manifest that was altered cannot be told from one that has another key.
+        """
+        return await self._open(key, await self._store.read(key))
+
+    async def _open(self, key: str, data: bytes) -> FoundManifest:
         try:
-            if hashlib.sha256(data).hexdigest() != sha256:
-                raise BadEnvelope("its SHA-256 is not that of the object that was written")
             header = Header.from_bytes(data)
         except BadEnvelope as error:
-            raise DamagedObject(f"The object {key} is damaged: {error}.") from error
+            raise _damaged(key, error) from error
         keys = MachineKeys.of(await asyncio.to_thread(self._keys.get, header.machine))
         try:
             content = open_envelope(data, keys)
         except BadEnvelope as error:
             raise KeyMissing(f"The key of machine {header.machine} does not open {key}: it is another one.") from error
         try:
-            return await asyncio.to_thread(Manifest.from_bytes, content, keys.wrapping)
+            manifest = await asyncio.to_thread(Manifest.from_bytes, content, keys.wrapping)
         except BadManifest as error:
-            raise DamagedObject(f"The object {key} is damaged: {error}.") from error
+            raise _damaged(key, error) from error
+        return FoundManifest(manifest, header.machine, header.generation, hashlib.sha256(data).hexdigest(), len(data))
 
     async def destroy_key(self, machine: str) -> None:
         """Make everything that was stored of a machine, and of no other, unreadable for ever."""
@@ -213,6 +238,10 @@ class Archive:
     async def _discard(self, key: str) -> None:
         with suppress(StoreError):  # what stays is garbage, and a row names it
             await self._store.delete(key)
+
+
+def _damaged(key: str, reason: object) -> DamagedObject:
+    return DamagedObject(f"The object {key} is damaged: {reason}.")
 
 
 async def _once(content: bytes) -> AsyncGenerator[bytes, None]:

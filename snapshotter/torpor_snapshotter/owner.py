@@ -32,9 +32,15 @@ async def claim(store: ObjectStore, owner: str, *, has_objects: bool) -> None:
     if found != owner:
         raise StoreOwned(
             f"The store is another server's ({found[:100]}, this one is {owner}), and each would delete the objects of "
-            "the other: name another store with --store-url. If you are sure that the other is gone for good, delete "
-            f"everything in the store, the object {OWNER_KEY} last."
+            "the other: name another store with --store-url. If this server's database was lost, `torpor recover` "
+            "rebuilds it from the store. If you are sure that the other server is gone for good, and its machines with "
+            f"it, delete everything in the store, the object {OWNER_KEY} last."
         )
+
+
+async def is_marked(store: ObjectStore) -> bool:
+    """Whether there is a mark, whosever it is. A store without one has been taken away, as a disk is unmounted."""
+    return await _read(store) is not None
 
 
 async def _read(store: ObjectStore) -> str | None:

@@ -34,7 +34,7 @@ from torpor_snapshotter.heap import give_back
 from torpor_snapshotter.image import BadImage
 from torpor_snapshotter.key import BadKey
 from torpor_snapshotter.keys import KeyStore
-from torpor_snapshotter.owner import OWNER_KEY, StoreOwned, claim
+from torpor_snapshotter.owner import OWNER_KEY, StoreOwned, claim, is_marked
 from torpor_snapshotter.runtimes.description import Description
 from torpor_snapshotter.runtimes.errors import RuntimeProblem
 from torpor_snapshotter.runtimes.folder import read_runtime
@@ -108,7 +108,7 @@ class SnapshotterServer:
                 return asdict(await self._archive.derive(source, sha256, request["key"], request["fields"]))
             case "fetch":
                 into, like = Path(request["into"]), _parent(request["like"])
-                return {"assemble_seconds": await self._archive.fetch(request["key"], request["sha256"], into, like)}
+                return {"assemble_seconds": await self._fetch(request["key"], request["sha256"], into, like)}
             case "describe_runtime":
                 return await asyncio.to_thread(_described, Path(request["folder"]))
             case "keep_runtime":
@@ -129,6 +129,17 @@ class SnapshotterServer:
             case other:
                 raise StoreError(f"A snapshotter cannot {other!r}.")
         return None
+
+    async def _fetch(self, key: str, sha256: str, into: Path, like: ParentKey | None) -> float:
+        try:
+            return await self._archive.fetch(key, sha256, into, like)
+        except NotStored as error:
+            if await is_marked(self._store):
+                raise
+            # Whoever took this for the loss of one object would give up one snapshot after the other.
+            raise StoreError(
+                f"{error} Neither is the mark of the store's owner: the store is not the right one, or not mounted."
+            ) from error
 
     async def _bring(self, request: _Request, writer: asyncio.StreamWriter) -> dict[str, Any]:
         loop = asyncio.get_running_loop()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from tests.support.server import ServerProcess
 from tests.support.small_runtime import install_small_runtime
 
+from torpor_snapshotter import runtimes
 from torpor_snapshotter.runtime import Runtime
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
@@ -108,14 +111,12 @@ def test_a_new_host_gets_from_the_store_what_old_snapshots_need(tmp_path: Path) 
         server.start()
         machine = asleep_with_a_3(server)
         until(lambda: "A runtime was put into the store" in server.log, "the runtime to be in the store")
-        for _ in range(2):
-            server.stop()
-            for folder in ("runtimes", "images", "templates"):
-                shutil.rmtree(server.data_dir / folder)
-            server.start()
-            assert value(server, machine, "a + 5") == "8"
-            assert call(server, "POST", f"{machine}/sleep").is_success
-        assert server.torpor("fsck").returncode == 3  # a server runs
+        server.stop()
+        for folder in ("runtimes", "images", "templates"):
+            shutil.rmtree(server.data_dir / folder)
+        server.start()
+        assert value(server, machine, "a + 5") == "8"
+        assert call(server, "POST", f"{machine}/sleep").is_success
         server.stop()
         assert server.torpor("fsck").returncode == 0
 
@@ -142,12 +143,14 @@ def notices(server: ServerProcess, machine: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_machines_of_a_quarantined_runtime_run_nothing_until_it_is_lifted(
-    server: ServerProcess, small: Runtime
+def test_machines_of_a_quarantined_runtime_run_nothing_until_it_is_lifted_and_can_be_exported(
+    server: ServerProcess,
 ) -> None:
+    server.link_runtimes()
+    series = runtimes.current(server.data_dir).series
     server.start()
     machine = asleep_with_a_3(server)
-    quarantined = server.torpor("runtime", "quarantine", small.series, "--reason", "a hole was found")
+    quarantined = server.torpor("runtime", "quarantine", series, "--reason", "a hole was found")
     assert quarantined.returncode == 0, quarantined.stderr
 
     for refused in (
@@ -160,8 +163,15 @@ def test_machines_of_a_quarantined_runtime_run_nothing_until_it_is_lifted(
         assert "a hole was found" in refused.json()["message"]
     assert call(server, "GET", f"{machine}/exec/0").json()["code"] == "a = 3"
     assert "quarantined (a hole was found)" in server.torpor("runtime", "list").stdout
+    exported = call(server, "POST", f"{machine}/recover", {"how": "export"})
+    assert exported.is_success, exported.text
+    with tarfile.open(fileobj=io.BytesIO(exported.content)) as archive:
+        state = archive.extractfile("state.tar")
+        assert state is not None
+        with tarfile.open(fileobj=state) as variables:
+            assert "variables/a.pickle" in variables.getnames()
 
-    lifted = server.torpor("runtime", "quarantine", small.series, "--lift")
+    lifted = server.torpor("runtime", "quarantine", series, "--lift")
     assert lifted.returncode == 0, lifted.stderr
     assert value(server, machine, "a + 5") == "8"
 

@@ -108,7 +108,7 @@ def test_a_quiet_machine_is_saved_once_and_one_with_work_in_the_background_again
     busy = client.new_machine()
     machine.run("a = 3")
     busy.run("import threading, time; threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()")
-    until(lambda: machine.snapshots(), "a quiet save")
+    until(machine.snapshots, "a quiet save")
     saved = machine.snapshots()[0].generation
     began = busy.snapshots()[0].generation if busy.snapshots() else 0
     until(lambda: busy.snapshots() and busy.snapshots()[0].generation > began + 1, "two saves of background work")

@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.support.golden_binary import binary_for
 
-from torpor_snapshotter.runtime import Runtime
 from torpor_worker.golden import Golden, GoldenFailed, goldens, wake
 
 pytestmark = pytest.mark.integration
@@ -18,14 +18,15 @@ def quiet(task: str, fraction: float | None = None) -> None:
 
 
 @pytest.mark.parametrize("golden", goldens(FOLDER), ids=lambda golden: golden.folder.name)
-async def test_golden_snapshots_wake(golden: Golden, runtime: Runtime, folder: Path) -> None:
-    await wake(golden, runtime.runsc, folder, quiet)
+async def test_golden_snapshots_wake(golden: Golden, folder: Path) -> None:
+    await wake(golden, await asyncio.to_thread(binary_for, golden), folder, quiet)
 
 
-async def test_a_binary_that_does_not_wake_golden_snapshots_is_told_apart(runtime: Runtime, folder: Path) -> None:
+async def test_a_binary_that_does_not_wake_golden_snapshots_is_told_apart(folder: Path) -> None:
     [golden, *_] = goldens(FOLDER)
+    good = await asyncio.to_thread(binary_for, golden)
     bad = folder / "bad"
-    script = f'#!/bin/sh\ncase "$*" in *restore*) echo no such state >&2; exit 1;; esac\nexec {runtime.runsc} "$@"\n'
+    script = f'#!/bin/sh\ncase "$*" in *restore*) echo no such state >&2; exit 1;; esac\nexec {good} "$@"\n'
     await asyncio.to_thread(bad.write_text, script)
     bad.chmod(0o755)
 

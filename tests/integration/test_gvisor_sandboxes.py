@@ -166,6 +166,20 @@ async def test_a_checkpoint_without_room_leaves_no_half_image_and_a_running_sand
     assert await run(sandbox, 1, "a + 5") == "8"
 
 
+async def test_a_checkpoint_that_hangs_is_given_up_and_the_sandbox_goes_on(host, sandbox, folder):
+    await run(sandbox, 0, "a = 3")
+    process = psutil.Process(sandbox.pid)
+    process.suspend()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await sandbox.checkpoint(folder / "hung")
+    process.resume()
+    assert await run(sandbox, 1, "a + 5") == "8"
+    await sandbox.checkpoint(folder / "image")
+    restored, _ = await host.restore("restored", folder / "image", LIMITS)
+    assert await run(restored, 2, "a + 6") == "9"
+
+
 async def test_a_damaged_image_is_refused_and_leaves_nothing(host, sandbox, folder):
     await sandbox.checkpoint(folder / "image")
     (folder / "image" / "checkpoint.img").write_bytes(b"nonsense")

@@ -133,6 +133,7 @@ async def test_more_keys_than_one_line_holds_are_listed(snapshotter: Snapshotter
 async def test_what_cannot_be_helped_by_trying_again_says_so(
     snapshotter: SnapshotterProcess, image: Path, tmp_path: Path
 ) -> None:
+    await snapshotter.claim("owner", has_objects=False)
     stored = await snapshotter.store(image, "key", FIELDS)
     for hopeless in (
         snapshotter.store(image, "key", FIELDS),
@@ -145,6 +146,19 @@ async def test_what_cannot_be_helped_by_trying_again_says_so(
             await hopeless
         assert not raised.value.retryable
     assert not (tmp_path / "out").exists()
+
+
+async def test_a_store_that_was_taken_away_is_worth_trying_again(
+    snapshotter: SnapshotterProcess, image: Path, tmp_path: Path
+) -> None:
+    await snapshotter.claim("owner", has_objects=False)
+    stored = await snapshotter.store(image, "key", FIELDS)
+    (tmp_path / "store").rename(tmp_path / "away")
+    with pytest.raises(SnapshotterError, match="not mounted") as raised:
+        await snapshotter.fetch("key", stored.manifest_sha256, tmp_path / "out")
+    assert raised.value.retryable
+    (tmp_path / "away").rename(tmp_path / "store")
+    await snapshotter.fetch("key", stored.manifest_sha256, tmp_path / "out")
 
 
 async def test_a_store_that_refuses_is_worth_trying_again(image: Path, tmp_path: Path) -> None:

@@ -67,9 +67,9 @@ async def new_machine(ledger: SqlLedger) -> str:
     return name
 
 
-async def accepted(ledger: SqlLedger, machine: str, code: str = "pass") -> Accepted:
+async def accepted(ledger: SqlLedger, machine: str, code: str = "pass", *, told: bool = True) -> Accepted:
     """An instruction in the log, behind those that are there."""
-    answer = await ledger.accept(ACCOUNT, machine, code, 15.0, when_busy="queue")
+    answer = await ledger.accept(ACCOUNT, machine, code, 15.0, when_busy="queue", told=told)
     assert isinstance(answer, Accepted)
     return answer
 

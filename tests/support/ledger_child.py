@@ -14,9 +14,9 @@ from torpor_api.ledger import SqlLedger
 async def use(ledger: SqlLedger) -> None:
     """Run instructions on one new machine for ever; every third output is large enough for a file."""
     hold = await awake(ledger, await new_machine(ledger))
-    head = None
+    head = seq = None
     while True:
-        seq = (await accepted(ledger, hold.machine, "code")).seq
+        seq = (await accepted(ledger, hold.machine, "code", told=seq is None or seq % 2 == 0)).seq
         print("accepted", hold.machine, seq, flush=True)
         size_bytes = 70_000 if seq % 3 == 0 else 10
         await ledger.append_output(hold, seq, 1, [stdout(b"s" * size_bytes)], background=False)

@@ -30,6 +30,7 @@ from torpor_snapshotter.runtimes import rootfs
 from torpor_snapshotter.runtimes.download import fetch, fetch_packages
 from torpor_snapshotter.runtimes.folder import file_sha256, series_name
 from torpor_snapshotter.runtimes.mirror import choose_mirror
+from torpor_snapshotter.runtimes.runsc import MODULE
 from torpor_snapshotter.runtimes.wheels import SITE, fetch_wheels
 from torpor_worker.guest_link import guest_sha256
 from torpor_worker.gvisor import GVisorHost
@@ -275,10 +276,13 @@ def main(folder: Path) -> None:
         packed = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL).compress(image.read_bytes())
         (folder / "rootfs.erofs.zst").write_bytes(packed)
         snapshots = asyncio.run(make_snapshots(runtime, folder, work))
+    shutil.copytree(MODULE, folder / "runsc")
     facts = {
         "made_by": f"torpor-server {metadata.version('torpor-server')}",
         "runsc_version": runtime.runsc_version,
         "runsc_sha256": runtime.runsc_sha256,
+        "go_version": lock.go_version,
+        "go_wheel_sha256": lock.go_wheel_sha256,
         "rootfs_sha256": runtime.rootfs_sha256,
         "spec_sha256": spec_sha256(),
         "guest_sha256": guest_sha256(),

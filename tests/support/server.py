@@ -101,7 +101,7 @@ class ServerProcess:
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(Path(sys.executable).with_name("torpor")), "serve"],
-                env=self._environment(),
+                env=self.environment(),
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -192,7 +192,8 @@ class ServerProcess:
     def _log_path(self) -> Path:
         return self._folder / "server.log"
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Variables with which `torpor` finds this server's data folder, and its store."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TORPOR_")}
         return kept | {
             "TORPOR_DATA_DIR": str(self.data_dir),

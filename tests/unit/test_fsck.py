@@ -21,7 +21,10 @@ from torpor_snapshotter.folder_store import FolderStore
 from torpor_snapshotter.key import pack_key
 from torpor_snapshotter.keys import FolderKeyStore
 from torpor_snapshotter.owner import claim
-from torpor_worker.ledger import Snapshot
+from torpor_snapshotter.runtimes.description import Description
+from torpor_snapshotter.runtimes.folder import exclusive, publish
+from torpor_snapshotter.runtimes.keeping import keep
+from torpor_worker.ledger import KeptRuntime, Snapshot
 
 
 @dataclass(frozen=True)
@@ -189,3 +192,33 @@ def test_another_servers_store_a_folder_without_a_database_and_none_at_all_are_r
         assert result.exit_code == 3
         assert told in result.stderr
     assert not (saved.folder / "none").exists()
+
+
+def test_a_runtime_of_which_parts_are_missing_or_damaged_is_named(saved: Saved, tmp_path: Path) -> None:
+    async def keep_runtime() -> Description:
+        data_dir = tmp_path / "runtimes-of-a-host"
+        with exclusive(data_dir, lambda _task, _fraction=None: None) as work:
+            (work / "runsc").write_bytes(b"binary")
+            (work / "rootfs").write_bytes(b"tree")
+            runtime = publish(data_dir, work / "runsc", work / "rootfs", "v1", None)
+        described = Description.of(runtime)
+        ledger = await open_ledger(saved.folder)
+        await ledger.register_runtime(runtime, newest=True)
+        await ledger.allot_runtime(runtime.series, described.keys)
+        await keep(FolderStore(saved.store), runtime, described, lambda: asyncio.sleep(0))
+        await ledger.commit_runtime(runtime.series, runtime.runsc_sha256, KeptRuntime(described.key, described.sha256))
+        await ledger.close()
+        return described
+
+    described = asyncio.run(keep_runtime())
+    assert "3 manifests, 3 packs and 1 runtime are whole" in saved.check().stdout
+
+    binary, tree = (file.parts[0].key for _, file in described.files)
+    (saved.store / binary).unlink()
+    flip_a_byte(saved.store / tree, -1)
+    told = saved.check()
+    assert told.exit_code == 1
+    assert f"runtime {described.series}" in told.stdout
+    problems = json.loads(saved.check("--json").stdout)["problems"]
+    assert {problem["object"]: problem["state"] for problem in problems} == {binary: "missing", tree: "damaged"}
+    assert all(problem["runtimes"] == [described.series] for problem in problems)

@@ -191,6 +191,11 @@ class FakeSandbox:
                 task.cancel()
         raise SandboxDied(event.reason)
 
+    async def crash(self) -> None:
+        """See `Sandbox`."""
+        with contextlib.suppress(SandboxDied):
+            self.end(SandboxLost("its process ended"))
+
     def die_later(self, seconds: float) -> None:
         """A thread that ends the process."""
         self._image.doom, self._image.doom_seconds = "killed by a thread", seconds
@@ -435,6 +440,10 @@ class FakeSandboxHost:
             self.start_failures -= 1
             raise SandboxError("runsc does not start")
         return self._add(machine, _Image(preloaded=tuple(preload)), limits, series)
+
+    def runtime_facts(self, series: str) -> dict[str, str]:
+        """See `SandboxHost`."""
+        return {"series": series}
 
     async def have(self, series: str) -> None:
         """See `SandboxHost`."""

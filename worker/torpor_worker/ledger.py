@@ -165,6 +165,8 @@ class Hold:
     """How often the present head was brought back after a death, without having lived for a while since."""
     deaths: int = 0
     """How many processes of the present head died before they finished a new entry."""
+    rebuilt_from: int | None = None
+    """The generation that a rebuild of the ledger made its head: the log before that is not known any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,13 @@ class Ledger(Protocol):
 
     async def allot_save(self, hold: Hold) -> tuple[int, str]:
         """A new generation number and the key of its manifest: that and its pack's are known before they are put."""
+        ...
+
+    async def facts(self, hold: Hold, running_seq: int | None) -> dict[str, Any]:
+        """What a manifest is to say of the machine as it is now, beside what the hold has: for a rebuild of the ledger.
+
+        With `running`, the code and time-out of the instruction `running_seq`, if one runs in the snapshot.
+        """
         ...
 
     async def commit_snapshot(

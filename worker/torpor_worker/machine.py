@@ -108,6 +108,13 @@ class Machine:
         self._check_held()
         await self._wishes.saved()
 
+    async def crash(self) -> bool:
+        """Kill its process as an accident would; False if it has none."""
+        if self.phase != "awake" or self._process is None:
+            return False
+        await self._process.attached.sandbox.crash()
+        return True
+
     def change_settings(self) -> None:
         """Its settings or tags were changed in the ledger."""
         self._settings_changed = True
@@ -193,7 +200,7 @@ class Machine:
         self._lived = False
         self._sent = None
         self._settings_changed = False
-        timer = WakeTimer(self._loop.time)
+        timer = WakeTimer()
         hold = await self._ledger.acquire(self.name)
         if hold is None:
             await self.dismiss()
@@ -218,7 +225,7 @@ class Machine:
             except (ProcessDied, SandboxError) as death:
                 hold = await self._bury(process, str(death))
                 awake = None
-                timer = WakeTimer(self._loop.time)
+                timer = WakeTimer()
                 if self._inbox.draining:
                     return False
 

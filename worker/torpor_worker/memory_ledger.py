@@ -282,6 +282,14 @@ class MemoryLedger:
         machine.next_generation += 1
         return generation, f"{machine.name}/{generation}"
 
+    async def facts(self, hold: Hold, running_seq: int | None) -> dict[str, Any]:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        if running_seq is None:
+            return {}
+        running = machine.instruction(running_seq)
+        return {"running": {"code": running.code, "timeout_seconds": running.timeout_seconds}}
+
     async def commit_snapshot(
         self, hold: Hold, expected_head: int | None, snapshot: Snapshot, ending: Ending | None = None
     ) -> None:

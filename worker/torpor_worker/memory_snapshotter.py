@@ -11,7 +11,10 @@ from torpor_worker.snapshots import Parent, SnapshotterError, Stored
 
 
 class MemorySnapshotter:
-    """Implements `Snapshotter`. `failures` is how many of the next `store` calls are refused."""
+    """Implements `Snapshotter`. `failures` is how many of the next `store` calls are refused.
+
+    `damaged_reads` is how many of the next `fetch` calls find other bytes than were written.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, bytes]] = {}
@@ -22,6 +25,7 @@ class MemorySnapshotter:
         self.destroyed: set[str] = set()
         """Machines whose keys were destroyed: nothing of them is fetched any more."""
         self.failures = 0
+        self.damaged_reads = 0
         self.derivations_left: int | None = None
         """After so many the store refuses them; None: it does not."""
 
@@ -51,6 +55,9 @@ class MemorySnapshotter:
 
     async def fetch(self, key: str, sha256: str, into: Path, like: Parent | None = None) -> float:
         """See `Snapshotter`."""
+        if self.damaged_reads:
+            self.damaged_reads -= 1
+            raise SnapshotterError(f"{key} is damaged", retryable=False)
         files = self.objects.get(key)
         if files is not None and self.fields[key]["machine"] in self.destroyed:
             raise SnapshotterError(f"the key of {key} is missing")

@@ -189,6 +189,10 @@ class Sandbox(Protocol):
         """What its memory file holds now, in bytes; 0 when it is gone."""
         ...
 
+    async def crash(self) -> None:
+        """SIGKILL it: it ends as if something had gone wrong, and its receiver hears of it as of any other death."""
+        ...
+
     async def destroy(self) -> None:
         """Kill and remove every trace of it; may be called at any time, twice, and after its death."""
         ...
@@ -215,6 +219,10 @@ class SandboxHost(Protocol):
         `series` is the runtime's, which `have` was called for; None: the one for new machines. The modules of `preload`
         are imported, and not in the namespace; one that cannot be is `SandboxDied`.
         """
+        ...
+
+    def runtime_facts(self, series: str) -> dict[str, str]:
+        """What tells a runtime that is here from every other, for manifests."""
         ...
 
     async def have(self, series: str) -> None:

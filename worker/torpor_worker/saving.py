@@ -213,7 +213,8 @@ class Saver:
                 like = services.beginnings.stored(hold.template)
             else:
                 like = Parent(parent.manifest_key, parent.manifest_sha256, image)
-            stored = await services.snapshotter.store(capture.image, capture.key, self._fields(capture), like)
+            fields = self._fields(capture, await services.ledger.facts(hold, point.running_seq))
+            stored = await services.snapshotter.store(capture.image, capture.key, fields, like)
 
         async def commit() -> None:
             snapshot = Snapshot(
@@ -301,12 +302,13 @@ class Saver:
         except Exception as second:
             log.warning("A notice could not be left", action="notice", machine=self._machine, error=str(second))
 
-    def _fields(self, capture: _Capture) -> dict[str, Any]:
+    def _fields(self, capture: _Capture, facts: dict[str, Any]) -> dict[str, Any]:
         hold, point = capture.hold, capture.point
         running = {
             "seq": point.running_seq,
             "used_seconds": point.running_used_seconds,
             "output_offset": point.output_offset,
+            **facts.get("running", {}),
         }
         return {
             "machine": hold.machine,
@@ -317,6 +319,8 @@ class Saver:
             "generation": capture.generation,
             "parent": None if self.head is None else self.head.generation,
             "position": point.position,
+            **facts,
             "running": None if point.running_seq is None else running,
             "series": capture.series,
+            "runtime": self._services.host.runtime_facts(capture.series),
         }

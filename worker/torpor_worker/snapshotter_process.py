@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,8 @@ from torpor_snapshotter.store_url import locate
 from torpor_worker.snapshots import DescribedRuntime, Parent, SnapshotterError, Stored
 
 log = structlog.get_logger(__name__)
+
+PROGRAM: Final = (sys.executable, "-P", "-m", "torpor_snapshotter")
 
 _LONGEST_LINE_BYTES: Final = 4 << 20
 _START_SECONDS: Final = 30.0
@@ -51,9 +53,13 @@ class SnapshotterProcess:
     it. Use it as an asynchronous context, or call `start` and `close`.
     """
 
-    def __init__(self, store_url: str, key_folder: Path) -> None:
-        """Machines' keys are in `key_folder`, and never here. Raises `torpor_snapshotter.store_url.BadStoreUrl`."""
+    def __init__(self, store_url: str, key_folder: Path, program: Sequence[str] = PROGRAM) -> None:
+        """Machines' keys are in `key_folder`, and never here. `program` is started with the flags of a snapshotter.
+
+        Raises `torpor_snapshotter.store_url.BadStoreUrl`.
+        """
         locate(store_url)
+        self._program = program
         self._store_url = store_url
         self._key_folder = key_folder
         self._numbers = itertools.count(1)
@@ -236,7 +242,8 @@ class SnapshotterProcess:
         try:
             with theirs:
                 process = self._process = await asyncio.create_subprocess_exec(
-                    *_command(self._store_url, self._key_folder, theirs.fileno()),
+                    *self._program,
+                    *_flags(self._store_url, self._key_folder, theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
@@ -260,14 +267,14 @@ class SnapshotterProcess:
         return answered
 
 
-def _command(store_url: str, key_folder: Path, socket_fd: int) -> list[str]:
+def _flags(store_url: str, key_folder: Path, socket_fd: int) -> list[str]:
     flags = {
         "--socket-fd": socket_fd,
         "--parent-pid": os.getpid(),
         "--store-url": store_url,
         "--key-folder": key_folder,
     }
-    return [sys.executable, "-P", "-m", "torpor_snapshotter", *(f"{flag}={value}" for flag, value in flags.items())]
+    return [f"{flag}={value}" for flag, value in flags.items()]
 
 
 def _stored(answer: dict[str, Any]) -> Stored:

@@ -30,7 +30,7 @@ NOTES_AT_ONCE = 100
 """Replayed instructions that are noted together: the ledger commits them as a group."""
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """The generation cannot be restored, whatever is tried."""
 
 
@@ -109,7 +109,7 @@ class Waking:
             replay = Replay(position=-1 if head is None else head.position)
             self.suspicion.brought_back()
             try:
-                self.attached = attached = await self._attach(hold, timer)
+                self.attached = attached = await self.attach(hold, timer)
                 replayer = self._replayer(hold, attached, recovering=recovering)
                 if current is not None and head is not None and current.result is not None:
                     await replayer.go_on_with(current, head.running_used_seconds, replay)
@@ -125,7 +125,7 @@ class Waking:
                 await self.remove()
                 self._note(replay)
                 hold = await self.learn(hold, str(death), running=False)
-            except _Unusable as error:
+            except Unusable as error:
                 hold = await self._go_back(hold, str(error))
             except BaseException:
                 await self.remove()
@@ -196,9 +196,16 @@ class Waking:
         older = _older(head, await ledger.generations(hold))
         if older is None and hold.recovery is Recovery.ROLLBACK:
             await self._park(hold, f"{reason}; and with its recovery set to rollback there is no older save to go to")
+        lost = hold.rebuilt_from is not None and (older is None or older.generation < hold.rebuilt_from)
+        if older is None and lost:
+            await self._park(
+                hold, f"{reason}; there is no older save, and the log of its beginning is not known any more"
+            )
         hold = await ledger.go_back(hold, None if older is None else older.generation)
         self.suspicion.gone_back()
         where = "its beginning and its whole log" if older is None else f"generation {older.generation}"
+        if lost:
+            where += f", without what it did up to generation {hold.rebuilt_from}: that log is not known any more"
         await ledger.notice(
             hold,
             "set_aside",
@@ -241,8 +248,8 @@ class Waking:
             bounded_behind=hold.asked_position,
         )
 
-    async def _attach(self, hold: Hold, timer: WakeTimer) -> Attached:
-        """A process of the hold's head. Raises `CannotWake`, `_Unusable`, `ProcessDied`."""
+    async def attach(self, hold: Hold, timer: WakeTimer) -> Attached:
+        """A process of the hold's head. Raises `CannotWake`, `Unusable`, `ProcessDied`."""
         services, head = self._services, hold.head
         limits = Limits(memory_bytes=hold.memory_bytes)
         async with services.admission.room(
@@ -320,6 +327,16 @@ class Waking:
                 return
         self.needs = head
         try:
+            try:
+                await self._fetch_once(hold, head, timer)
+            except Unusable:  # a byte may have been lost on the way; what is lost in the store is so again
+                await self._fetch_once(hold, head, timer)
+        finally:
+            self.needs = None
+
+    async def _fetch_once(self, hold: Hold, head: Snapshot, timer: WakeTimer) -> None:
+        services = self._services
+        try:
             into = await services.images.new(self._machine, head.generation)
             like = services.beginnings.stored(hold.template)
             assemble_seconds = await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into, like)
@@ -329,9 +346,7 @@ class Waking:
             await services.images.forget(self._machine, head.generation)
             if error.retryable:
                 raise CannotWake(f"The machine's snapshot could not be fetched: {_sentence(error)}") from error
-            raise _Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
-        finally:
-            self.needs = None
+            raise Unusable(f"its snapshot could not be read: {_sentence(error)}") from error
 
     async def remove(self) -> None:
         """Remove the process that is being brought back, if there is one."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -11,11 +13,12 @@ from torpor_worker.admission import Admission
 from torpor_worker.beginnings import Beginnings
 from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import Draining, FellAsleep, SaveRefused, WorkerError
+from torpor_worker.exporting import Exported, export
 from torpor_worker.images import Images
 from torpor_worker.ledger import Entry, Ledger, Snapshot
 from torpor_worker.machine import Machine, Phase
 from torpor_worker.metrics import Metrics
-from torpor_worker.sandbox import SandboxHost
+from torpor_worker.sandbox import SandboxError, SandboxHost
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Snapshotter, SnapshotterError, Stored
 from torpor_worker.survivors import Survivor
@@ -150,6 +153,21 @@ class Worker:
             with contextlib.suppress(FellAsleep):
                 await held.sync()
 
+    async def crash(self, machine: str) -> bool:
+        """Kill its process as an accident would, so that it is recovered; False if it is not awake."""
+        held = self._machines.get(machine)
+        try:
+            return held is not None and await held.crash()
+        except SandboxError:  # it had died already
+            return False
+
+    async def export(self, machine: str, memory_bytes: int, snapshots: list[Snapshot], into: Path) -> Exported:
+        """Write files and variables of the first of a parked machine's snapshots that still starts to the file `into`.
+
+        It stays parked. Raises `CannotWake` if this host cannot start anything now.
+        """
+        return await export(self._services, machine, memory_bytes, snapshots, into)
+
     def change_settings(self, machine: str) -> None:
         """Its settings or tags were changed in the ledger."""
         held = self._machines.get(machine)
@@ -176,12 +194,23 @@ class Worker:
             log.warning("A key could not be destroyed yet", action="destroy_key", machine=machine, error=str(error))
         await self._images.drop(machine)
 
-    async def derive(self, source: Snapshot, machine: str, key: str) -> Stored:
+    async def derive(self, source: Snapshot, machine: str, key: str, tags: dict[str, str] | None = None) -> Stored:
         """Store a snapshot once more as generation 0 of a new machine, without a copy of what it holds.
 
         Raises `SaveRefused`; nothing of it is left then.
         """
-        fields = {"machine": machine, "generation": 0, "line": 0, "parent": None, "epoch": 0}
+        fields: dict[str, Any] = {
+            "machine": machine,
+            "generation": 0,
+            "line": 0,
+            "lines": [],
+            "parent": None,
+            "epoch": 0,
+            "base": True,
+            "next_seq": 0,
+        }
+        if tags is not None:
+            fields["tags"] = tags
         try:
             return await self._services.snapshotter.derive(source.manifest_key, source.manifest_sha256, key, fields)
         except SnapshotterError as error:

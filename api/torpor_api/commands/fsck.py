@@ -105,8 +105,13 @@ def _show(checked: Checked, *, quick: bool) -> None:
         console.print(f"[dim]unreachable[/] {escape(key)}", soft_wrap=True)
     if checked.unreachable:
         console.print("Nothing needs what is unreachable; the next start of the server deletes it.")
+    if checked.kept:
+        console.print(f"{checked.kept} objects that `torpor recover` could not read are kept.")
     how = "are there" if quick else "are whole"
     what = f"{checked.manifests} manifests and {checked.packs} packs"
+    if checked.runtimes:
+        some = "1 runtime" if checked.runtimes == 1 else f"{checked.runtimes} runtimes"
+        what = f"{checked.manifests} manifests, {checked.packs} packs and {some}"
     if not checked.problems:
         console.print(f"[green]All is well:[/] {what} {how}.")
     else:
@@ -114,11 +119,12 @@ def _show(checked: Checked, *, quick: bool) -> None:
 
 
 def _names(needs: Iterable[Need]) -> str:
-    """Who needs an object, like `machine abc: 3-5, 9; template data`."""
+    """Who needs an object, like `machine abc: 3-5, 9; template data; runtime v1-0123`."""
     parts = []
-    for name, some in groupby(needs, key=lambda need: need.name):
+    for (name, is_runtime), some in groupby(needs, key=lambda need: (need.name, need.is_runtime)):
         numbers = [need.generation for need in some if need.generation is not None]
-        parts.append(f"machine {name}: {_ranges(numbers)}" if numbers else f"template {name}")
+        kind = "runtime" if is_runtime else "template"
+        parts.append(f"machine {name}: {_ranges(numbers)}" if numbers else f"{kind} {name}")
     return "; ".join(parts)
 
 
@@ -138,6 +144,7 @@ def _as_json(checked: Checked, *, quick: bool) -> dict[str, Any]:
         "quick": quick,
         "manifests": checked.manifests,
         "packs": checked.packs,
+        "runtimes": checked.runtimes,
         "problems": [
             {
                 "object": problem.key,
@@ -148,12 +155,14 @@ def _as_json(checked: Checked, *, quick: bool) -> dict[str, Any]:
                     for need in problem.needs
                     if need.generation is not None
                 ],
-                "templates": [need.name for need in problem.needs if need.generation is None],
+                "templates": [need.name for need in problem.needs if need.generation is None and not need.is_runtime],
+                "runtimes": [need.name for need in problem.needs if need.is_runtime],
             }
             for problem in checked.problems
         ],
         "unreachable": list(checked.unreachable),
         "condemned": checked.condemned,
+        "kept": checked.kept,
     }
 
 

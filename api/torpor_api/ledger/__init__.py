@@ -1,6 +1,7 @@
 """Accounts, machines, their logs, output and snapshots in SQL: the one truth that API and worker share."""
 
 from torpor_api.ledger.changes import Changes, Watch
+from torpor_api.ledger.expiry import LogRetention
 from torpor_api.ledger.rows import (
     Accepted,
     Busy,
@@ -15,6 +16,7 @@ from torpor_api.ledger.rows import (
     Point,
     RolledBack,
     SnapshotRow,
+    Unparked,
 )
 from torpor_api.ledger.sql_ledger import SqlLedger
 
@@ -25,6 +27,7 @@ __all__ = [
     "Event",
     "Idempotency",
     "InstructionRow",
+    "LogRetention",
     "MachineRow",
     "Notice",
     "Outcome",
@@ -34,5 +37,6 @@ __all__ = [
     "RolledBack",
     "SnapshotRow",
     "SqlLedger",
+    "Unparked",
     "Watch",
 ]

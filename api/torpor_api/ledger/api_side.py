@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 from sqlalchemy import Connection, select
@@ -11,6 +13,7 @@ from torpor_api.errors import Unauthorized
 from torpor_api.ledger import (
     accounts,
     entries,
+    expiry,
     history,
     idempotency,
     machines,
@@ -19,6 +22,7 @@ from torpor_api.ledger import (
     schema,
 )
 from torpor_api.ledger.authenticated import Authenticated
+from torpor_api.ledger.expiry import LogRetention
 from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
@@ -150,9 +154,12 @@ class ApiSide:
         *,
         when_busy: Literal["refuse", "queue"],
         idempotency: Idempotency | None = None,
+        told: bool = True,
     ) -> Accepted | Busy:
         """Write an instruction into the log; it is started at once if the machine is awake and free.
 
+        `told` is whether anybody hears of it before its result, or its output. If not, it may run while it is on its
+        way to the disk: it is in the log if this process dies, and gone with the machine's process if the host does.
         The same idempotency may have been given to `create_machine` before (`POST /v1/run`).
         Raises `MachineNotFound`, `MachineParked`, `TooManyUnfinished`, `IdempotencyKeyReused`.
         """
@@ -161,6 +168,7 @@ class ApiSide:
                 connection, account, machine, code, timeout_seconds, when_busy=when_busy, idempotency=idempotency
             ),
             touches=machine,
+            early=not told,
         )
 
     async def instruction(self, account: str, machine: str, seq: int) -> InstructionRow:
@@ -188,6 +196,10 @@ class ApiSide:
         return await self._readers.run(
             lambda connection: history.newest_first(connection, account, machine, limit=limit, cursor=cursor)
         )
+
+    async def lost_before(self, account: str, machine: str) -> int | None:
+        """Below which seq instructions may be missing, after a rebuild of the database. Raises `MachineNotFound`."""
+        return await self._readers.run(lambda connection: history.lost_before(connection, account, machine))
 
     async def output(
         self,
@@ -255,6 +267,36 @@ class ApiSide:
 
         return await self._readers.run(work)
 
+    async def expire(self, retention: LogRetention, after: int = 0, limit: int = 20) -> int:
+        """Give up what is too old of log, output and events of the next `limit` machines behind the id `after`.
+
+        The id to go on from, 0 at the end. Files of output go when a later call finds that nothing refers to them.
+        """
+        await self._remove_unreferred(after, limit)
+        some, last = await self._readers.run(lambda connection: expiry.due(connection, retention, after, limit))
+        for machine_id, name in some:
+            while await self._writer.run(
+                partial(expiry.expire, machine_id=machine_id, retention=retention), touches=name
+            ):
+                continue
+        return last
+
+    async def _remove_unreferred(self, after: int, limit: int) -> None:
+        """Not in the call that gives the rows up: whoever reads has long finished by the next."""
+
+        def has_files(connection: Connection) -> list[tuple[str, set[int]]]:
+            names = machines.names_behind(connection, after, limit)
+            return [
+                (name, expiry.referred_segments(connection, name)) for name in names if self._segments.numbers(name)
+            ]
+
+        for name, referred in await self._readers.run(has_files):
+            if await asyncio.to_thread(self._segments.numbers, name) - referred:
+                await self._writer.run(partial(self._keep_only, name=name, referred=referred))
+
+    def _keep_only(self, connection: Connection, name: str, referred: set[int]) -> None:
+        self._segments.keep_only(name, referred | expiry.referred_segments(connection, name))
+
     async def delete_machine(self, account: str, name: str) -> None:
         """Delete a machine's rows and output, and condemn its key and its objects. Raises `MachineNotFound`."""
         await self._writer.run(lambda connection: machines.remove(connection, account, name), touches=name)
@@ -283,6 +325,10 @@ class ApiSide:
     async def stored_bytes(self) -> int:
         """What all snapshots and templates take in the store."""
         return await self._readers.run(saves.stored_bytes)
+
+    async def knows_objects(self) -> bool:
+        """Whether there may be objects in the store: needed ones, or condemned ones."""
+        return await self._readers.run(saves.knows_objects)
 
     async def known_keys(self) -> set[str]:
         """Keys of objects that are needed, or may be: committed snapshots and saves that are under way."""

@@ -178,7 +178,7 @@ def accept(
 
 
 def accept_reseed(
-    connection: Connection, machine_id: int, seed: bytes, *, position: int = 0, next_seq: int = 0
+    connection: Connection, machine_id: int, seed: bytes, *, position: int = 0, next_seq: int = 0, line: int = 0
 ) -> None:
     """Write a new machine's reseed: it takes the first position that its image has not seen, and waits for nobody.
 
@@ -188,7 +188,7 @@ def accept_reseed(
         connection,
         machine_id,
         Entry(id=0, kind=EntryKind.RESEED, seq=None, position=position, attempt=1, timeout_seconds=0, seed=seed),
-        line=0,
+        line=line,
         finished=True,
     )
     _COUNT_UP.run(connection, of_machine=machine_id, next_seq=next_seq, next_position=position + 1)

@@ -34,6 +34,8 @@ _COLUMNS = (
     entries.c.error_detail,
     entries.c.runtime_ms,
     entries.c.wake,
+    entries.c.expired,
+    entries.c.output_expired,
 )
 _ONE = Statement(
     select(*_COLUMNS)
@@ -51,9 +53,19 @@ def one(connection: Connection, account: str, machine: str, seq: int) -> Instruc
     """One instruction. Raises `MachineNotFound`, `InstructionNotFound`."""
     row = _ONE.first(connection, account=account, machine=machine, of_seq=seq)
     if row is None:
-        machine_rows.identify(connection, account, machine)
+        lost = lost_before(connection, account, machine)
+        if lost is not None and seq < lost:
+            raise InstructionNotFound(
+                f"What instruction {seq} was is not known any more: the database was rebuilt from the store."
+            )
         raise InstructionNotFound
     return _instruction(row)
+
+
+def lost_before(connection: Connection, account: str, machine: str) -> int | None:
+    """Below which seq instructions may be missing, after a rebuild of the database. Raises `MachineNotFound`."""
+    machine_id = machine_rows.identify(connection, account, machine)
+    return connection.scalar(select(machines.c.rebuilt_seq).where(machines.c.id == machine_id))
 
 
 def newest_first(
@@ -75,7 +87,7 @@ def newest_first(
 
 def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
     seq, code, timeout_seconds, attempt, accepted_at, started_at, finished_at, *marks_and_result = columns
-    undone, rolled_back, replays, ended_by, waited_for_save_ms, *result = marks_and_result
+    undone, rolled_back, replays, ended_by, waited_for_save_ms, *result, expired, output_expired = marks_and_result
     finished = finished_at is not None
     return InstructionRow(
         seq=seq,
@@ -83,10 +95,12 @@ def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
         timeout_seconds=timeout_seconds,
         status="finished" if finished else "accepted" if started_at is None else "started",
         attempt=attempt,
-        result=from_columns(*result) if finished else None,
+        result=from_columns(*result) if finished and not expired else None,
         undone=bool(undone),
         rolled_back=bool(rolled_back),
         replayed=replays > 0,
+        expired=bool(expired),
+        output_expired=bool(output_expired),
         ended_by=None if ended_by is None else EndedBy(ended_by),
         accepted_at=moment(accepted_at),
         started_at=None if started_at is None else moment(started_at),

@@ -196,6 +196,7 @@ def hold_of(connection: Connection, machine_id: int) -> Hold:
         idle_seconds=row.idle_seconds,
         tags={tag.name: tag.value for tag in tags},
         template=row.template,
+        rebuilt_from=lines.rebuilt_from(connection, machine_id, row.rebuilt_line),
         durability=Durability(row.durability),
         recovery=Recovery(row.recovery),
         replay_seconds=row.replay_seconds,

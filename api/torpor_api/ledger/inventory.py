@@ -14,7 +14,16 @@ from sqlalchemy import Connection, and_, select
 from torpor_api.ledger import saves
 from torpor_api.ledger.database import driver, open_engine
 from torpor_api.ledger.migrate import SCRIPTS
-from torpor_api.ledger.schema import identity, machines, pack_references, snapshots, templates
+from torpor_api.ledger.schema import (
+    identity,
+    kept_objects,
+    machines,
+    pack_references,
+    runtime_objects,
+    runtimes,
+    snapshots,
+    templates,
+)
 from torpor_api.ledger.schema import saves as save_rows
 
 
@@ -24,10 +33,11 @@ class NoInventory(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Need:
-    """Who needs objects: a snapshot of a machine, or a template, which has no generation."""
+    """Who needs objects: a snapshot of a machine, or a template or a runtime, which have no generation."""
 
     name: str
     generation: int | None
+    is_runtime: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,21 @@ class NeededManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class NeededRuntime:
+    """A runtime that must be in the store: the object that describes it, and what it needs beside."""
+
+    series: str
+    key: str
+    sha256: str
+    parts: tuple[str, ...]
+
+    @property
+    def need(self) -> Need:
+        """Who needs these objects."""
+        return Need(self.series, None, is_runtime=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """Objects of one ledger."""
 
@@ -49,8 +74,11 @@ class Inventory:
     manifests: tuple[NeededManifest, ...]
     known: frozenset[str]
     """Keys that a row names: of what is needed, of saves that were never finished, and of what may be deleted."""
+    runtimes: tuple[NeededRuntime, ...]
     condemned: frozenset[str]
     """Of these, keys of what the next start deletes."""
+    kept: frozenset[str]
+    """Of the known ones, keys of what a rebuild of the database could not read, or did not know what to do with."""
 
 
 def read_inventory(url: str, data_dir: Path) -> Inventory:
@@ -68,7 +96,9 @@ def read_inventory(url: str, data_dir: Path) -> Inventory:
             owner=str(connection.scalar(select(identity.c.id))),
             manifests=(*_of_snapshots(connection), *_of_templates(connection)),
             known=condemned | saves.known_keys(connection),
+            runtimes=_runtimes(connection),
             condemned=condemned,
+            kept=frozenset(connection.scalars(select(kept_objects.c.object_key))),
         )
 
 
@@ -111,3 +141,19 @@ def _of_templates(connection: Connection) -> list[NeededManifest]:
         NeededManifest(Need(row.name, None), row.manifest_key, row.manifest_sha256, (row.pack_key,))
         for row in connection.execute(query)
     ]
+
+
+def _runtimes(connection: Connection) -> tuple[NeededRuntime, ...]:
+    parts: dict[str, list[str]] = defaultdict(list)
+    for row in connection.execute(select(runtime_objects).order_by(runtime_objects.c.object_key)):
+        parts[row.series].append(row.object_key)
+    query = select(runtimes).where(runtimes.c.object_key.is_not(None)).order_by(runtimes.c.series)
+    return tuple(
+        NeededRuntime(
+            row.series,
+            row.object_key,
+            row.object_sha256,
+            tuple(key for key in parts[row.series] if key != row.object_key),
+        )
+        for row in connection.execute(query)
+    )

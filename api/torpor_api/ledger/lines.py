@@ -38,6 +38,14 @@ def descent(
     return reaches
 
 
+def rebuilt_from(connection: Connection, machine_id: int, rebuilt_line: int | None) -> int | None:
+    """The generation that a rebuild of the database made the head: `rebuilt_line` begins with it. None without one."""
+    if rebuilt_line is None:
+        return None
+    begin = select(lines.c.generation).where(lines.c.machine_id == machine_id, lines.c.line == rebuilt_line)
+    return connection.scalar(begin)
+
+
 def asked_position(connection: Connection, machine_id: int, line: int) -> int:
     """The last position that the newest rollback before `line` has kept, -1 if there was none.
 

@@ -179,6 +179,12 @@ def names(connection: Connection) -> set[str]:
     return set(connection.scalars(select(machines.c.name)))
 
 
+def names_behind(connection: Connection, after: int, limit: int) -> list[str]:
+    """Of the next machines behind the id `after`."""
+    query = select(machines.c.name).where(machines.c.id > after).order_by(machines.c.id).limit(limit)
+    return list(connection.scalars(query))
+
+
 def number_of(cursor: str) -> int:
     """The row that a cursor stands for. Raises `InvalidRequest`."""
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
@@ -258,6 +264,7 @@ def _machine_rows(connection: Connection, rows: Iterable[Row[Any]]) -> list[Mach
             last_used_at=moment(row.created_at if row.last_used_at is None else row.last_used_at),
             stored_bytes=row.stored_bytes,
             undo=row.undo,
+            lost_before=row.rebuilt_seq,
             notices=told[row.id],
         )
         for row in rows

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, exists, select
 
 from torpor_api.errors import InstructionNotFound, PointUnreachable, SnapshotNotFound
 from torpor_api.ledger import saves
-from torpor_api.ledger.lines import descent
+from torpor_api.ledger.lines import Reach, descent
 from torpor_api.ledger.rows import Place, Point, SnapshotRow, TailEntry
 from torpor_api.ledger.schema import entries, machines
 from torpor_worker.ledger import EndedBy, EntryKind, Snapshot
@@ -81,30 +81,39 @@ def _place_of_seq(connection: Connection, machine_id: int, seq: int) -> Place:
             entries.c.machine_id == machine_id, entries.c.seq == seq
         )
     ).first()
+    machine = connection.execute(
+        select(machines.c.line, machines.c.rebuilt_line, machines.c.rebuilt_seq).where(machines.c.id == machine_id)
+    ).one()
+    if entry is None and machine.rebuilt_seq is not None and seq < machine.rebuilt_seq:
+        raise _lost(connection, machine_id, seq)
     if entry is None:
         raise InstructionNotFound
     if entry.finished_at is None:
         raise PointUnreachable(f"Instruction {seq} is not finished.", hint="Wait for it, or choose an earlier point.")
     if entry.position is None:
         raise PointUnreachable(f"Instruction {seq} never ran.", hint="Choose an earlier point.")
-    current = connection.scalar(select(machines.c.line).where(machines.c.id == machine_id))
-    line = int(entry.line) if entry.rolled_back or current is None else int(current)
+    line = int(entry.line) if entry.rolled_back else int(machine.line)
     kept = saves.of_reach(connection, machine_id, descent(connection, machine_id, line))
     usable = [one for one in kept if one.quiescent and one.position <= entry.position]
     snapshot = max(usable, key=lambda one: (one.position, one.generation), default=None)
+    reaches = descent(connection, machine_id, line, position=entry.position)
+    if machine.rebuilt_line is not None and _lacks_log(reaches, snapshot, machine.rebuilt_line):
+        raise _lost(connection, machine_id, seq)
     tail = _tail(connection, machine_id, line, -1 if snapshot is None else snapshot.position, entry.position)
     for number, row in enumerate(tail):
-        if row.ended_by is not None and not row.undone:
+        if (row.expired or row.ended_by is not None) and not row.undone:
             earlier = next((one.seq for one in reversed(tail[:number]) if one.seq is not None), None)
             later = [one for one in kept if one.quiescent and one.position >= entry.position]
-            nearest = [] if earlier is None else [Point(seq=earlier)]
-            if earlier is None and snapshot is not None:
+            nearest = [] if earlier is None or row.expired else [Point(seq=earlier)]
+            if not nearest and snapshot is not None:
                 nearest.append(Point(generation=snapshot.generation))
             if later:
                 nearest.append(Point(generation=min(later, key=lambda one: one.position).generation))
-            ending = ENDINGS[EndedBy(row.ended_by)]
+            why = "is not kept any more"
+            if row.ended_by is not None:
+                why = f"was ended by {ENDINGS[EndedBy(row.ended_by)]}"
             raise PointUnreachable(
-                f"Instruction {row.seq} was ended by {ending}, so it cannot be run again to reach instruction {seq}.",
+                f"Instruction {row.seq} {why}, so it cannot be run again to reach instruction {seq}.",
                 hint=_hint(nearest),
             )
     return Place(snapshot, line, entry.position, [row for row in tail if not row.undone])
@@ -113,15 +122,37 @@ def _place_of_seq(connection: Connection, machine_id: int, seq: int) -> Place:
 def _tail(connection: Connection, machine_id: int, line: int, above: int, up_to: int) -> list[TailEntry]:
     limits = {reach.line: reach.position for reach in descent(connection, machine_id, line, position=up_to)}
     rows = connection.execute(
-        select(entries.c.id, entries.c.seq, entries.c.position, entries.c.line, entries.c.undone, entries.c.ended_by)
+        select(
+            entries.c.id,
+            entries.c.seq,
+            entries.c.position,
+            entries.c.line,
+            entries.c.undone,
+            entries.c.ended_by,
+            entries.c.expired,
+        )
         .where(entries.c.machine_id == machine_id, entries.c.position > above, entries.c.position <= up_to)
         .order_by(entries.c.position)
     )
     return [
-        TailEntry(row.id, row.seq, bool(row.undone), row.ended_by)
+        TailEntry(row.id, row.seq, bool(row.undone), row.ended_by, bool(row.expired))
         for row in rows
         if row.position <= limits.get(row.line, -1)
     ]
+
+
+def _lacks_log(reaches: list[Reach], snapshot: Snapshot | None, rebuilt_line: int) -> bool:
+    """Whether a replay from the snapshot needs entries from before a rebuild, of which there are none."""
+    begin = -1 if snapshot is None else snapshot.position
+    return any(reach.line < rebuilt_line and reach.position > begin for reach in reaches)
+
+
+def _lost(connection: Connection, machine_id: int, seq: int) -> PointUnreachable:
+    kept = [one.generation for one in saves.all_kept(connection, machine_id) if one.quiescent]
+    return PointUnreachable(
+        f"Instruction {seq} cannot be reached: the log before it was lost with the database.",
+        hint=_hint([Point(generation=generation) for generation in kept[:2]]),
+    )
 
 
 def _hint(nearest: list[Point]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, and_, func, update
 
 from torpor_api.ledger import holds, lines, notices, saves
 from torpor_api.ledger.lines import Reach
@@ -74,15 +74,3 @@ def clear_tries(connection: Connection, machine_id: int, *, deaths: bool) -> Non
     """See `Ledger.clear_tries`."""
     values = {"recovery_tries": 0, "recovery_deaths": 0} if deaths else {"recovery_tries": 0}
     connection.execute(update(machines).where(machines.c.id == machine_id).values(**values))
-
-
-def newest_before_set_aside(connection: Connection, machine_id: int) -> Reach:
-    """The newest quiescent generation that a machine has, though a recovery may have set it aside, and its line."""
-    row = connection.execute(
-        select(machines.c.line, machines.c.head_generation).where(machines.c.id == machine_id)
-    ).one()
-    reach = lines.before_recoveries(connection, machine_id, row.line)
-    kept = [one for one in saves.of_reach(connection, machine_id, reach) if one.quiescent]
-    if not kept:
-        return Reach(row.line, -1, lines.NO_LIMIT)
-    return Reach(kept[0].line, kept[0].generation, lines.NO_LIMIT)

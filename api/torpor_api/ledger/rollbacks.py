@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, exists, select, update
+from sqlalchemy import Connection, exists, select
 
 from torpor_api.errors import MachineBusy
 from torpor_api.ledger import idempotency as repeats
-from torpor_api.ledger import lines, notices, points, saves
+from torpor_api.ledger import lines, notices, parked, points, saves
 from torpor_api.ledger import machines as machine_rows
 from torpor_api.ledger.lines import Reach
 from torpor_api.ledger.rows import Idempotency, Point, RolledBack
@@ -56,7 +56,7 @@ def roll_back(
         connection, machine_id, Reach(place.line, -1 if generation is None else generation, place.position), undo=undo
     )
     lost = lines.mark_rolled_back(connection, machine_id, row.line, line)
-    connection.execute(update(machines).where(machines.c.id == machine_id).values(parked_reason=None))
+    parked.forgive(connection, machine_id, -1 if generation is None else generation)
     saves.condemn_abandoned(connection, machine_id)
     notices.record(connection, machine, "rolled_back", {"generation": generation, "line": line, "undo": undo})
     replayed = [entry.seq for entry in place.tail if entry.seq is not None]

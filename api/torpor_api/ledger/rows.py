@@ -77,6 +77,8 @@ class MachineRow:
     stored_bytes: int
     undo: int | None
     """The generation that takes its last rollback back; None if there was none, or it is not kept any more."""
+    lost_before: int | None
+    """Instructions below this seq may be missing: the database was rebuilt from the store; None: it never was."""
     notices: list[Notice]
 
 
@@ -111,6 +113,7 @@ class TailEntry:
     seq: int | None
     undone: bool
     ended_by: str | None
+    expired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,17 @@ class SnapshotRow:
     """The last instruction that is finished in it; None if none is."""
     current: bool
     """It is the machine's head."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unparked:
+    """How a parked machine is to be recovered once more."""
+
+    generation: int | None
+    """The head now; None is its beginning."""
+    line: int
+    undone: int | None
+    """The seq that it is recovered without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +169,10 @@ class InstructionRow:
     rolled_back: bool
     """A rollback left it behind: its effects are not in the machine's state."""
     replayed: bool
+    expired: bool
+    """Its code and its result, which it had, are not kept any more."""
+    output_expired: bool
+    """Its output, of which there was some, is not."""
     ended_by: EndedBy | None
     accepted_at: datetime
     started_at: datetime | None
@@ -184,6 +202,8 @@ class OutputPage:
     """The reader's attempt was given up, and what it had read from this offset on is void; the page begins there."""
     background_from: int | None
     """Records at this offset and behind it came after the result; None if there are none."""
+    expired: bool = False
+    """There was output, and it is not kept any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,10 @@ class RuntimeSide:
         """Every quarantined series, and why it is."""
         return await self._readers.run(runtimes.quarantined)
 
-    async def check_quarantine(self, account: str, machine: str) -> None:
-        """Raise `RuntimeQuarantined` if the machine's runtime is; nothing if there is no such machine."""
+    async def is_quarantined(self, account: str, machine: str) -> bool:
+        """Whether the machine runs no instructions because its runtime is quarantined. Raises `MachineNotFound`."""
 
-        def work(connection: Connection) -> None:
-            runtimes.refuse_quarantined(connection, machines.identify(connection, account, machine))
+        def work(connection: Connection) -> bool:
+            return runtimes.quarantine_of(connection, machines.identify(connection, account, machine)) is not None
 
-        await self._readers.run(work)
+        return await self._readers.run(work)

@@ -119,11 +119,16 @@ def quarantined(connection: Connection) -> dict[str, str]:
     return {row.series: row.quarantine_reason for row in connection.execute(query)}
 
 
-def refuse_quarantined(connection: Connection, machine_id: int) -> None:
-    """Raise `RuntimeQuarantined` if the machine's head, or what it would begin on, is of a quarantined runtime."""
+def quarantine_of(connection: Connection, machine_id: int) -> str | None:
+    """The sentence to refuse instructions with if the machine's head, or what it begins on, is quarantined."""
     row = _QUARANTINE.first(connection, machine=machine_id)
-    if row is not None:
-        raise RuntimeQuarantined(quarantine_sentence(*row))
+    return None if row is None else quarantine_sentence(*row)
+
+
+def refuse_quarantined(connection: Connection, machine_id: int) -> None:
+    """Raise `RuntimeQuarantined` if the machine is not to run instructions."""
+    if (reason := quarantine_of(connection, machine_id)) is not None:
+        raise RuntimeQuarantined(reason)
 
 
 def users(connection: Connection, series: str) -> list[tuple[str, int]]:

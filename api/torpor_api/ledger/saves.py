@@ -13,6 +13,7 @@ from torpor_api.ledger.moments import moment, now
 from torpor_api.ledger.schema import (
     condemned,
     condemned_machines,
+    kept_objects,
     machines,
     pack_references,
     packs,
@@ -215,11 +216,19 @@ def forget_condemned(connection: Connection, keys: list[str]) -> None:
 
 
 def known_keys(connection: Connection) -> set[str]:
-    """Keys of objects that are, or may become, part of a snapshot or of a runtime."""
+    """Keys of objects that are, or may become, part of a snapshot or of a runtime, or that a rebuild could not read."""
     keys = select(saves.c.manifest_key).union_all(
-        select(templates.c.manifest_key), select(packs.c.object_key), select(runtime_objects.c.object_key)
+        select(templates.c.manifest_key),
+        select(packs.c.object_key),
+        select(runtime_objects.c.object_key),
+        select(kept_objects.c.object_key),
     )
     return set(connection.scalars(keys))
+
+
+def knows_objects(connection: Connection) -> bool:
+    """Whether `known_keys`, or `condemned_keys`, has any."""
+    return any(connection.scalar(select(exists().select_from(table))) for table in (saves, templates, packs, condemned))
 
 
 def condemn(connection: Connection, machine_id: int, generation: int, key: str) -> None:

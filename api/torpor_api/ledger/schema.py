@@ -111,10 +111,14 @@ machines = Table(
     Column("next_seq", NUMBER, nullable=False, server_default=text("0")),
     Column("next_position", NUMBER, nullable=False, server_default=text("0")),
     Column("template", Text),
+    Column("rebuilt_line", NUMBER),  # a rebuild from the store began it: there is no log of lines before it
+    Column("rebuilt_seq", NUMBER),  # the first that was allotted since
     Column("recovery", Text, nullable=False, server_default=text("'replay'")),
     Column("replay_seconds", SECONDS, nullable=False, server_default=text("300.0")),
     Column("recovery_tries", NUMBER, nullable=False, server_default=text("0")),  # with the present head, not proved
     Column("recovery_deaths", NUMBER, nullable=False, server_default=text("0")),  # of processes of the present head
+    Column("log_from", NUMBER, nullable=False, server_default=text("0")),  # the first seq whose code may be kept
+    Column("output_from", NUMBER, nullable=False, server_default=text("0")),  # the first whose output may be
     Column("parked_seq", NUMBER),  # what is to blame, if that is known
     CheckConstraint("recovery IN ('replay', 'rollback')", name="recovery_is_known"),
     CheckConstraint("replay_seconds > 0", name="replay_is_bounded"),
@@ -387,6 +391,13 @@ condemned = Table(
     metadata,
     Column("id", NUMBER, primary_key=True),
     Column("object_key", Text, nullable=False, unique=True),
+    sqlite_strict=True,
+)
+
+kept_objects = Table(
+    "kept_objects",
+    metadata,
+    Column("object_key", Text, primary_key=True),  # a rebuild could not read it, or what needs it: it is not garbage
     sqlite_strict=True,
 )
 

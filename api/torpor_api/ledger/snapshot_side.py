@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from torpor_api.errors import SnapshotNotFound
-from torpor_api.ledger import forks, machines, points, retention, rollbacks, saves
+from torpor_api.ledger import forks, machines, parked, points, retention, rollbacks, saves
 from torpor_api.ledger.readers import Readers
-from torpor_api.ledger.rows import Idempotency, Place, Point, RolledBack, SnapshotRow
+from torpor_api.ledger.rows import Idempotency, Place, Point, RolledBack, SnapshotRow, Unparked
 from torpor_api.ledger.writer import Writer
 from torpor_worker.snapshots import Stored
 
@@ -82,6 +82,26 @@ class SnapshotSide:
             ),
             touches=machine,
         )
+
+    async def retry(self, account: str, machine: str) -> Unparked:
+        """Let a parked machine be recovered once more. Raises `MachineNotFound`, `MachineNotParked`."""
+        return await self._writer.run(lambda connection: parked.retry(connection, account, machine), touches=machine)
+
+    async def skip(self, account: str, machine: str, seq: int | None) -> Unparked:
+        """The same, without an instruction; None: the one that recovery blames.
+
+        Raises as `retry` does, `InstructionNotFound`, and `InvalidRequest` if none is known.
+        """
+        return await self._writer.run(
+            lambda connection: parked.skip(connection, account, machine, seq), touches=machine
+        )
+
+    async def newest_usable(self, account: str, machine: str) -> Point:
+        """The newest generation of a parked machine that was not set aside.
+
+        Raises as `retry` does, and `SnapshotNotFound` if there is none.
+        """
+        return await self._readers.run(lambda connection: parked.newest_usable(connection, account, machine))
 
     async def place_to_fork(self, account: str, machine: str, at: Point | None) -> Place:
         """Where forks of the machine are to begin; without a point at its head, which has all that it did.

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 
 from torpor_api.ledger import entries, holds, notices, recoveries, retention, saves, templates
+from torpor_api.ledger import facts as machine_facts
 from torpor_api.ledger.changes import Changes
 from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output import STREAMED_INLINE_LIMIT_BYTES, OutputLog, Sequence, output_end, output_given
@@ -137,6 +138,7 @@ class WorkerSide:
         await self._writer.run(
             lambda connection: self._finish(connection, hold, ending, undone=undone, output=output),
             touches=hold.machine,
+            soon=lambda found: self._finishes(hold, seq, found),
             then=lambda found: self._finished(hold, seq, found),
         )
 
@@ -171,6 +173,10 @@ class WorkerSide:
             raise ValueError(f"attempt {ending.attempt} of instruction {ending.seq} is not the one that runs")
         return None
 
+    def _finishes(self, hold: Hold, seq: int, found: Outcome | None) -> None:
+        if found is not None:
+            self.changes.coming(hold.machine, seq, found)
+
     def _finished(self, hold: Hold, seq: int, found: Outcome | None) -> None:
         if found is not None:
             self.changes.finished(hold.machine, seq, found)
@@ -186,6 +192,12 @@ class WorkerSide:
     async def allot_save(self, hold: Hold) -> tuple[int, str]:
         """A new generation number and the key of its object, registered before it is put."""
         return await self._write(hold, lambda connection, machine_id: saves.allot(connection, machine_id, hold.machine))
+
+    async def facts(self, hold: Hold, running_seq: int | None) -> dict[str, Any]:
+        """What a manifest is to say of the machine as it is now."""
+        return await self._read(
+            hold, lambda connection, machine_id: machine_facts.facts(connection, machine_id, running_seq)
+        )
 
     async def commit_snapshot(
         self, hold: Hold, expected_head: int | None, snapshot: Snapshot, ending: Ending | None = None

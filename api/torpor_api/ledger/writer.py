@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import enum
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -18,6 +20,8 @@ from torpor_api.ledger.database import driver
 
 T = TypeVar("T")
 BATCH_LIMIT = 256
+CHECKPOINT_PAGES = 1000
+"""The write-ahead log is copied into the database by the commit that makes it longer, but never by an early one."""
 
 
 class Companion(Protocol):
@@ -44,10 +48,19 @@ class Companion(Protocol):
 class _Operation:
     work: Callable[[Connection], Any]
     touches: str | None
+    early: bool
+    soon: Callable[[Any], None] | None
     then: Callable[[Any], None] | None
     future: asyncio.Future[Any]
     result: Any = None
     error: BaseException | None = field(default=None)
+
+
+class _Word(enum.Enum):
+    """What is said to the thread besides operations."""
+
+    FLUSH = enum.auto()
+    STOP = enum.auto()
 
 
 class Writer:
@@ -55,6 +68,9 @@ class Writer:
 
     A batch is one transaction with a savepoint for each operation: one that fails is undone alone. Results are
     delivered after the commit, and the event loop is woken once for each batch.
+
+    A commit waits for the disk, unless all of the batch is early: then the disk is waited for after the delivery. An
+    early operation is run at once, in the event loop's own thread, while the writer has nothing else to do.
     """
 
     def __init__(self, engine: Engine, companion: Companion, changes: Changes) -> None:
@@ -62,30 +78,52 @@ class Writer:
         self._companion = companion
         self._changes = changes
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Operation | _Word] = SimpleQueue()
+        self._turn = threading.Lock()
+        """Held by whoever uses the connection."""
+        self._waits_for_disk = True
+        self._log_file: int | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._thread.start()
 
     async def run(
-        self, work: Callable[[Connection], T], *, touches: str | None = None, then: Callable[[T], None] | None = None
+        self,
+        work: Callable[[Connection], T],
+        *,
+        touches: str | None = None,
+        early: bool = False,
+        soon: Callable[[T], None] | None = None,
+        then: Callable[[T], None] | None = None,
     ) -> T:
         """Run `work` in a transaction; its result once that is durable. `touches` names the machine it is about.
 
-        `then` is called with the result after the commit, in the event loop, before anybody hears of the change.
-        A caller that is cancelled meanwhile does not take the operation back.
+        With `early`, its result once it is committed: that outlives this process, and is durable a moment later, at
+        any rate before anything that is committed after it.
+
+        Both are called with the result, in the event loop: `soon` when all is done but the commit, to prepare what
+        depends on it, and `then` after the commit, before anybody hears of the change. If the commit fails there is
+        no `then`. A caller that is cancelled meanwhile does not take the operation back.
         """
         if self._closed:
             raise RuntimeError("the ledger is closed")
-        operation = _Operation(work, touches, then, self._loop.create_future())
-        self._queue.put(operation)
+        operation = _Operation(work, touches, early, soon, then, self._loop.create_future())
+        if early and self._queue.empty() and self._turn.acquire(blocking=False):
+            try:
+                self._commit(self._connection, [operation], waits_for_disk=False)
+            finally:
+                self._turn.release()
+            self._queue.put(_Word.FLUSH)
+            self._deliver([operation])
+        else:
+            self._queue.put(operation)
         return cast(T, await operation.future)
 
     async def close(self) -> None:
         """Finish what is in the queue and end the thread."""
         if not self._closed:
             self._closed = True
-            self._queue.put(None)
+            self._queue.put(_Word.STOP)
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
@@ -93,32 +131,52 @@ class Writer:
             more = True
             while more:
                 batch, more = self._next_batch()
+                early = all(operation.early for operation in batch)
                 if batch:
-                    self._commit(connection, batch)
-                    with suppress(RuntimeError):  # the event loop was closed before the ledger
-                        self._loop.call_soon_threadsafe(self._deliver, batch)
+                    with self._turn:
+                        self._commit(connection, batch, waits_for_disk=not early)
+                    self._call(self._deliver, batch)
+                if early:
+                    self._flush_log(connection)
+        if self._log_file is not None:
+            os.close(self._log_file)
+
+    def _call(self, function: Callable[..., None], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the event loop was closed before the ledger
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     def _next_batch(self) -> tuple[list[_Operation], bool]:
+        """What waits, and whether anything may follow. Nothing waits if only the disk is to be waited for."""
         batch: list[_Operation] = []
         try:
             while len(batch) < BATCH_LIMIT:
                 operation = self._queue.get(block=not batch)
-                if operation is None:
+                if operation is _Word.STOP:
                     return batch, False
-                batch.append(operation)
+                if isinstance(operation, _Operation):
+                    batch.append(operation)
+                elif not batch and self._queue.empty():
+                    return batch, True
         except Empty:
             pass
         return batch, True
 
-    def _commit(self, connection: Connection, batch: list[_Operation]) -> None:
+    def _commit(self, connection: Connection, batch: list[_Operation], *, waits_for_disk: bool) -> None:
         raw = driver(connection)
         try:
+            if waits_for_disk != self._waits_for_disk:
+                raw.execute(f"PRAGMA synchronous = {'FULL' if waits_for_disk else 'NORMAL'}").close()
+                raw.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if waits_for_disk else 0}").close()
+                self._waits_for_disk = waits_for_disk
             raw.execute("BEGIN IMMEDIATE")
             if len(batch) == 1:
                 batch[0].result = batch[0].work(connection)
             else:
                 for operation in batch:
                     self._run_in_savepoint(connection, raw, operation)
+            for operation in batch:
+                if operation.soon is not None and operation.error is None:
+                    self._call(operation.soon, operation.result)
             self._companion.flush()
             raw.execute("COMMIT")
         except BaseException as error:  # whatever it is, the callers must hear of it and the thread must live
@@ -127,6 +185,16 @@ class Writer:
                 raw.execute("ROLLBACK")
             for operation in batch:
                 operation.error = operation.error or error
+
+    def _flush_log(self, connection: Connection) -> None:
+        """Wait until what is committed is on the disk, as SQLite does in a commit with `synchronous = FULL`."""
+        # One that fails is found out by the next commit, which has the disk wait for the same file.
+        with suppress(OSError):
+            if self._log_file is None:
+                with self._turn:
+                    _, _, database = driver(connection).execute("PRAGMA database_list").fetchone()
+                self._log_file = os.open(f"{database}-wal", os.O_RDWR | os.O_CLOEXEC)
+            os.fdatasync(self._log_file)
 
     def _run_in_savepoint(self, connection: Connection, raw: sqlite3.Connection, operation: _Operation) -> None:
         mark = self._companion.mark()

@@ -16,6 +16,7 @@ from torpor_api.encoding import JsonResponse
 from torpor_api.errors import (
     BodyTooLarge,
     IdempotencyKeyReused,
+    InstructionExpired,
     InstructionNotFound,
     InvalidRequest,
     MachineNotFound,
@@ -25,7 +26,7 @@ from torpor_api.errors import (
     Unauthorized,
 )
 from torpor_api.events import EventId
-from torpor_api.instructions import collect, finished, follow, last_picture, submit, timeout_of
+from torpor_api.instructions import collect, finished, follow, last_picture, refuse_expired, submit, timeout_of
 from torpor_api.ledger import Accepted
 from torpor_api.models import ExecRequest, InterruptRequest
 from torpor_api.presence import Presence
@@ -80,11 +81,14 @@ async def execute(request: Request, account: AccountOf, name: Name) -> JsonRespo
 async def history(
     request: Request, account: AccountOf, name: Name, limit: Limit = 100, cursor: Cursor = None
 ) -> JsonResponse:
-    """A machine's instructions, newest first."""
-    rows, next_cursor = await services_of(request).ledger.instructions(account, name, limit=limit, cursor=cursor)
+    """A machine's instructions, newest first. The last page has `lost_before` if a rebuild lost any below it."""
+    ledger = services_of(request).ledger
+    rows, next_cursor = await ledger.instructions(account, name, limit=limit, cursor=cursor)
     answer: dict[str, Any] = {"instructions": [instruction_json(row) for row in rows]}
     if next_cursor is not None:
         answer["next_cursor"] = next_cursor
+    elif (lost_before := await ledger.lost_before(account, name)) is not None:
+        answer["lost_before"] = lost_before
     return JsonResponse(answer)
 
 
@@ -104,13 +108,15 @@ async def get_instruction(request: Request, account: AccountOf, name: Name, seq:
     "/v1/machine/{name}/exec/{seq}/result",
     response_model=models.ResultAnswer,
     response_model_exclude_none=True,
-    responses=refusals(Unauthorized, MachineNotFound, InstructionNotFound, InvalidRequest, ShuttingDown),
+    responses=refusals(
+        Unauthorized, MachineNotFound, InstructionNotFound, InstructionExpired, InvalidRequest, ShuttingDown
+    ),
 )
 async def result(request: Request, account: AccountOf, name: Name, seq: Seq) -> JsonResponse:
     """Wait for an instruction's result."""
     services = services_of(request)
     with Presence(request.receive) as presence:
-        outcome, ended = await finished(services, account, name, seq, presence)
+        outcome, ended, _ = await finished(services, account, name, seq, presence)
     picture = await last_picture(services, name, seq, outcome.output)
     return JsonResponse({"instruction_id": seq, "result": exec_result(ended, picture)})
 
@@ -120,13 +126,13 @@ async def result(request: Request, account: AccountOf, name: Name, seq: Seq) -> 
     response_class=StreamingResponse,
     responses={
         200: {"description": "NDJSON: `output` lines, then one `result`.", "content": {NDJSON: {}}},
-        **refusals(Unauthorized, MachineNotFound, InstructionNotFound, InvalidRequest),
+        **refusals(Unauthorized, MachineNotFound, InstructionNotFound, InstructionExpired, InvalidRequest),
     },
 )
 async def stream_result(request: Request, account: AccountOf, name: Name, seq: Seq) -> StreamingResponse:
     """All output lines of an instruction from the beginning, as they come, and its result."""
     services = services_of(request)
-    await services.ledger.instruction(account, name, seq)
+    refuse_expired(await services.ledger.instruction(account, name, seq))
     return StreamingResponse(ndjson(messages(services, account, name, seq)), media_type=NDJSON, headers=HEADERS)
 
 
@@ -136,7 +142,7 @@ async def stream_result(request: Request, account: AccountOf, name: Name, seq: S
     responses={
         200: {"description": "Events, as NDJSON or SSE as `Accept` says.", "content": {NDJSON: {}, SSE: {}}},
         204: {"description": "Nothing more will come after the event named."},
-        **refusals(Unauthorized, MachineNotFound, InstructionNotFound, InvalidRequest),
+        **refusals(Unauthorized, MachineNotFound, InstructionNotFound, InstructionExpired, InvalidRequest),
     },
 )
 async def events(
@@ -151,7 +157,7 @@ async def events(
     services = services_of(request)
     last_read = last_event_id or after
     start = EventId.parse(last_read) if last_read else None
-    await services.ledger.instruction(account, name, seq)
+    refuse_expired(await services.ledger.instruction(account, name, seq))
     if start is not None and start.after_result:
         page = await services.ledger.output(name, seq, attempt=start.attempt, after=start.offset, background=True)
         if not page.records:

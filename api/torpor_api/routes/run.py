@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.routing import Route
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from torpor_api.authentication import account_of_token, bearer_token
 from torpor_api.bodies import fingerprint, parse_body, read_body
 from torpor_api.documentation import IDEMPOTENCY_KEY, reference, refusals, request_body
+from torpor_api.edge import Edge
 from torpor_api.encoding import JsonResponse
 from torpor_api.errors import (
     BodyTooLarge,
@@ -27,8 +29,16 @@ from torpor_api.errors import (
     Unauthorized,
 )
 from torpor_api.events import Event, notice_json
-from torpor_api.instructions import WhenBusy, finished, follow, run_answer, submit_or_refuse, timeout_of
-from torpor_api.ledger import Idempotency
+from torpor_api.instructions import (
+    WhenBusy,
+    finished,
+    follow,
+    run_answer,
+    run_answer_at_once,
+    submit_or_refuse,
+    timeout_of,
+)
+from torpor_api.ledger import Idempotency, Outcome
 from torpor_api.models import Error, NewMachineRequest, RunAnswer, RunNewRequest, RunRequest
 from torpor_api.once import idempotency_of
 from torpor_api.presence import Presence
@@ -62,6 +72,7 @@ class Run:
             machine = await create(services, account, NewMachineRequest(template=asked.template), idempotency)
         else:
             machine = str(name)
+        stream_kind = wanted(headers.get("accept"))
         accepted = await submit_or_refuse(
             services,
             account,
@@ -70,38 +81,49 @@ class Run:
             timeout_seconds,
             when_busy=_when_busy(asked),
             idempotency=idempotency,
+            told=stream_kind is not None,
         )
         answer_headers = {"Torpor-Machine": machine, "Torpor-Instruction-Seq": str(accepted.seq)}
-        if kind := wanted(headers.get("accept")):
-            stream = event_stream(
-                _events(services, account, machine, accepted.seq, with_wake=bool(asked.timings)), kind, answer_headers
-            )
+        with_wake = bool(asked.timings)
+        if stream_kind is not None:
+            events = _events(services, account, machine, accepted.seq, with_wake=with_wake)
+            stream = event_stream(events, stream_kind, answer_headers)
             await stream(scope, receive, send)
             return
         fresh = accepted.entry.position is not None and not accepted.repeated
+
+        def prepare(outcome: Outcome) -> JsonResponse | None:
+            answer = run_answer_at_once(machine, outcome, with_wake=with_wake)
+            return None if answer is None else JsonResponse(answer, headers=answer_headers)
+
         with Presence(receive) as presence:
-            outcome, result = await finished(services, account, machine, accepted.seq, presence, fresh=fresh)
-            answer = await run_answer(services, machine, outcome, result, with_wake=bool(asked.timings))
+            outcome, result, response = await finished(
+                services, account, machine, accepted.seq, presence, fresh=fresh, prepare=prepare
+            )
+            if response is None:
+                answer = await run_answer(services, machine, outcome, result, with_wake=with_wake)
+                response = JsonResponse(answer, headers=answer_headers)
             # To one who has hung up an answer can be written without an error: nobody was told by it.
             told = bool(outcome.notices) and not await presence.is_gone()
-        await JsonResponse(answer, headers=answer_headers)(scope, receive, send)
+        await response(scope, receive, send)
         if told:
             await services.ledger.deliver_notices(machine, outcome.notices[-1].id)
 
 
 class Shortcut:
-    """Middleware that takes runs around the framework's inner layers: errors go straight to the edge."""
+    """Takes runs around the framework, through nothing but the edge; other sites' go through it, for their headers."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: FastAPI) -> None:
         self._app = app
-        self._run = Run()
+        self._run = Edge(Run())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
-        if scope["type"] == "http" and scope["method"] == "POST" and (match := _PATH.fullmatch(scope["path"])):
-            await self._run({**scope, "path_params": match.groupdict()}, receive, send)
-        else:
+        match = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if match is None or any(name == b"origin" for name, _ in scope["headers"]):
             await self._app(scope, receive, send)
+        else:
+            await self._run({**scope, "app": self._app, "path_params": match.groupdict()}, receive, send)
 
 
 def _when_busy(asked: RunRequest) -> WhenBusy:

@@ -37,6 +37,7 @@ def log(
             screen.finish(stream.result())
             return
         instructions = list(target.history(limit=count))[::-1]
+        lost_before = target.detail().lost_before if len(instructions) < count else None
     if as_json:
         write_json([instruction.model_dump(mode="json", exclude={"events"}) for instruction in instructions])
         return
@@ -47,10 +48,15 @@ def log(
             for instruction in instructions
         ),
     )
+    if lost_before is not None:
+        told = f"Instructions before {lost_before} may be missing: the database was lost and rebuilt from the store."
+        typer.echo(told, err=True)
 
 
 def _outcome(instruction: Instruction) -> str:
     result = instruction.result
+    if instruction.expired:
+        return "(not kept any more)"
     if result is None:
         return instruction.state or ""
     outcome = _short(str(result["error"]) if result.get("error") is not None else str(result.get("value") or ""))

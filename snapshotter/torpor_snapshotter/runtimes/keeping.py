@@ -66,7 +66,7 @@ async def bring(store: ObjectStore, key: str, sha256: str, data_dir: Path, repor
     def read(part: Part) -> bytes:
         if stop.is_set():
             raise RuntimeProblem("It was stopped.")
-        return asyncio.run_coroutine_threadsafe(_read_part(store, part), loop).result()
+        return asyncio.run_coroutine_threadsafe(read_part(store, part), loop).result()
 
     writing = asyncio.ensure_future(asyncio.to_thread(_install, description, data_dir, read, report))
     try:
@@ -122,10 +122,10 @@ def _install(description: Description, data_dir: Path, read: Callable[[Part], by
 
 async def _keep_part(store: ObjectStore, path: Path, start: int, part: Part) -> None:
     try:
-        await _read_part(store, part)
+        await read_part(store, part)
     except NotStored:
         await _put(store, part.key, await asyncio.to_thread(_compressed, path, start, part))
-        await _read_part(store, part)
+        await read_part(store, part)
 
 
 async def _put(store: ObjectStore, key: str, content: bytes) -> None:
@@ -139,7 +139,8 @@ async def _put(store: ObjectStore, key: str, content: bytes) -> None:
             return
 
 
-async def _read_part(store: ObjectStore, part: Part) -> bytes:
+async def read_part(store: ObjectStore, part: Part) -> bytes:
+    """The content of a part. Raises `NotStored`, `DamagedObject`, `StoreError`."""
     data = await store.read(part.key, 0, PART_BYTES + _COMPRESSION_SPARE_BYTES)
     return await asyncio.to_thread(_decompressed, data, part)
 

@@ -14,18 +14,20 @@ from torpor_snapshotter.runtimes.lock import RuntimeLock, Wheel
 from torpor_snapshotter.runtimes.progress import Report
 from torpor_snapshotter.runtimes.wheels import fetch_wheels
 
-_MODULE = Path(__file__).with_name("runsc")
+MODULE = Path(__file__).with_name("runsc")
 _PACKAGE = "gvisor.dev/gvisor/runsc"
 _BUILD_TIMEOUT_SECONDS = 3600
 
 
-def build_runsc(lock: RuntimeLock, work: Path, stop: threading.Event, report: Report) -> Path:
-    """Build `work/runsc`. Setting `stop` ends the build with `RuntimeProblem`."""
+def build_runsc(
+    lock: RuntimeLock, work: Path, stop: threading.Event, report: Report, module_folder: Path = MODULE
+) -> Path:
+    """Build `work/runsc` from the `go.mod` in a folder. Setting `stop` ends the build with `RuntimeProblem`."""
     go = find_go(lock, work, report)
     task = "Building the sandbox binary (gVisor)"
     report(task)
     module = work / "runsc-module"
-    shutil.copytree(_MODULE, module)
+    shutil.copytree(module_folder, module)
     stamp = f"-s -w -X {_PACKAGE}/version.version={lock.runsc_version}"
     command = [go, "build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", stamp]
     with (work / "go.log").open("w+") as log:

@@ -105,6 +105,8 @@ async def test_every_route_of_the_api_is_in_the_document(api: Api) -> None:
         ("DELETE", "/v1/machine/{name}/snapshots/{generation}/pin"),
         ("POST", "/v1/machine/{name}/rollback"),
         ("POST", "/v1/machine/{name}/fork"),
+        ("POST", "/v1/machine/{name}/recover"),
+        ("POST", "/v1/machine/{name}/debug/crash"),
     }
 
 

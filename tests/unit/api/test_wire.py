@@ -221,12 +221,15 @@ async def test_a_host_without_a_port_and_a_preflight_are_answered(live: Api) -> 
         },
     )
     actual = await live.client.get("/v1/whoami", headers={"Origin": "https://example.org"})
+    run = await live.client.post("/v1/run", json={"code": "3 + 5"}, headers={"Origin": "https://example.org"})
 
     assert plain.is_success
     assert preflight.is_success
     assert preflight.headers["access-control-allow-origin"] == "*"
     assert "x-forevervm-sdk" in preflight.headers["access-control-allow-headers"]
     assert actual.headers["access-control-allow-origin"] == "*"
+    assert run.json()["result"]["value"] == "8"
+    assert run.headers["access-control-allow-origin"] == "*"
 
 
 async def _until_running(api: Api, machine: str) -> None:

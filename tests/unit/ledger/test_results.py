@@ -4,7 +4,7 @@ import pytest
 from tests.support.ledger import ACCOUNT, ran, result, started, stdout
 
 from torpor_api.errors import InstructionNotFound
-from torpor_api.ledger import SqlLedger
+from torpor_api.ledger import Outcome, SqlLedger
 from torpor_worker.ledger import EndedBy, Hold, InstructionResult
 
 RICH = InstructionResult(
@@ -100,9 +100,14 @@ async def test_an_absurd_runtime_is_kept_within_what_a_column_holds(ledger: SqlL
 
 async def test_who_waits_for_an_outcome_is_handed_what_a_read_would_give(ledger: SqlLedger, hold: Hold) -> None:
     await started(ledger, hold)
-    with ledger.changes.watch(hold.machine, 0) as mine, ledger.changes.watch(hold.machine) as another:
+    prepared: list[Outcome] = []
+    with (
+        ledger.changes.watch(hold.machine, 0, prepared.append) as mine,
+        ledger.changes.watch(hold.machine) as another,
+    ):
         await ledger.finish(hold, 0, 1, result("8"), output=[stdout("said")])
         read = await ledger.outcome(ACCOUNT, hold.machine, 0)
     assert mine.outcome == read
+    assert prepared == [read]
     assert (read.instruction.result, read.output.finished) == (result("8"), True)
     assert another.outcome is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Callable
 
@@ -10,7 +11,7 @@ from tests.support.ledger import ACCOUNT, accepted
 
 from torpor_api.ledger import Accepted, SqlLedger
 from torpor_api.ledger.database import driver
-from torpor_api.ledger.schema import accounts
+from torpor_api.ledger.schema import accounts, output_attempts
 from torpor_worker.ledger import Hold
 
 
@@ -71,6 +72,47 @@ async def test_a_caller_that_goes_away_does_not_stop_the_others(ledger: SqlLedge
     gate.set()
 
     assert await other == "a"
+
+
+async def test_an_early_operation_is_done_at_once_unless_the_writer_is_busy(ledger: SqlLedger) -> None:
+    where: list[str] = []
+
+    def work(_: Connection) -> None:
+        where.append(threading.current_thread().name)
+
+    await ledger._writer.run(work, early=True)
+    gate = threading.Event()
+    busy = asyncio.create_task(ledger._writer.run(lambda _: gate.wait(30)))
+    await asyncio.sleep(0)
+    waiting = asyncio.create_task(ledger._writer.run(work, early=True))
+    await asyncio.sleep(0)
+    assert where == [threading.current_thread().name]
+    gate.set()
+    await asyncio.gather(busy, waiting)
+    assert where[1:] == ["ledger-writer"]
+
+
+async def test_an_early_operation_that_fails_is_undone_and_what_follows_is_not(ledger: SqlLedger) -> None:
+    with pytest.raises(LookupError):
+        await ledger._writer.run(add_and_fail, early=True)
+    assert await ledger._writer.run(add("a"), early=True) == "a"
+    assert await ledger._writer.run(add("b")) == "b"
+
+    assert await names(ledger) == {ACCOUNT, "a", "b"}
+
+
+async def test_what_is_prepared_for_a_commit_is_not_believed_when_that_fails(ledger: SqlLedger) -> None:
+    told: list[str] = []
+
+    def overdraw(connection: Connection) -> str:
+        driver(connection).execute("PRAGMA defer_foreign_keys = ON")
+        row = {"entry_id": 12345, "attempt": 1}  # of an entry that there is none: the commit finds out
+        connection.execute(insert(output_attempts).values(row))
+        return "prepared"
+
+    with pytest.raises(sqlite3.IntegrityError):
+        await ledger._writer.run(overdraw, soon=told.append, then=lambda _: told.append("believed"))
+    assert told == ["prepared"]
 
 
 async def test_a_full_disk_fails_what_it_must_and_leaves_the_ledger_alive(ledger: SqlLedger, hold: Hold) -> None:

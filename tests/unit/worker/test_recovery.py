@@ -152,6 +152,16 @@ async def test_a_snapshot_that_is_gone_gives_way_to_the_whole_log(house: House) 
     assert "set_aside" in house.machine().notices
 
 
+async def test_bytes_that_were_lost_on_the_way_cost_no_generation(house: House) -> None:
+    await house.run("a = 3")
+    await house.worker.sleep("m")
+    house.forget_local_images()
+    house.snapshotter.damaged_reads = 1
+    await house.restart()
+    assert await house.value("a + 5") == "8"
+    assert house.machine().notices == {}
+
+
 async def test_a_host_that_starts_nothing_costs_no_generation(house: House) -> None:
     await house.run("a = 3")
     await house.worker.sleep("m")

@@ -39,3 +39,17 @@ async def test_a_machine_whose_runtime_is_missing_waits_unharmed_until_it_is_the
     assert (await house.result(seq)).value == "8"
     assert "runtime_missing" not in house.machine().notices
     assert "set_aside" not in house.machine().notices
+
+
+async def test_what_waits_for_a_quarantined_machine_runs_when_the_quarantine_is_lifted(house: House) -> None:
+    await asleep_on(house, "old")
+    house.ledger.quarantine["old"] = "a hole was found"
+
+    seq = house.send("a + 5")
+    await until(lambda: "runtime_quarantined" in house.machine().notices)
+    assert not house.host.sandboxes
+
+    house.ledger.quarantine.clear()
+    house.worker.deliver("m", None)
+    assert (await house.result(seq)).value == "8"
+    assert house.machine().notices == {}

@@ -15,8 +15,8 @@ from typing import Any
 
 from . import channel, frames, handover, processes
 from .frames import FrameType
+from .outbox import Outbox
 
-WINDOW_BYTES = 1 << 20
 READ_BYTES = 64 << 10
 """What a pipe holds. A larger buffer would be mapped and unmapped for every read, which is slow in a sandbox."""
 ABSENT_SECONDS = 0.02
@@ -41,11 +41,7 @@ class Supervisor:
         self._channel = channel.VERSION
         """In which the interpreter speaks: it may be of older code than this."""
         self._reader = frames.FrameReader(frames.HOST_MARKER, restarts=True)
-        self._out: deque[bytes] = deque()
-        self._kept: dict[int, bytes] = {}
-        """Frames that are not acknowledged, by serial, in order."""
-        self._kept_bytes = 0
-        self._serial = 0
+        self._out = Outbox()
         self._last_position = -1
         self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
         """For the interpreter, while it runs nothing: seq of an instruction (else None), and packets."""
@@ -91,7 +87,7 @@ class Supervisor:
                 self._turn()
             except Exception:  # the sandbox would die with this process
                 message = "The supervisor met an error and went on: " + traceback.format_exc()[-2000:]
-                self._emit(FrameType.NOTICE, json.dumps({"code": "guest_error", "message": message}).encode())
+                self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_error", "message": message}).encode())
                 time.sleep(0.01)
 
     def _turn(self) -> None:
@@ -137,7 +133,7 @@ class Supervisor:
         interpreter = self._interpreter
         if interpreter is not None:
             wants += (self._listener.fileno(), select.POLLIN)
-            room = self._kept_bytes < WINDOW_BYTES
+            room = self._out.has_room
             mask = (select.POLLIN if room else 0) | (select.POLLOUT if self._to_interpreter else 0)
             if mask and interpreter.socket_fd >= 0:
                 wants += (interpreter.socket_fd, mask)
@@ -184,9 +180,9 @@ class Supervisor:
             else:
                 self._waiting.append((None, channel.packets(channel.RESEED, 0, 0, bytes.fromhex(body.decode("ascii")))))
         elif kind == FrameType.ACKNOWLEDGE:
-            self._acknowledge(number)
+            self._out.acknowledge(number)
         elif kind == FrameType.PING:
-            self._answer(FrameType.PONG, {"id": number})
+            self._out.say(FrameType.PONG, self._state({"id": number}))
         elif kind == FrameType.INTERRUPT:
             self._interrupt(number, body.decode("ascii"))
         elif kind == FrameType.HELLO:
@@ -203,13 +199,11 @@ class Supervisor:
             self._upgrade = json.loads(body)
 
     def _hello(self, fields: dict[str, object]) -> None:
-        self._out.clear()
-        self._acknowledge(int(str(fields["seen"])))
-        self._out.append(bytes.fromhex(str(fields["nonce"])))
-        self._answer(FrameType.STATE, {"code": self._code})
-        self._out.extend(self._kept.values())
+        self._out.acknowledge(int(str(fields["seen"])))
+        nonce = bytes.fromhex(str(fields["nonce"]))
+        self._out.begin_again(nonce, FrameType.STATE, self._state({"code": self._code}))
 
-    def _answer(self, kind: FrameType, more: dict[str, object]) -> None:
+    def _state(self, more: dict[str, object]) -> bytes:
         state = {
             "last_position": self._last_position,
             "running": self._running,
@@ -217,37 +211,13 @@ class Supervisor:
             "ready": self._ready or self._interpreter is None,
             "running_seconds": 0.0 if self._running is None else time.monotonic() - self._running_since,
         }
-        self._out.append(frames.encode(kind, -1, json.dumps(state | more).encode()))
-
-    def _acknowledge(self, serial: int) -> None:
-        acknowledged = []
-        for kept in self._kept:
-            if kept > serial:
-                break
-            acknowledged.append(kept)
-        for kept in acknowledged:
-            self._kept_bytes -= len(self._kept.pop(kept))
-
-    def _emit(self, kind: FrameType, body: bytes) -> None:
-        frame = frames.encode(kind, self._serial, body)
-        self._kept[self._serial] = frame
-        self._kept_bytes += len(frame)
-        self._serial += 1
-        self._out.append(frame)
+        return json.dumps(state | more).encode()
 
     def _write_host(self) -> None:
-        out = self._out
-        data = out[0] if len(out) == 1 else b"".join(out)
-        out.clear()
         try:
-            written = os.write(STDOUT, data)
-        except BlockingIOError:
-            written = 0
+            self._out.write(STDOUT)
         except OSError:
             self._absent_until = time.monotonic() + ABSENT_SECONDS
-            written = 0
-        if written < len(data):
-            out.append(data[written:])
 
     # The interpreter's side.
 
@@ -275,7 +245,7 @@ class Supervisor:
     def _read_interpreter(self, interpreter: processes.Interpreter, ready: dict[int, int]) -> None:
         first = True
         try:
-            while self._kept_bytes < WINDOW_BYTES:
+            while self._out.has_room:
                 packet = interpreter.socket.recv(channel.PACKET.size + channel.PACKET_BYTES)
                 if not packet:
                     interpreter.disconnect()
@@ -303,10 +273,10 @@ class Supervisor:
             if message.flags & channel.BURST and self._nudge_at == float("inf"):
                 self._nudge_at = time.monotonic() + NUDGE_SECONDS
         elif message.type == channel.NOTICE:
-            self._emit(FrameType.NOTICE, message.body[:10_000])
+            self._out.keep(FrameType.NOTICE, message.body[:10_000])
         else:
             self._ready = True
-            self._out.append(frames.encode(FrameType.READY, -1, b""))
+            self._out.say(FrameType.READY, b"")
 
     def _result(
         self, interpreter: processes.Interpreter, message: channel.Message, ready: dict[int, int] | None
@@ -319,13 +289,13 @@ class Supervisor:
         self._background = message.flags & (channel.TASKS | channel.THREADS)
         self._running = None
         self._nudge_at = float("inf")
-        self._emit(FrameType.RESULT, frames.RESULT.pack(message.seq) + message.body)
+        self._out.keep(FrameType.RESULT, frames.RESULT.pack(message.seq) + message.body)
 
     def _garbage(self, what: str) -> None:
         if self._garbage_seq != self._last_seq:
             self._garbage_seq = self._last_seq
             message = f"What user code wrote into the machine's own connection was ignored: {what}."
-            self._emit(FrameType.NOTICE, json.dumps({"code": "guest_garbage", "message": message}).encode())
+            self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_garbage", "message": message}).encode())
 
     def _reconnected(self, interpreter: processes.Interpreter) -> None:
         connection = channel.accept(self._listener)
@@ -338,7 +308,7 @@ class Supervisor:
         flags = frames.HAS_OFFSET | (frames.BACKGROUND if self._running is None else 0)
         head = frames.OUTPUT.pack(self._last_seq, kind, flags) + frames.OFFSET.pack(self._said_bytes)
         self._said_bytes += len(data)
-        self._emit(FrameType.OUTPUT, head + data)
+        self._out.keep(FrameType.OUTPUT, head + data)
 
     def _read_pipe(self, interpreter: processes.Interpreter, fd: int, kind: int) -> bool:
         try:
@@ -402,7 +372,7 @@ class Supervisor:
                     break
         self._drain_pipes(interpreter)
         reason = self._kill_reason or processes.describe(status)
-        self._emit(FrameType.DIED, json.dumps({"seq": self._running, "reason": reason}).encode())
+        self._out.keep(FrameType.DIED, json.dumps({"seq": self._running, "reason": reason}).encode())
         interpreter.close()
         self._interpreter = None
         self._running = None
@@ -454,7 +424,7 @@ class Supervisor:
 
     def _tell_code(self, problem: str | None) -> None:
         body = {"code": self._code, "problem": problem}
-        self._out.append(frames.encode(FrameType.UPGRADED, -1, json.dumps(body).encode()))
+        self._out.say(FrameType.UPGRADED, json.dumps(body).encode())
 
     def _handed_over(self) -> dict[str, Any]:
         interpreter = self._interpreter
@@ -464,9 +434,7 @@ class Supervisor:
             "channel": self._channel,
             "seeking": seeking,
             "buffer": handover.pack(buffer),
-            "out": handover.pack(b"".join(self._out)),
-            "kept": [[serial, handover.pack(frame)] for serial, frame in self._kept.items()],
-            "serial": self._serial,
+            "out": self._out.handed_over(),
             "last_position": self._last_position,
             "waiting": [[seq, list(map(handover.pack, packets))] for seq, packets in self._waiting],
             "to_interpreter": list(map(handover.pack, self._to_interpreter)),
@@ -489,10 +457,7 @@ class Supervisor:
         handover.check(fields)
         self._channel = fields["channel"]
         self._reader.go_on_with(fields["seeking"], handover.unpack(fields["buffer"]))
-        self._out.append(handover.unpack(fields["out"]))
-        self._kept = {serial: handover.unpack(frame) for serial, frame in fields["kept"]}
-        self._kept_bytes = sum(map(len, self._kept.values()))
-        self._serial = fields["serial"]
+        self._out.take_over(fields["out"])
         self._last_position = fields["last_position"]
         self._waiting.extend((seq, list(map(handover.unpack, packets))) for seq, packets in fields["waiting"])
         self._to_interpreter.extend(map(handover.unpack, fields["to_interpreter"]))

@@ -107,6 +107,16 @@ class GVisorHost:
         """The runtime series of new sandboxes."""
         return self.runtime.series
 
+    def runtime_facts(self, series: str) -> dict[str, str]:
+        """What tells a runtime that is here from every other: stamp and digests."""
+        runtime = self._runtimes[series]
+        return {
+            "series": series,
+            "runsc_version": runtime.runsc_version,
+            "runsc_sha256": runtime.runsc_sha256,
+            "rootfs_sha256": runtime.rootfs_sha256,
+        }
+
     async def have(self, series: str) -> None:
         """See to it that images of a runtime series can be restored here. Raises `RuntimeUnavailable`."""
         if series not in self._runtimes:

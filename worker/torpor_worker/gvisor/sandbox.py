@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -199,15 +200,21 @@ class GVisorSandbox:
         """Begin the conversation; a `new` sandbox is given its guest code first. Raises `SandboxError`."""
         if new is not None:
             await self._link.load(preload, new)
-        begun = self._loop.time()
+        begun = time.monotonic()
         state = await self._link.attach(timeout_seconds)
         await self._link.configure(self.limits)
-        return replace(state, answered_seconds=self._loop.time() - begun)
+        return replace(state, answered_seconds=time.monotonic() - begun)
 
     async def lose(self, reason: str) -> None:
         """Remove it; `receive` gives what was said before and then a `SandboxLost` that says why."""
         self._lose(reason)
         await self.destroy()
+
+    async def crash(self) -> None:
+        """SIGKILL its process, and leave the rest to whoever hears of its death."""
+        self._check_alive()
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def destroy(self) -> None:
         """Kill and remove every trace of it."""

@@ -1,0 +1,90 @@
+"""What the supervisor has to say to the host: frames on their way, and those kept until they are durable there."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import Any
+
+from . import frames, handover
+from .frames import FrameType
+
+WINDOW_BYTES = 1 << 20
+
+
+class Outbox:
+    """Frames in the order in which they were said. Nothing here waits for the host."""
+
+    def __init__(self) -> None:
+        self._pending: deque[bytes] = deque()
+        self._kept: dict[int, bytes] = {}
+        """Frames that are not acknowledged, by serial, in order."""
+        self._kept_bytes = 0
+        self._serial = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._pending)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be kept; if not, nobody is listened to until the host has acknowledged some."""
+        return self._kept_bytes < WINDOW_BYTES
+
+    def say(self, kind: FrameType, body: bytes) -> None:
+        """Say something that is for the present host only."""
+        self._pending.append(frames.encode(kind, -1, body))
+
+    def keep(self, kind: FrameType, body: bytes) -> None:
+        """Say something that is said again to each host until one has acknowledged it."""
+        frame = frames.encode(kind, self._serial, body)
+        self._kept[self._serial] = frame
+        self._kept_bytes += len(frame)
+        self._serial += 1
+        self._pending.append(frame)
+
+    def acknowledge(self, serial: int) -> None:
+        """All up to this serial is durable."""
+        acknowledged = []
+        for kept in self._kept:
+            if kept > serial:
+                break
+            acknowledged.append(kept)
+        for kept in acknowledged:
+            self._kept_bytes -= len(self._kept.pop(kept))
+
+    def begin_again(self, nonce: bytes, kind: FrameType, body: bytes) -> None:
+        """Drop what was on its way, and say to a new host: nonce, this frame, and all that is kept."""
+        self._pending.clear()
+        self._pending.append(nonce)
+        self.say(kind, body)
+        self._pending.extend(self._kept.values())
+
+    def write(self, fd: int) -> None:
+        """Write what can be written without waiting. Raises `OSError` where nobody reads."""
+        pending = self._pending
+        data = pending[0] if len(pending) == 1 else b"".join(pending)
+        pending.clear()
+        written = 0
+        try:
+            written = os.write(fd, data)
+        except BlockingIOError:
+            pass
+        finally:
+            if written < len(data):
+                pending.append(data[written:])
+
+    def handed_over(self) -> dict[str, Any]:
+        """For the supervisor's successor."""
+        return {
+            "pending": handover.pack(b"".join(self._pending)),
+            "kept": [[serial, handover.pack(frame)] for serial, frame in self._kept.items()],
+            "serial": self._serial,
+        }
+
+    def take_over(self, fields: dict[str, Any]) -> None:
+        """Begin with what another one had."""
+        if fields["pending"]:
+            self._pending.append(handover.unpack(fields["pending"]))
+        self._kept = {serial: handover.unpack(frame) for serial, frame in fields["kept"]}
+        self._kept_bytes = sum(map(len, self._kept.values()))
+        self._serial = fields["serial"]
