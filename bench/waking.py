@@ -20,7 +20,7 @@ from torpor_worker.gvisor.memory import MemoryFile
 
 AT_ONCE = 20
 RESTORED = "runsc restore into a created sandbox"
-ARRAY = "import numpy; noise = numpy.frombuffer(numpy.random.default_rng(1).bytes(512 << 20), numpy.uint8)"
+ARRAY = "import numpy; noise = numpy.random.default_rng(1).integers(0, 256, 512 << 20, numpy.uint8)"
 _READY_SECONDS = 120.0
 
 
