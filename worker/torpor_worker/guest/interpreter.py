@@ -52,7 +52,7 @@ class Interpreter:
         self._handlers = {signal.SIGINT: self._interrupted, signal.SIGURG: self._nudged}
         let_loops_nest()
         self._loop = AgentLoop()
-        self._loop.add_own_reader(self._connection.fileno(), self._read)
+        self._loop.add_own_reader(self._connection.fileno(), self._readable)
         self._shell = make_shell(self._output)
         self._add_module()
         offline.explain(self._shell)
@@ -106,6 +106,11 @@ class Interpreter:
                     self._new_loop(f"{type(error).__name__}: {error}")
         return self._arrived.popleft()
 
+    def _readable(self) -> None:
+        # The loop may have said so twice before it came to listen, if a task was interrupted in between.
+        if self._connection.waiting():
+            self._read()
+
     def _read(self) -> None:
         message = self._assembler.add(self._connection.receive())
         if message is not None:
@@ -117,7 +122,7 @@ class Interpreter:
         with contextlib.suppress(Exception):
             self._loop.abandon()
         self._loop = AgentLoop()
-        self._loop.add_own_reader(self._connection.fileno(), self._read)
+        self._loop.add_own_reader(self._connection.fileno(), self._readable)
         self._notice(f"The event loop was broken ({reason}) and is a new one; tasks on the old one are lost.")
 
     # One instruction.
