@@ -1,152 +1,195 @@
-"""The first instruction of an asleep machine over HTTP against `runsc create` and `restore` of the same image."""
+"""Asleep and new machines over HTTP against plain `runsc`, one and many at once; and what an awake one takes."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import secrets
 import shutil
 import time
-from asyncio.subprocess import DEVNULL
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from tests.support.server import ServerProcess
 
 from bench.connection import Connection
+from bench.floor import Floor
 from bench.measurement import Measurement, seconds_of
-from torpor_snapshotter.runtime import Runtime
-from torpor_worker.guest_code import PYTHON
-from torpor_worker.guest_link import GuestLink
-from torpor_worker.gvisor.fifos import Fifos
-from torpor_worker.gvisor.namespace import command_prefix
-from torpor_worker.gvisor.spec import spec_bytes
+from torpor_worker.gvisor.memory import MemoryFile
+
+AT_ONCE = 20
+RESTORED = "runsc restore into a created sandbox"
+ARRAY = "import numpy; noise = numpy.random.default_rng(1).integers(0, 256, 512 << 20, numpy.uint8)"
+_READY_SECONDS = 120.0
 
 
-def measure_waking(connection: Connection, runtime: Runtime, data_dir: Path, folder: Path, rounds: int) -> Measurement:
-    """Wake → result, and create → restore → the guest's first reply. `folder` is new, for sandboxes of our own."""
-    machine = connection.post("/v1/machine/new")["machine_name"]
-    path = f"/v1/machine/{machine}/run"
-    connection.post(path, {"code": "1 + 1"})
-    connection.post(f"/v1/machine/{machine}/sleep")
-    floor = _Floor(runtime, folder)
-    image = folder / "image"
-    shutil.copytree(_newest_image(data_dir / "images" / machine), image)
-    torpor_seconds, floor_seconds = [], []
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A server, and plain `runsc` beside it."""
+
+    server: ServerProcess
+    connection: Connection
+    floor: Floor
+
+    @property
+    def data_dir(self) -> Path:
+        """The server's."""
+        return self.server.data_dir
+
+    def new_machine(self, template: str = "python", code: str = "1 + 1") -> str:
+        """A machine that has run this."""
+        machine: str = self.connection.post("/v1/machine/new", {"template": template})["machine_name"]
+        self.run(machine, code)
+        return machine
+
+    def run(self, machine: str, code: str = "1 + 1", connection: Connection | None = None) -> dict[str, Any]:
+        """What the machine answers; an error is a `RuntimeError`."""
+        body = {"code": code, "timeout_seconds": 120, "timings": True}
+        answer = (connection or self.connection).post(f"/v1/machine/{machine}/run", body)
+        if "error" in answer["result"]:
+            raise RuntimeError(answer["result"]["error"])
+        return answer
+
+    def sleep(self, machine: str) -> None:
+        """Let it sleep."""
+        self.connection.post(f"/v1/machine/{machine}/sleep")
+
+    def wait_for(self, whose: str, count: int = 1) -> None:
+        """Until so many sandboxes wait, `warm` or `spare`; see `torpor_worker.beginnings`."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while sum(_text(file) == whose for file in self._named()) < count:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"There are no {count} {whose} sandboxes.")
+            time.sleep(0.1)
+        time.sleep(1)  # until it is attached, and nothing else is being made
+
+    def image(self, machine: str) -> Path:
+        """The local image of a machine's last generation; see `torpor_worker.local_images`."""
+        return max((self.data_dir / "images" / machine).iterdir(), key=lambda folder: int(folder.name)) / "image"
+
+    def memory_file(self, machine: str) -> MemoryFile:
+        """That of the sandbox of an awake machine."""
+        (folder,) = (file.parent for file in self._named() if _text(file) == machine)
+        return MemoryFile(int((folder / "pid").read_text()))
+
+    def _named(self) -> Iterable[Path]:
+        return (self.data_dir / "sandboxes" / "machines").glob("*/machine")
+
+
+def measure_waking(place: Place, rounds: int) -> list[Measurement]:
+    """Wake → result, for three sizes of machines."""
+    kinds = [
+        ("bare", place.new_machine(), rounds),
+        ("data", place.new_machine("data"), rounds),
+        ("data + 512 MB", place.new_machine("data", ARRAY), max(3, rounds // 4)),
+    ]
+    for _, machine, _ in kinds:
+        place.sleep(machine)
+    measured = []
+    for what, machine, its_rounds in kinds:
+        image = place.data_dir.parent / f"floor-{machine}"
+        shutil.copytree(place.image(machine), image)
+        torpor, floor = [], []
+        for _ in range(1 + its_rounds):
+            place.wait_for("spare")
+            torpor.append(seconds_of(partial(place.run, machine)))
+            place.sleep(machine)
+            place.wait_for("spare")
+            floor.append(place.floor.restore_seconds(image))
+        shutil.rmtree(image)
+        place.connection.delete(f"/v1/machine/{machine}")
+        measured.append(Measurement(f"wake and run `1 + 1`: {what}", RESTORED, torpor[1:], floor[1:], 1.2))
+    return measured
+
+
+def measure_waking_at_once(place: Place, rounds: int) -> Measurement:
+    """So many wakes at once, until the last one is answered."""
+    machines = [place.new_machine() for _ in range(AT_ONCE)]
+    image = place.data_dir.parent / "floor-at-once"
+    torpor, floor = [], []
+
+    def wake(connection: Connection, number: int) -> None:
+        place.run(machines[number], connection=connection)
+
+    with _Callers(place) as callers:
+        for _ in range(1 + rounds):
+            for machine in machines:
+                place.sleep(machine)
+            if not image.exists():
+                shutil.copytree(place.image(machines[0]), image)
+            place.wait_for("spare")
+            torpor.append(callers.seconds(wake))
+            place.wait_for("spare", min(AT_ONCE, 16))
+            floor.append(place.floor.restore_seconds(image, AT_ONCE))
+    for machine in machines:
+        place.connection.delete(f"/v1/machine/{machine}")
+    return Measurement(f"{AT_ONCE} wakes at once: bare", f"{AT_ONCE} times {RESTORED}", torpor[1:], floor[1:], 1.3)
+
+
+def measure_new_machines(place: Place, rounds: int) -> Measurement:
+    """A new machine → its first result, while one waits."""
+    torpor, floor = [], []
     for _ in range(1 + rounds):
-        torpor_seconds.append(seconds_of(lambda: connection.post(path, {"code": "1 + 1"})))
-        connection.post(f"/v1/machine/{machine}/sleep")
-        floor_seconds.append(asyncio.run(floor.restore_seconds(image)))
+        place.wait_for("warm")
+        torpor.append(seconds_of(lambda: place.connection.post("/v1/run", {"code": "1 + 1"})))
+        _delete_all(place)
+        place.wait_for("warm")
+        floor.append(place.floor.start_seconds())
+    return Measurement("new machine and run `1 + 1`", "runsc run of bare Python", torpor[1:], floor[1:], 0.15)
+
+
+def measure_new_machines_at_once(place: Place, rounds: int) -> Measurement:
+    """So many new machines at once, until the last one is answered; the first round teaches the pool."""
+    torpor, floor = [], []
+    with _Callers(place) as callers:
+        for turn in range(1 + rounds):
+            place.wait_for("warm", 16 if turn else 1)
+            torpor.append(callers.seconds(lambda connection, _: connection.post("/v1/run", {"code": "1 + 1"})))
+            _delete_all(place)
+            place.wait_for("warm", 16)
+            floor.append(place.floor.start_seconds(AT_ONCE))
     return Measurement(
-        "wake and run `1 + 1` over HTTP", "runsc create + restore", torpor_seconds[1:], floor_seconds[1:], most=1.5
+        f"{AT_ONCE} new machines at once", f"{AT_ONCE} times runsc run of bare Python", torpor[1:], floor[1:], 0.15
     )
 
 
-def measure_new_machines(
-    connection: Connection, runtime: Runtime, data_dir: Path, folder: Path, rounds: int
-) -> Measurement:
-    """A new machine → its first result, while one waits, and create → start of bare Python → its first words."""
-    floor = _Floor(runtime, folder)
-    torpor_seconds, floor_seconds = [], []
-    for _ in range(1 + rounds):
-        _wait_until_one_is_warm(data_dir)
-        machine = ""
-
-        def run() -> None:
-            nonlocal machine
-            machine = connection.post("/v1/run", {"code": "1 + 1"})["machine"]
-
-        torpor_seconds.append(seconds_of(run))
-        connection.post(f"/v1/machine/{machine}/sleep")
-        floor_seconds.append(asyncio.run(floor.start_seconds()))
-    return Measurement(
-        "new machine and run `1 + 1` over HTTP", "runsc run of bare Python", torpor_seconds[1:], floor_seconds[1:], 0.15
-    )
+def awake_bytes(place: Place) -> tuple[int, int]:
+    """What the guest of an awake bare machine uses, and what its sandbox needs beside."""
+    machine = place.new_machine()
+    memory = place.memory_file(machine)
+    used = memory.used_bytes(), memory.overhead_bytes()
+    place.connection.delete(f"/v1/machine/{machine}")
+    return used
 
 
-def _wait_until_one_is_warm(data_dir: Path) -> None:
-    """Until a sandbox waits for a new machine; see `torpor_worker.beginnings`."""
-    deadline = time.monotonic() + 120
-    while not any(_is_warm(file) for file in (data_dir / "sandboxes" / "machines").glob("*/machine")):
-        if time.monotonic() > deadline:
-            raise RuntimeError("No sandbox waits for a new machine.")
-        time.sleep(0.1)
-    time.sleep(1)  # until it is attached, and nothing else is being made
+def _delete_all(place: Place) -> None:
+    for machine in place.connection.post("/v1/machine/list")["machines"]:
+        place.connection.delete(f"/v1/machine/{machine['name']}")
 
 
-def _is_warm(file: Path) -> bool:
+def _text(file: Path) -> str:
     try:
-        return file.read_text() == "warm"
+        return file.read_text()
     except FileNotFoundError:
-        return False
+        return ""
 
 
-def _newest_image(images: Path) -> Path:
-    """The local image of a machine's last generation; see `torpor_worker.local_images`."""
-    return max(images.iterdir(), key=lambda folder: int(folder.name)) / "image"
+class _Callers:
+    """Clients with a thread and a connection each."""
 
+    def __init__(self, place: Place) -> None:
+        self._connections = [Connection(place.server.url, place.server.api_key) for _ in range(AT_ONCE)]
+        self._threads = ThreadPoolExecutor(AT_ONCE)
 
-class _Floor:
-    """Plain `runsc` with the spec that every sandbox has, and none of our code around it but the guest's protocol."""
+    def __enter__(self) -> _Callers:
+        return self
 
-    def __init__(self, runtime: Runtime, folder: Path) -> None:
-        self._runtime = runtime
-        self._folder = folder
-        self._bundle = folder / "bundle"
-        for made in (folder, self._bundle, self._bundle / "rootfs"):
-            made.mkdir(exist_ok=True)
-        (self._bundle / "config.json").write_bytes(spec_bytes())
-        self._command = [*command_prefix(folder / "launcher"), str(runtime.runsc), f"--root={folder / 'state'}"]
-        self._command += ["--platform=systrap", "--network=none", "--ignore-cgroups"]
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown()
+        for connection in self._connections:
+            connection.__exit__(None, None, None)
 
-    async def start_seconds(self) -> float:
-        """From the start of `runsc create` until bare Python has said its first byte."""
-        container = secrets.token_hex(8)
-        bundle = self._folder / "bare"
-        bundle.mkdir(exist_ok=True)
-        spec = json.loads(spec_bytes())
-        spec["process"]["args"] = [PYTHON, "-I", "-c", "import time; print(1, flush=True); time.sleep(1000)"]
-        (bundle / "rootfs").mkdir(exist_ok=True)
-        (bundle / "config.json").write_text(json.dumps(spec))
-        reading, writing = os.pipe()
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        try:
-            begun = time.perf_counter()
-            await self._run((nothing, writing), "run", "--detach", f"--bundle={bundle}", container)
-            await asyncio.to_thread(os.read, reading, 1)
-            return time.perf_counter() - begun
-        finally:
-            for fd in (reading, writing, nothing):
-                os.close(fd)
-            await self._run((DEVNULL, DEVNULL), "delete", "--force", container)
-
-    async def restore_seconds(self, image: Path) -> float:
-        """From the start of `runsc create` until the guest has answered."""
-        container = secrets.token_hex(8)
-        fifos = Fifos.make(self._folder / container, "bench")
-        link = GuestLink(fifos.stdin, fifos.stdout)
-        await link.open()
-        try:
-            begun = time.perf_counter()
-            with fifos.guest_ends() as ends:
-                await self._run(ends, "create", f"--bundle={self._bundle}", container)
-                await self._run(
-                    ends, "restore", "--detach", f"--bundle={self._bundle}", f"--image-path={image}", container
-                )
-            await link.attach()
-            return time.perf_counter() - begun
-        finally:
-            await self._run((DEVNULL, DEVNULL), "delete", "--force", container)
-            await link.close()
-
-    async def _run(self, ends: tuple[int, int], *arguments: str) -> None:
-        # The spec names the root file system by the current folder of `runsc create`.
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            *arguments,
-            stdin=ends[0],
-            stdout=ends[1],
-            stderr=DEVNULL,
-            cwd=self._runtime.rootfs.parent,
-        )
-        async with asyncio.timeout(120):
-            if await process.wait() != 0:
-                raise RuntimeError(f"runsc {arguments[0]} failed with status {process.returncode}.")
+    def seconds(self, call: Callable[[Connection, int], object]) -> float:
+        """From the first call until the last answer."""
+        return seconds_of(lambda: list(self._threads.map(call, self._connections, range(AT_ONCE))))

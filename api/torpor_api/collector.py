@@ -7,18 +7,36 @@ from collections.abc import Callable
 
 import structlog
 
-from torpor_api.ledger import SqlLedger
+from torpor_api.ledger import LogRetention, SqlLedger
 from torpor_worker.snapshots import Snapshotter, SnapshotterError
 
 INTERVAL_SECONDS = 10.0
+START_SECONDS = 5.0
+"""To list a large store takes the processors from those who wait for the server, and nobody waits for this."""
 
 log = structlog.get_logger()
 
 
 class Collector:
-    """Applies what the ledger has decided. `in_use` gives the keys that a wake reads, or a save writes, just now."""
+    """Applies what the ledger has decided.
 
-    def __init__(self, ledger: SqlLedger, snapshotter: Snapshotter, in_use: Callable[[], set[str]]) -> None:
+    `in_use` gives the keys that a wake reads, or a save writes, just now; `is_held` whether a save of a machine may be
+    under way, though it was deleted. Conditions of docs/protocol (`keeping.py`): LISTED_FIRST, KEY_ROW_LAST,
+    KEY_AFTER_SAVES.
+    """
+
+    def __init__(
+        self,
+        ledger: SqlLedger,
+        snapshotter: Snapshotter,
+        in_use: Callable[[], set[str]],
+        is_held: Callable[[str], bool],
+        retention: LogRetention | None = None,
+    ) -> None:
+        """Without a retention log, output and events are kept for ever."""
+        self._retention = retention or LogRetention()
+        self._expired_up_to = 0
+        self._is_held = is_held
         self._ledger = ledger
         self._snapshotter = snapshotter
         self._in_use = in_use
@@ -31,8 +49,10 @@ class Collector:
         Raises `SnapshotterError` when the store fails.
         """
         for machine in await self._ledger.condemned_machines():
+            was_held = self._is_held(machine)
             await self._snapshotter.destroy_key(machine)
-            await self._ledger.forget_condemned_machine(machine)
+            if not was_held:  # else the save could have made the key anew: once more in the next round
+                await self._ledger.forget_condemned_machine(machine)
         deleted: list[str] = []
         try:
             for key in await self._ledger.condemned():
@@ -60,6 +80,10 @@ class Collector:
         """Give up what the time has made superfluous of the next few machines: who sleeps saves nothing any more."""
         self._thinned_up_to = await self._ledger.thin_out(self._thinned_up_to)
 
+    async def expire(self) -> None:
+        """Give up what is too old of log, output and events of the next few machines."""
+        self._expired_up_to = await self._ledger.expire(self._retention, self._expired_up_to)
+
     def nudge(self) -> None:
         """Something was condemned: do not wait for the next round."""
         self._nudged.set()
@@ -67,6 +91,7 @@ class Collector:
     async def run(self) -> None:
         """Collect for ever. A store or a ledger that fails (a full disk) is tried again in the next round."""
         start = True
+        await asyncio.sleep(START_SECONDS)
         while True:
             try:
                 if start:
@@ -75,6 +100,7 @@ class Collector:
                     if unknown:
                         log.info("Deleted objects that no snapshot names", action="collected", objects=unknown)
                 await self.thin_out()
+                await self.expire()
                 await self.collect()
             except SnapshotterError as error:
                 log.warning("Cannot delete what is not needed any more", action="collect_failed", reason=str(error))

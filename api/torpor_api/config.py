@@ -15,6 +15,7 @@ from torpor_api.data_dir import default_data_dir
 from torpor_snapshotter.store_url import locate
 
 MIB = 1024 * 1024
+FOR_EVER = "forever"
 SHARE_OF_HOST_MEMORY = 0.6
 """Of the host's memory, what awake machines may use together unless a setting says otherwise."""
 MOST_IN_ADVANCE = 16
@@ -76,6 +77,13 @@ Size = Annotated[ByteSize, BeforeValidator(_size)]
 Seconds = Annotated[float, Field(gt=0, le=LARGEST_DURATION_SECONDS, allow_inf_nan=False)]
 
 
+def _days(value: object) -> object:
+    return None if value == FOR_EVER else value
+
+
+Days = Annotated[Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None, BeforeValidator(_days)]
+
+
 class Config(BaseSettings):
     """Everything that can be set. Sizes are bytes, durations seconds."""
 
@@ -115,6 +123,12 @@ class Config(BaseSettings):
     """An instruction's time-out when it names none."""
     timeout_maximum_seconds: Annotated[Seconds, Field(ge=1)] = 3600.0
     """The longest time-out that an instruction may ask for."""
+    log_days: Days = 365.0
+    """How long code and results of instructions are kept; None: for ever."""
+    output_days: Days = 30.0
+    """The same for their output."""
+    events_days: Days = 90.0
+    """The same for what happened to machines."""
     drain_seconds: Seconds = 60.0
     """How long a stop may take to save every awake machine."""
     adopt: bool = True

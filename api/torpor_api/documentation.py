@@ -14,6 +14,7 @@ from torpor_api.errors import TorporError
 
 REQUESTS: tuple[type[BaseModel], ...] = (
     models.NewMachineRequest,
+    models.ChangeRequest,
     models.ListRequest,
     models.ExecRequest,
     models.RunRequest,

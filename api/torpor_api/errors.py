@@ -101,6 +101,13 @@ class PointUnreachable(TorporError):
     code = "point_unreachable"
 
 
+class InstructionExpired(TorporError):
+    """The machine had this instruction; its code, its output and its result are not kept any more."""
+
+    status = 410
+    code = "instruction_expired"
+
+
 class RuntimeQuarantined(TorporError):
     """The machine's runtime is quarantined: it is not woken for instructions."""
 

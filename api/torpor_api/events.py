@@ -10,7 +10,7 @@ from typing import Any
 
 from torpor_api.errors import InvalidRequest
 from torpor_api.ledger import Notice, OutputPage
-from torpor_api.lines import truncation_marker
+from torpor_api.lines import EXPIRED_MARKER, truncation_marker
 from torpor_worker.ledger import OutputRecord
 from torpor_worker.nesting import too_deep
 
@@ -121,6 +121,11 @@ def truncated_event(event_id: EventId, truncated_bytes: int) -> Event:
         "message": truncation_marker(truncated_bytes),
         "truncated_bytes": truncated_bytes,
     }
+
+
+def expired_event(event_id: EventId) -> Event:
+    """There was output, and it is too old to be kept."""
+    return {"type": "notice", "id": str(event_id), "code": "output_expired", "message": EXPIRED_MARKER}
 
 
 def restarted_event(event_id: EventId) -> Event:

@@ -1,4 +1,4 @@
-"""All that can be had of a machine that cannot go on, as one archive: what it is, its log, its newest state."""
+"""All that can be had of a machine that cannot be used, as one archive: what it is, its log, its newest state."""
 
 from __future__ import annotations
 

@@ -7,11 +7,12 @@ from typing import Any, Literal, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from torpor_api.errors import InvalidRequest, MachineBusy
+from torpor_api.errors import InstructionExpired, InvalidRequest, MachineBusy
 from torpor_api.events import (
     Event,
     EventId,
     EventMaker,
+    expired_event,
     merge_text,
     notice_json,
     restarted_event,
@@ -125,9 +126,16 @@ async def finished(
             outcome = watch.outcome or await services.ledger.outcome(account, machine, seq)
             if outcome.instruction.result is not None:
                 return outcome, outcome.instruction.result, watch.prepared if outcome is watch.outcome else None
+            refuse_expired(outcome.instruction)
             services.stopping.refuse_waiting()
             if not await watch.wait(PRESENCE_SECONDS) and await presence.is_gone():
                 raise ClientDisconnect
+
+
+def refuse_expired(row: InstructionRow) -> None:
+    """Raise `InstructionExpired` for an instruction whose result there was, and is not any more."""
+    if row.expired:
+        raise InstructionExpired
 
 
 async def pages(services: Services, machine: str, seq: int) -> AsyncIterator[OutputPage | None]:
@@ -194,7 +202,9 @@ async def follow(
 def _end_of_output(maker: EventMaker, page: OutputPage) -> list[Event]:
     end = EventId(page.attempt, page.end)
     events = list(maker.flush(page.attempt, page.end))
-    if page.truncated_bytes:
+    if page.expired:
+        events.append(expired_event(end))
+    elif page.truncated_bytes:
         events.append(truncated_event(end, page.truncated_bytes))
     return events
 

@@ -61,6 +61,10 @@ class LineSplitter:
         return chunk
 
 
+EXPIRED_MARKER = "[the output of this instruction is not kept any more]"
+"""What stands in the place of output that has expired."""
+
+
 def truncation_marker(truncated_bytes: int) -> str:
     """What stands at the end of output that was cut."""
     return f"[{truncated_bytes} more bytes of output were over the limit and not kept]"

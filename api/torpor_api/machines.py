@@ -44,6 +44,14 @@ class Machines(Protocol):
         """Write files and variables of the first of a parked machine's snapshots that still starts to a file."""
         ...
 
+    def change_settings(self, machine: str) -> None:
+        """Say that its settings or tags were changed. Only a hint: the ledger has them."""
+        ...
+
+    def memory_bytes(self, machine: str) -> int:
+        """What it uses now; 0 if it is not awake."""
+        ...
+
     async def derive(self, source: Snapshot, machine: str, key: str, tags: dict[str, str] | None = None) -> Stored:
         """Store a snapshot once more, under `key`, as generation 0 of a new machine; no copy of what it holds.
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from torpor_api.ledger.machines import TAGS_LIMIT
+
 CODE_LIMIT_BYTES = 1024 * 1024
-TAGS_LIMIT = 64
 TAG_KEY_LIMIT = 128
 TAG_VALUE_LIMIT = 512
 MEMORY_MINIMUM_MB = 256
@@ -36,8 +37,23 @@ IdleSeconds = Annotated[float, Field(gt=0, le=LONGEST_IDLE_SECONDS, allow_inf_na
 MemoryMb = Annotated[int, Field(ge=MEMORY_MINIMUM_MB, le=2**31 - 1)]
 
 
+Durability = Literal["interval", "instruction"]
+DURABILITY = Field(
+    default=None,
+    description="When a result is answered: once it is in the log (`interval`, the default), or once a save that "
+    "contains it is committed (`instruction`), so that nothing is ever executed again.",
+)
 Recovery = Literal["replay", "rollback"]
+RECOVERY = Field(
+    default=None,
+    description="What becomes of what it did since its last save when its process is lost: `replay` (the default) "
+    "executes it again, `rollback` leaves it behind, so that nothing is executed twice.",
+)
 ReplaySeconds = Annotated[float, Field(gt=0, le=LONGEST_IDLE_SECONDS, allow_inf_nan=False)]
+REPLAY_SECONDS = Field(
+    default=None,
+    description="How much running time a recovery may execute again; the server's setting by default.",
+)
 Template = Literal["python", "data"]
 TEMPLATE = Field(
     default=None,
@@ -68,15 +84,26 @@ class NewMachineRequest(Request):
         default=None,
         description="After how long without work it falls asleep; null: never; absent: the server's setting.",
     )
-    recovery: Recovery | None = Field(
-        default=None,
-        description="What becomes of what it did since its last save when its process is lost: `replay` (the default) "
-        "executes it again, `rollback` leaves it behind, so that nothing is executed twice.",
+    durability: Durability | None = DURABILITY
+    recovery: Recovery | None = RECOVERY
+    replay_seconds: ReplaySeconds | None = REPLAY_SECONDS
+
+
+class ChangeRequest(StrictRequest):
+    """What is to be another; what is absent stays."""
+
+    tags: Annotated[dict[TagKey, TagValue | None], Field(max_length=TAGS_LIMIT)] | None = Field(
+        default=None, description="Tags to set; null takes one away; others stay."
     )
-    replay_seconds: ReplaySeconds | None = Field(
-        default=None,
-        description="How much running time a recovery may execute again; the server's setting by default.",
+    memory_mb: MemoryMb | None = Field(
+        default=None, description="At once; not less than the machine uses, or was saved with."
     )
+    idle_seconds: IdleSeconds | None = Field(
+        default=None, description="After how long without work it falls asleep; null: never."
+    )
+    durability: Durability | None = DURABILITY
+    recovery: Recovery | None = RECOVERY
+    replay_seconds: ReplaySeconds | None = REPLAY_SECONDS
 
 
 class ListRequest(Request):
@@ -227,6 +254,7 @@ class Machine(Answer):
     template: Literal["python", "data"] | None
     memory_mb: int
     idle_seconds: float | None
+    durability: Durability
     recovery: Literal["replay", "rollback"]
     replay_seconds: float
     last_used_at: str
@@ -358,7 +386,7 @@ class WakePhases(Answer):
 
 
 class Timings(Answer):
-    """Milliseconds: waiting for the machine, running, altogether.
+    """Milliseconds: waiting for the machine, running, altogether; and held up by saves of its own machine.
 
     `wake` is there only where it was asked for; null: the instruction waited for no wake.
     """
@@ -366,6 +394,7 @@ class Timings(Answer):
     waited_ms: int | None
     runtime_ms: int | None
     total_ms: int | None
+    waited_for_save_ms: int | None
     wake: WakePhases | None = None
 
 
@@ -381,7 +410,10 @@ class RunAnswer(Answer):
 
 
 class InstructionAnswer(Answer):
-    """An instruction of a machine's history; `events` only where one is asked for."""
+    """An instruction of a machine's history; `events` only where one is asked for.
+
+    Of one that is `expired` code and result are not kept any more; with `output_expired` its output is not.
+    """
 
     instruction_seq: int
     code: str
@@ -392,6 +424,8 @@ class InstructionAnswer(Answer):
     undone: bool
     rolled_back: bool
     replayed: bool
+    expired: bool
+    output_expired: bool
     ended_by: str | None
     accepted_at: str
     started_at: str | None

@@ -66,6 +66,7 @@ def timings(row: InstructionRow, *, with_wake: bool = False) -> dict[str, Any]:
         "waited_ms": _milliseconds(row.accepted_at, row.started_at),
         "runtime_ms": row.result.runtime_ms if row.result else None,
         "total_ms": _milliseconds(row.accepted_at, row.finished_at),
+        "waited_for_save_ms": row.waited_for_save_ms,
         **wake,
     }
 
@@ -87,6 +88,7 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
         "template": row.template,
         "memory_mb": row.memory_mb,
         "idle_seconds": row.idle_seconds,
+        "durability": row.durability.value,
         "recovery": row.recovery.value,
         "replay_seconds": row.replay_seconds,
         "last_used_at": moment(row.last_used_at),
@@ -150,6 +152,8 @@ def instruction_json(row: InstructionRow) -> dict[str, Any]:
         "undone": row.undone,
         "rolled_back": row.rolled_back,
         "replayed": row.replayed,
+        "expired": row.expired,
+        "output_expired": row.output_expired,
         "ended_by": None if row.ended_by is None else row.ended_by.value,
         "accepted_at": moment(row.accepted_at),
         "started_at": moment(row.started_at),

@@ -18,7 +18,7 @@ from torpor_api.client_settings import client_settings_path
 from torpor_api.collector import Collector
 from torpor_api.config import Config
 from torpor_api.first_key import introduce, prepare_accounts
-from torpor_api.ledger import SqlLedger
+from torpor_api.ledger import LogRetention, SqlLedger
 from torpor_api.server import Server, make_server, url_of
 from torpor_api.services import Services
 from torpor_worker.config import WorkerConfig
@@ -96,8 +96,7 @@ async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple
         stack.push_async_callback(_close, "snapshotter", snapshotter.close)
         await snapshotter.start()
         await snapshotter.check()
-        has_objects = bool(await ledger.known_keys() or await ledger.condemned())
-        await snapshotter.claim(await ledger.identity(), has_objects=has_objects)
+        await snapshotter.claim(await ledger.identity(), has_objects=await ledger.knows_objects())
         tell("Preparing sandboxes ...")
         shelf = RuntimeShelf(folder, ledger, snapshotter)
         stack.push_async_callback(_close, "runtimes", shelf.close)
@@ -117,7 +116,10 @@ async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple
             metrics,
         )
         await worker.start()
-        collector = Collector(ledger, snapshotter, worker.keys_in_use)
+        retention = LogRetention(config.log_days, config.output_days, config.events_days)
+        collector = Collector(
+            ledger, snapshotter, worker.keys_in_use, lambda machine: worker.phase(machine) is not None, retention
+        )
         background = {asyncio.create_task(collector.run(), name="collector")}
         if config.keep_runtimes:
             background.add(asyncio.create_task(shelf.keep(), name="keep runtimes"))

@@ -10,7 +10,7 @@ from starlette.responses import StreamingResponse
 from torpor_api.encoding import to_json
 from torpor_api.events import Event, shown_png
 from torpor_api.instructions import pages
-from torpor_api.lines import Chunk, LineSplitter, truncation_marker
+from torpor_api.lines import EXPIRED_MARKER, Chunk, LineSplitter, truncation_marker
 from torpor_api.results import exec_result
 from torpor_api.services import Services
 
@@ -54,6 +54,7 @@ async def messages(services: Services, account: str, machine: str, seq: int) -> 
     if page is None or not page.finished:
         return
     marker = truncation_marker(page.truncated_bytes) if page.truncated_bytes else None
+    marker = EXPIRED_MARKER if page.expired else marker
     last = output(splitter.finish(marker))
     row = await services.ledger.instruction(account, machine, seq)
     if row.result is not None:

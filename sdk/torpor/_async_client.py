@@ -54,6 +54,7 @@ class AsyncClient:
         memory_mb: int | None = None,
         idle_seconds: float | Unset | None = UNSET,
         template: str | None = None,
+        durability: str | None = None,
         recovery: str | None = None,
         replay_seconds: float | None = None,
     ) -> AsyncMachine:
@@ -65,11 +66,18 @@ class AsyncClient:
             idle_seconds: After so long without work it falls asleep; None: it stays awake. The server's default is 60.
             template: What it starts from: `python`, which is the default, or `data` with NumPy, pandas, Matplotlib and
                 scikit-learn imported already, so that importing them takes no time.
+            durability: `interval`, which is the default: answers are in the log, and after a crash what no save has is
+                executed again. Or `instruction`: each answer waits for a save, and nothing is ever executed again.
             recovery: What becomes of what it did since its last save when its process is lost: `replay`, which is the
                 default, executes it again, `rollback` leaves it behind, so that nothing is executed twice.
             replay_seconds: How much running time a recovery may execute again; the server's default is 300.
         """
-        settings = {"template": template, "recovery": recovery, "replay_seconds": replay_seconds}
+        settings = {
+            "template": template,
+            "durability": durability,
+            "recovery": recovery,
+            "replay_seconds": replay_seconds,
+        }
         call = _calls.new_machine(tags, memory_mb, idle_seconds, settings)
         return self.machine(_http.parsed(await self._connection.send(call), NewMachine).machine_name)
 

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from . import _calls, _http
 from ._async_connection import AsyncConnection
+from ._calls import UNSET, Unset
 from ._events import Display, Event, Stderr, Stdout
 from ._forked import Forked
 from ._models import (
@@ -192,6 +193,32 @@ class AsyncMachine:
     async def detail(self) -> MachineInfo:
         """All that the server tells of it: state, settings, sizes, notices. Does not wake it."""
         return _http.parsed(await self._connection.send(_calls.detail(self.name)), MachineInfo)
+
+    async def update(
+        self,
+        *,
+        tags: Mapping[str, str | None] | None = None,
+        memory_mb: int | None = None,
+        idle_seconds: float | Unset | None = UNSET,
+        durability: str | None = None,
+        recovery: str | None = None,
+        replay_seconds: float | None = None,
+    ) -> MachineInfo:
+        """Change settings and tags, at once; what is not named stays. All that there is of it then.
+
+        Args:
+            tags: Tags to set; None takes one away, and others stay.
+            memory_mb: The memory it may use; `InvalidRequest` if that is less than it uses.
+            idle_seconds: After so long without work it falls asleep; None: it stays awake.
+            durability: `interval` or `instruction`, as for `new_machine`; so are the others.
+            recovery: `replay` or `rollback`.
+            replay_seconds: How much running time a recovery may execute again.
+
+        >>> await machine.update(tags={"user": "42"}, durability="instruction")
+        """
+        settings = {"durability": durability, "recovery": recovery, "replay_seconds": replay_seconds}
+        call = _calls.update(self.name, tags, memory_mb, idle_seconds, settings)
+        return _http.parsed(await self._connection.send(call), MachineInfo)
 
     async def sleep(self) -> None:
         """Put it to sleep now. Never needed: idle, it falls asleep. Raises `MachineNotIdle` while something runs."""

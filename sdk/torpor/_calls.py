@@ -92,6 +92,21 @@ def new_machine(
     return call
 
 
+def update(
+    machine: str,
+    tags: Mapping[str, str | None] | None,
+    memory_mb: int | None,
+    idle_seconds: float | Unset | None,
+    settings: Mapping[str, str | float | None],
+) -> Call:
+    """Other settings and tags; what is absent stays."""
+    body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, **settings}
+    present: dict[str, Any] = {name: value for name, value in body.items() if value is not None}
+    if idle_seconds is not UNSET:
+        present["idle_seconds"] = idle_seconds
+    return Call("PATCH", _machine(machine), body=present)
+
+
 def list_machines(tags: Mapping[str, str] | None) -> Call:
     """The account's machines, newest first."""
     return _post("/v1/machine/list", {"tags": dict(tags) if tags else None})

@@ -34,6 +34,8 @@ _ORDER = (
     "pin",
     "unpin",
     "interrupt",
+    "set",
+    "tag",
     "sleep",
     "rm",
     "whoami",

@@ -168,6 +168,13 @@ class PointUnreachable(Conflict):
     code = "point_unreachable"
 
 
+class InstructionExpired(ApiError):
+    """The machine had this instruction; its code, its output and its result are not kept any more."""
+
+    status = 410
+    code = "instruction_expired"
+
+
 class RuntimeQuarantined(Conflict):
     """The machine's runtime is quarantined: it is not woken for instructions."""
 

@@ -40,6 +40,8 @@ class MachineInfo(Record):
     memory_mb: int | None = None
     idle_seconds: float | None = None
     """After so long without work it falls asleep; None: it stays awake."""
+    durability: str | None = None
+    """`interval`: answers are in the log; `instruction`: each waits for a save that contains it."""
     recovery: str | None = None
     """`replay` or `rollback`: what becomes of what it did since its last save when its process is lost."""
     replay_seconds: float | None = None
@@ -72,11 +74,17 @@ class Instruction(Record):
     """Whether a rollback left it behind: its effects are not in the machine's state."""
     undone: bool = False
     """Whether it killed its process, and is never replayed."""
+    expired: bool = False
+    """Whether its code and its result are not kept any more: it has neither."""
+    output_expired: bool = False
+    """Whether its output, of which there was some, is not kept any more."""
     accepted_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
     timings: dict[str, Any] = Field(default_factory=dict)
-    """`waited_ms`, `runtime_ms`, `total_ms`; and `wake`, its phases in milliseconds, None if it waited for none."""
+    """`waited_ms`, `runtime_ms`, `total_ms`, `waited_for_save_ms` (for its machine's saves); and `wake`: its phases in
+    milliseconds, None if it waited for none.
+    """
     events: tuple[Event, ...] | None = None
     """Its output, where one instruction was asked for; lists leave it out."""
 

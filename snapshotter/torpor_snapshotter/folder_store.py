@@ -128,11 +128,11 @@ class FolderStore:
                 raise
 
     def _keys(self) -> Iterator[str]:
-        for folder, folders, files in os.walk(self._folder):
+        root = str(self._folder)
+        for folder, folders, files in os.walk(root):
             folders[:] = [name for name in folders if is_plain_name(name)]
-            for name in files:
-                if is_plain_name(name):
-                    yield (Path(folder) / name).relative_to(self._folder).as_posix()
+            prefix = "" if folder == root else os.path.relpath(folder, root) + "/"
+            yield from (prefix + name for name in files if is_plain_name(name))
 
     def _remove_leftovers(self) -> None:
         if not self._incoming.is_dir():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from tests.support.server import ServerProcess
 
-from torpor import Client, Machine, Stdout
+from torpor import Client, InvalidRequest, Machine, Stdout
 
 pytestmark = pytest.mark.acceptance
 
@@ -85,3 +85,44 @@ def test_a_long_instruction_goes_on_from_the_save_in_its_middle_after_every_cras
     notices = {notice.code: notice.message for notice in machine.detail().notices}
     assert "from the middle of it" in notices["ran_again"]
     assert machine.run("token").value == repr(token)
+
+
+def test_a_machine_that_answers_only_what_is_saved_never_runs_anything_again(
+    server: ServerProcess, client: Client
+) -> None:
+    machine = client.new_machine(durability="instruction")
+    machine.run("import random; drawn = []")
+    for turn in range(1, 4):
+        assert machine.run("drawn.append(random.random()); len(drawn)").value == str(turn)
+        answer = machine.run("drawn").value
+        crash(server)
+        assert machine.run("drawn").value == answer
+    assert not any(instruction.replayed for instruction in machine.history())
+    assert {notice.code for notice in machine.detail().notices} <= {"restored"}
+    machine.delete()
+
+
+def test_a_quiet_machine_is_saved_once_and_one_with_work_in_the_background_again_and_again(
+    client: Client, machine: Machine
+) -> None:
+    busy = client.new_machine()
+    machine.run("a = 3")
+    busy.run("import threading, time; threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()")
+    until(machine.snapshots, "a quiet save")
+    saved = machine.snapshots()[0].generation
+    began = busy.snapshots()[0].generation if busy.snapshots() else 0
+    until(lambda: busy.snapshots() and busy.snapshots()[0].generation > began + 1, "two saves of background work")
+    assert machine.snapshots()[0].generation == saved
+    busy.delete()
+
+
+def test_an_awake_machine_gets_more_memory_and_other_habits_at_once(machine: Machine) -> None:
+    fill = "kept = b'x' * (320 << 20); len(kept) >> 20"
+    machine.update(memory_mb=256)
+    assert machine.run(fill, timeout_seconds=60).error is not None
+    machine.update(memory_mb=1024, idle_seconds=0.5)
+    assert machine.run(fill, timeout_seconds=60).value == "320"
+    until(lambda: machine.detail().state == "asleep", "the machine to fall asleep")
+    with pytest.raises(InvalidRequest, match="memory_mb"):
+        machine.update(memory_mb=256)
+    assert machine.run("len(kept) >> 20").value == "320"

@@ -135,6 +135,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._handle()
 
+    def do_PATCH(self) -> None:
+        self._handle()
+
     def do_DELETE(self) -> None:
         self._handle()
 
@@ -191,6 +194,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "DELETE":
             del stub.machines[name]
             self._json({"machine_name": name}, cut)
+        elif self.command == "PATCH":
+            known = self._machine(name)
+            tags = {tag: value for tag, value in {**known["tags"], **body.get("tags", {})}.items() if value is not None}
+            self._json({**known, "notices": [], **body, "tags": tags}, cut)
         elif rest == "/run":
             self._run(name, stub.once(key, self.path, lambda: stub.execute(name, body["code"])), cut)
         elif rest == "/interrupt":
@@ -271,6 +278,8 @@ class _Handler(BaseHTTPRequestHandler):
             "template": "python",
             "memory_mb": 1024,
             "idle_seconds": 60.0,
+            "durability": "interval",
+            "recovery": "replay",
             "last_used_at": "2026-01-02T03:04:05Z",
             "generation": 0,
             "stored_bytes": 4096,

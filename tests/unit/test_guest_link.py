@@ -124,6 +124,13 @@ async def test_an_attach_abandons_half_a_frame_of_an_earlier_host(fifos: tuple[P
     await second.close()
 
 
+async def test_after_its_own_fds_were_closed_beside_a_thread_the_next_instruction_is_answered(link: GuestLink) -> None:
+    talk = Conversation(link)
+    await talk.run("import os, threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()")
+    await talk.run("os.closerange(1000, 1100)")
+    assert (await talk.run("print('heard')")).text() == "heard\n"
+
+
 async def test_a_reader_that_does_not_acknowledge_stops_the_writer_and_loses_nothing(link: GuestLink) -> None:
     await link.execute(0, 0, "for i in range(400_000): print(i)", replaying=False)
     received = 0

@@ -63,6 +63,11 @@ class Attached:
             raise ProcessDied(event.reason)
         return event
 
+    @property
+    def ended(self) -> bool:
+        """Whether the end of its process is among what waits."""
+        return any(isinstance(event, SandboxLost | InterpreterDied) for event in self.events)
+
     def forget_output(self) -> None:
         """Drop output that waits: it is in the log already."""
         kept = [event for event in self.events if not isinstance(event, Output)]

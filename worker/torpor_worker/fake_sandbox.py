@@ -108,6 +108,11 @@ class FakeSandbox:
         self._alive()
         self.machine, self.limits = machine, limits
 
+    async def limit(self, limits: Limits) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        self.limits = limits
+
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """See `Sandbox`."""
         self._alive()
@@ -302,6 +307,8 @@ class FakeSandbox:
         self._alive()
         if self._host.checkpoints_hang:
             await asyncio.Event().wait()
+        self._host.checkpointing.set()
+        await self._host.may_checkpoint.wait()
         if self._host.checkpoint_deaths:
             self._host.checkpoint_deaths -= 1
             self.die("killed in a checkpoint")
@@ -367,6 +374,11 @@ class FakeSandboxHost:
         self.adopt_failures = 0
         self.checkpoint_deaths = 0
         self.checkpoints_hang = False
+        self.may_checkpoint = asyncio.Event()
+        """While it is not set, checkpoints that have begun do not end."""
+        self.may_checkpoint.set()
+        self.checkpointing = asyncio.Event()
+        """Set by every checkpoint that begins."""
         self.poisoned: set[str] = set()
         """Images with a variable of such a name die as soon as they are restored."""
         self.version = "fake"

@@ -17,6 +17,9 @@ class Inbox:
         self.look = False
         """Whether to look into the log for accepted entries."""
         self.draining = False
+        self.called_at: float | None = None
+        """When the first hint came that nothing was done about yet, in the loop's time."""
+        self._loop = asyncio.get_running_loop()
         self._bell = bell
         self._started: deque[Entry] = deque()
 
@@ -26,7 +29,14 @@ class Inbox:
             self._started.append(entry)
         else:
             self.look = True
+        if self.called_at is None:
+            self.called_at = self._loop.time()
         self._bell.ring()
+
+    def begun(self) -> float | None:
+        """An instruction is about to begin: since when it was known of, if a hint told."""
+        called_at, self.called_at = self.called_at, None
+        return called_at
 
     def drain(self) -> None:
         """The worker is stopping."""

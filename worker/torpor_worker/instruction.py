@@ -16,7 +16,18 @@ class Running:
     All times are of one monotonic clock, in seconds, and are given by the caller: nothing here waits.
     """
 
-    __slots__ = ("_ladder", "_since", "_step_used", "_used", "attempt", "ended_by", "entry", "seq", "steps")
+    __slots__ = (
+        "_ladder",
+        "_since",
+        "_step_used",
+        "_used",
+        "attempt",
+        "ended_by",
+        "entry",
+        "held_up_seconds",
+        "seq",
+        "steps",
+    )
 
     def __init__(self, entry: Entry, attempt: int, config: WorkerConfig, *, used_seconds: float = 0.0) -> None:
         if entry.seq is None:
@@ -26,6 +37,8 @@ class Running:
         self.attempt = attempt
         self.ended_by: EndedBy | None = None
         self.steps: list[Step] = []
+        self.held_up_seconds = 0.0
+        """For how long it waited for saves of its own machine."""
         self._used = used_seconds
         self._since: float | None = None
         self._step_used = 0.0

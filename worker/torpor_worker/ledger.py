@@ -42,6 +42,15 @@ class EndedBy(StrEnum):
     INTERRUPT = "interrupt"
 
 
+class Durability(StrEnum):
+    """When a machine's results are acknowledged."""
+
+    INTERVAL = "interval"
+    """Once they are in the log: after a crash what no save has is executed again."""
+    INSTRUCTION = "instruction"
+    """Once a save that contains them is committed: after a crash nothing is executed again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry of a machine's log."""
@@ -79,6 +88,17 @@ class InstructionResult:
     runtime_ms: int
     wake_ms: dict[str, float] | None = None
     """Milliseconds of each phase of the wake (see `wake_timer`), if the machine was woken for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt at an instruction ended, to be committed together with the snapshot that contains it."""
+
+    seq: int
+    attempt: int
+    result: InstructionResult
+    ended_by: EndedBy | None
+    waited_for_save_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +154,7 @@ class Hold:
     tags: dict[str, str]
     template: str | None = None
     """What it starts from while it has no snapshot; None: an empty interpreter."""
+    durability: Durability = Durability.INTERVAL
     recovery: Recovery = Recovery.REPLAY
     replay_seconds: float = 300.0
     """How much running time a recovery may execute again."""
@@ -211,6 +232,10 @@ class Ledger(Protocol):
         """Set the session, raise the epoch. None if it is parked, deleted, or held by another live session."""
         ...
 
+    async def settings(self, hold: Hold) -> Hold:
+        """The hold with the machine's settings and tags as they are now."""
+        ...
+
     async def ready(self, hold: Hold) -> None:
         """The machine is awake: from now on an entry accepted while it is free is started in the same transaction."""
         ...
@@ -257,8 +282,12 @@ class Ledger(Protocol):
         undone: bool = False,
         ended_by: EndedBy | None = None,
         output: list[OutputRecord] | None = None,
+        waited_for_save_ms: int = 0,
     ) -> None:
-        """Commit a result, and in the same step what output is left. If the seq has one already, that stays."""
+        """Commit a result, and in the same step what output is left. If the seq has one already, that stays.
+
+        `waited_for_save_ms`: for how long it was held up by saves of its own machine.
+        """
         ...
 
     async def note_replay(self, hold: Hold, seq: int) -> None:
@@ -280,8 +309,12 @@ class Ledger(Protocol):
         """
         ...
 
-    async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:
+    async def commit_snapshot(
+        self, hold: Hold, expected_head: int | None, snapshot: Snapshot, ending: Ending | None = None
+    ) -> None:
         """Make it the head if the head is still generation `expected_head`. Idempotent. Raises `HeadMoved`.
+
+        With `ending`, the result of the instruction that ended in it is committed in the same step, as by `finish`.
 
         So it does if a pack that the snapshot needs was condemned: it builds on what is gone.
 

@@ -59,6 +59,8 @@ class Machine:
         self._unwanted: int | None = None
         """A seq that is to be interrupted as soon as it begins."""
         self._ready = False
+        self._settings_changed = False
+        """Since the present hold was acquired."""
         self._proof_at: float | None = None
         """When it has lived for long enough after a death; None: it has, or nobody doubts it."""
         self._woke = "woke"
@@ -112,6 +114,13 @@ class Machine:
             return False
         await self._process.attached.sandbox.crash()
         return True
+
+    def change_settings(self) -> None:
+        """Its settings or tags were changed in the ledger."""
+        self._settings_changed = True
+        if self._process is not None:
+            self._process.settings_changed = True
+        self._bell.ring()
 
     def drain(self) -> bool:
         """Save and let go as soon as possible; False if it is not awake, so that there is nothing to save."""
@@ -190,7 +199,8 @@ class Machine:
         """One hold on the machine, from acquiring it to letting go; whether it was put to sleep."""
         self._lived = False
         self._sent = None
-        timer = WakeTimer(self._loop.time)
+        self._settings_changed = False
+        timer = WakeTimer()
         hold = await self._ledger.acquire(self.name)
         if hold is None:
             await self.dismiss()
@@ -208,13 +218,14 @@ class Machine:
                     raise
             process = Process(awake, self._services, self._bell, self._waking.suspicion)
             self._process = process
+            process.settings_changed = self._settings_changed
             try:
                 await self._enter(process, awake)
                 return await self._serve(process)
             except (ProcessDied, SandboxError) as death:
                 hold = await self._bury(process, str(death))
                 awake = None
-                timer = WakeTimer(self._loop.time)
+                timer = WakeTimer()
                 if self._inbox.draining:
                     return False
 
@@ -335,6 +346,7 @@ class Machine:
             if self._inbox.draining:
                 self._wishes.slept(Draining("The server is stopping."))
                 return await sleeping.drain()
+            await process.apply_settings()
             await self._prove_if_due(process)
             if process.running is not None:
                 if process.running.seq == self._unwanted:
@@ -351,7 +363,7 @@ class Machine:
                 self._wishes.slept(False)
                 if not self._ready and process.woken_for is None:
                     process.woken_for = entry.seq
-                await process.begin(entry, max(entry.attempt, 1))
+                await process.begin(entry, max(entry.attempt, 1), called_at=self._inbox.begun())
             elif not self._ready:
                 await self._be_ready(process)
             elif await self._sleep_if_due(process, sleeping):
@@ -384,7 +396,12 @@ class Machine:
         ready_at = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
         until = min((at for at in (middle, ready_at, self._proof_at) if at is not None), default=None)
         await process.attend(
-            lambda: self._inbox.draining or (not process.saver.busy and (storing or self._wishes.to_answer)), until
+            lambda: (
+                self._inbox.draining
+                or process.settings_changed
+                or (not process.saver.busy and (storing or self._wishes.to_answer))
+            ),
+            until,
         )
         if process.running is None:
             return

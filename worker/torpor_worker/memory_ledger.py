@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torpor_worker.ledger import (
+    Durability,
     EndedBy,
+    Ending,
     Entry,
     EntryKind,
     Fenced,
@@ -30,6 +32,7 @@ class MachineMemory:
     idle_seconds: float | None
     memory_bytes: int
     template: str | None = None
+    durability: Durability = Durability.INTERVAL
     recovery: Recovery = Recovery.REPLAY
     replay_seconds: float = 300.0
     tries: int = 0
@@ -48,6 +51,7 @@ class MachineMemory:
     log: list[Entry] = field(default_factory=list)
     snapshots: dict[int, Snapshot] = field(default_factory=dict)
     replayed: list[int] = field(default_factory=list)
+    waited_for_save_ms: dict[int, int] = field(default_factory=dict)
     output: dict[tuple[int, int], list[OutputRecord]] = field(default_factory=dict)
     background: dict[int, list[OutputRecord]] = field(default_factory=dict)
     notices: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
@@ -166,10 +170,23 @@ class MemoryLedger:
             row.idle_seconds,
             {"made": "for tests"},
             row.template,
+            row.durability,
             row.recovery,
             row.replay_seconds,
             tries=row.tries,
             deaths=row.deaths,
+        )
+
+    async def settings(self, hold: Hold) -> Hold:
+        """See `Ledger`."""
+        row = self._held(hold)
+        return dataclasses.replace(
+            hold,
+            idle_seconds=row.idle_seconds,
+            memory_bytes=row.memory_bytes,
+            durability=row.durability,
+            recovery=row.recovery,
+            replay_seconds=row.replay_seconds,
         )
 
     async def ready(self, hold: Hold) -> None:
@@ -238,6 +255,7 @@ class MemoryLedger:
         undone: bool = False,
         ended_by: EndedBy | None = None,
         output: list[OutputRecord] | None = None,
+        waited_for_save_ms: int = 0,
     ) -> None:
         """See `Ledger`."""
         machine = self._held(hold)
@@ -246,6 +264,7 @@ class MemoryLedger:
             if output:
                 await self.append_output(hold, seq, attempt, output, background=False)
             machine.replace(entry, result=result, undone=undone, ended_by=ended_by)
+            machine.waited_for_save_ms[seq] = waited_for_save_ms
 
     async def note_replay(self, hold: Hold, seq: int) -> None:
         """See `Ledger`."""
@@ -271,7 +290,9 @@ class MemoryLedger:
         running = machine.instruction(running_seq)
         return {"running": {"code": running.code, "timeout_seconds": running.timeout_seconds}}
 
-    async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:
+    async def commit_snapshot(
+        self, hold: Hold, expected_head: int | None, snapshot: Snapshot, ending: Ending | None = None
+    ) -> None:
         """See `Ledger`."""
         machine = self._held(hold)
         head = None if machine.head is None else machine.head.generation
@@ -280,6 +301,15 @@ class MemoryLedger:
         if head != expected_head:
             raise HeadMoved
         machine.head = machine.snapshots[snapshot.generation] = snapshot
+        if ending is not None:
+            await self.finish(
+                hold,
+                ending.seq,
+                ending.attempt,
+                ending.result,
+                ended_by=ending.ended_by,
+                waited_for_save_ms=ending.waited_for_save_ms,
+            )
         quiescent = sorted(number for number, one in machine.snapshots.items() if one.quiescent)
         oldest = quiescent[-2] if len(quiescent) > 1 else 0
         for number, one in list(machine.snapshots.items()):

@@ -49,6 +49,12 @@ class Metrics:
             buckets=INSTRUCTION_SECONDS,
             registry=registry,
         )
+        self.instruction_save_wait_seconds = Histogram(
+            "torpor_instruction_save_wait_seconds",
+            "How long instructions that waited for saves of their own machine waited for them.",
+            buckets=INSTRUCTION_SECONDS,
+            registry=registry,
+        )
         self.awake_machines = Gauge("torpor_awake_machines", "Machines that are awake here.", registry=registry)
         self.waking_machines = Gauge(
             "torpor_waking_machines", "Machines that are being brought back here.", registry=registry

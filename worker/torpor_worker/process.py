@@ -6,20 +6,25 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+import structlog
+
 from torpor_worker import results
 from torpor_worker.adopting import Adoption
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
-from torpor_worker.errors import ProcessDied
+from torpor_worker.errors import ProcessDied, SaveRefused
+from torpor_worker.hold_ups import HoldUps
 from torpor_worker.instruction import Running
-from torpor_worker.ledger import Entry, Fenced
+from torpor_worker.ledger import Durability, EndedBy, Ending, Entry, Fenced, InstructionResult
 from torpor_worker.output import OutputBatch
-from torpor_worker.sandbox import Event, GuestNotice, GuestState, Output, Result, SandboxDied, SandboxError
+from torpor_worker.sandbox import Event, GuestNotice, GuestState, Limits, Output, Result, SandboxDied, SandboxError
 from torpor_worker.saving import Point, Saver
 from torpor_worker.services import Services
 from torpor_worker.survivors import Clock, Origin, ProcessFacts
 from torpor_worker.suspicion import Suspicion
 from torpor_worker.waking import Awake
+
+log = structlog.get_logger(__name__)
 
 
 class Process:
@@ -32,6 +37,7 @@ class Process:
         self.hold = awake.hold
         self.attached: Attached = awake.attached
         self.saver = Saver(awake.hold, services, bell, clean=awake.clean)
+        self.saver.facts.background = awake.background
         self.position = awake.position
         """The highest position that was sent, or left out for good."""
         self.running: Running | None = None
@@ -39,6 +45,8 @@ class Process:
         """The instruction that waited for this wake."""
         self.capture_first = False
         """What ran last must not run again: it is captured before the next frame."""
+        self.settings_changed = False
+        """The machine has other settings than the hold."""
         self._timer = awake.timer
         self._services = services
         self._ledger = services.ledger
@@ -46,6 +54,10 @@ class Process:
         self._bell = bell
         self._suspicion = suspicion
         self._loop = asyncio.get_running_loop()
+        self.hold_ups = HoldUps(self._loop.time)
+        self._free_since = self._loop.time()
+        """When the last instruction ended."""
+        self._dead = False
         self._batch = OutputBatch()
         self._unacknowledged = False
         self._last_run: tuple[int, int] | None = None
@@ -61,13 +73,13 @@ class Process:
         self._facts = replace(adoption.facts, epoch=self.hold.epoch)
         self._first_begun = adoption.first_seq
         self.capture_first = adoption.capture_first
-        self.saver.facts.background = adoption.background
         if adoption.last is not None and adoption.last.seq is not None:
             self._last_run = (adoption.last.seq, adoption.last.attempt)
         if adoption.running is not None:
             entry = adoption.running
             self.running = Running(entry, entry.attempt, self._config, used_seconds=adoption.used_seconds)
             self.running.start(self._loop.time())
+            self.saver.runs()
 
     @property
     def last_seq(self) -> int:
@@ -77,11 +89,13 @@ class Process:
 
     # Instructions.
 
-    async def begin(self, entry: Entry, attempt: int) -> None:
-        """Send an instruction's frame; its clock runs from here."""
+    async def begin(self, entry: Entry, attempt: int, *, called_at: float | None = None) -> None:
+        """Send an instruction's frame; its clock runs from here. `called_at` is when the machine heard of it."""
         if entry.position is None or entry.position <= self.position:
             raise RuntimeError(f"entry {entry.id} was sent before, or never started")
         running = Running(entry, attempt, self._config)
+        if called_at is not None:
+            running.held_up_seconds = self.hold_ups.seconds_since(max(called_at, self._free_since))
         if self._first_begun is None:
             self._first_begun = running.seq
         self.running, before = running, self.position
@@ -119,7 +133,7 @@ class Process:
         await self.attached.sandbox.remember(self._facts)
 
     async def remember_clock(self, state: GuestState) -> None:
-        """Write down the running instruction's time, before the sandbox is frozen: the guest's clock goes on then."""
+        """Write down the running instruction's time, as the guest's clock goes on while the sandbox is frozen."""
         running = self.running
         if running is not None:
             clock = Clock(running.seq, running.used_seconds(self._loop.time()), state.running_seconds)
@@ -154,31 +168,95 @@ class Process:
         running.pause(now)
         if self._batch and (self._batch.seq != running.seq or self._batch.background):
             await self.flush()
-        output = self._batch.records() if self._batch else None
         if not running.steps:
             # An interrupt was wished for and came to nothing: it ended by itself, and a replay may run it again.
             running.ended_by = None
+        ended_by = running.ended_by  # from here on an interrupt comes too late
         result = results.answered(event, running)
         if running.seq == self.woken_for:
             result = replace(result, wake_ms=self._timer.milliseconds)
-        await self._services.durably(
-            lambda: self._ledger.finish(
-                self.hold, running.seq, running.attempt, result, ended_by=running.ended_by, output=output
+        self.saver.ran(running.used_seconds(now), len(running.entry.code))
+        saved = await self._finish_with_a_save(running, result, ended_by)
+        if not saved:
+            output = self._batch.records() if self._batch else None
+            held_up_ms = round(1000 * running.held_up_seconds)
+            await self._services.durably(
+                lambda: self._ledger.finish(
+                    self.hold,
+                    running.seq,
+                    running.attempt,
+                    result,
+                    ended_by=ended_by,
+                    output=output,
+                    waited_for_save_ms=held_up_ms,
+                )
             )
-        )
-        self._batch.clear()
+            self._batch.clear()
+            self._note_hold_up(running.held_up_seconds)
+            self.capture_first = self.capture_first or ended_by is not None
         self.running = None
-        committed_seconds = self._loop.time() - now
+        self._free_since = self._loop.time()
+        committed_seconds = self._free_since - now
         self._services.metrics.instruction_seconds.observe(running.used_seconds(now) + committed_seconds)
         self._last_run = (running.seq, running.attempt)
-        self.saver.ran(running.used_seconds(now), len(running.entry.code))
         self._suspicion.prove()
         if self._suspicion.counted:
             await self._services.durably(lambda: self._ledger.clear_tries(self.hold, deaths=True))
             self._suspicion.counted = False
-        if running.ended_by is not None:
-            self.capture_first = True
         self._unacknowledged = not await self.attached.acknowledge()
+
+    async def _finish_with_a_save(self, running: Running, result: InstructionResult, ended_by: EndedBy | None) -> bool:
+        """Save the machine and commit the result with that, for as long as it takes, if the machine is so durable.
+
+        False if it is not, or not any more. Until then nothing that is said is heard, so that what comes behind the
+        result stays behind it; the guest says no more than its window holds.
+        """
+        ended_at = self._loop.time()
+
+        def ending() -> Ending:
+            held_up_ms = round(1000 * (running.held_up_seconds + self._loop.time() - ended_at))
+            return Ending(running.seq, running.attempt, result, ended_by, held_up_ms)
+
+        while self.hold.durability is Durability.INSTRUCTION:
+            if self._dead or self.attached.ended:
+                raise ProcessDied("it ended before it was saved with the result")
+            await self.flush()
+            if await self._save_and_wait(ending):
+                self._note_hold_up(running.held_up_seconds + self._loop.time() - ended_at)
+                return True
+            await self._bell.wait(self.saver.facts.retry_at)
+            await self.apply_settings()
+        return False
+
+    def _note_hold_up(self, seconds: float) -> None:
+        if seconds > 0:
+            self._services.metrics.instruction_save_wait_seconds.observe(seconds)
+
+    async def _save_and_wait(self, ending: Callable[[], Ending]) -> bool:
+        """Capture it once more and wait until that is committed, or has failed."""
+        retry_at = self.saver.facts.retry_at
+        if retry_at is not None and self._loop.time() < retry_at:
+            return False
+        try:
+            await self.ping()
+            generation = await self.saver.capture(self.hold, self.attached, Point(self.position), ending)
+        except SaveRefused:
+            return False
+        while self.saver.busy and not self.saver.has_committed(generation):
+            await self._bell.wait()
+        if self.saver.fenced:
+            raise Fenced
+        return self.saver.has_committed(generation)
+
+    async def apply_settings(self) -> None:
+        """Take over the machine's settings if they were changed: idle time, memory, durability, recovery, tags."""
+        if not self.settings_changed:
+            return
+        self.settings_changed = False
+        before, self.hold = self.hold, await self._ledger.settings(self.hold)
+        self.saver.apply_settings(self.hold)
+        if self.hold.memory_bytes != before.memory_bytes:
+            await self.attached.sandbox.limit(Limits(memory_bytes=self.hold.memory_bytes))
 
     # What it says.
 
@@ -289,10 +367,11 @@ class Process:
         """
         self.capture_first = False
         await self.flush()
-        state = await self.ping()
-        if not needed and self.saver.clean and not state.background:
-            return False
-        await self.saver.capture(self.hold, self.attached, Point(self.position))
+        with self.hold_ups.one():
+            state = await self.ping()
+            if not needed and self.saver.clean and not state.background:
+                return False
+            await self.saver.capture(self.hold, self.attached, Point(self.position))
         return True
 
     async def save_in_the_middle(self) -> None:
@@ -302,15 +381,24 @@ class Process:
         said again by a process that goes on from it.
         """
         offset = await self.hear_out()
-        await self.ping()
         running = self.running
         if running is None or running.ended_by is not None:
             return
+        began = self._loop.time()
+        await self.ping()
         running.pause(self._loop.time())
         try:
             await self.saver.capture(self.hold, self.attached, self.point(offset))
         finally:
-            running.start(self._loop.time())
+            now = self._loop.time()
+            running.start(now)
+            running.held_up_seconds += now - began
+        try:
+            await self.remember_clock(await self.attached.sandbox.ping())
+        except SandboxDied:
+            raise
+        except SandboxError as error:  # a successor would count this capture as time used
+            log.warning("A clock was not written down", action="save", machine=self.hold.machine, error=str(error))
 
     def point(self, offset: int) -> Point:
         """This moment, in which the running instruction, if any, has said so many bytes. Its clock must stand."""
@@ -322,6 +410,7 @@ class Process:
 
     async def bury(self, reason: str) -> int | None:
         """It is gone: answer what ran, which is undone, and remove what is left. The seq of that instruction."""
+        self._dead = True
         await self._hear_last_words()
         running = self.running
         if running is None or self._batch.seq != running.seq or self._batch.background:

@@ -135,6 +135,10 @@ class Sandbox(Protocol):
         """Give a sandbox that was made in advance to a machine, under its limits from now on."""
         ...
 
+    async def limit(self, limits: Limits) -> None:
+        """Put it under other limits from now on. What it uses already should be within them."""
+        ...
+
     async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
         """Send an instruction. A position that the guest has already seen is ignored by it."""
         ...
@@ -168,7 +172,10 @@ class Sandbox(Protocol):
         ...
 
     async def checkpoint(self, image: Path) -> None:
-        """Write an image into the new folder `image`, fsynced and its sizes checked, and go on as before.
+        """Write an image into the new folder `image`, its sizes checked, and go on as before.
+
+        It is not flushed to the disk, for which every instruction of the host's would wait: whoever trusts it after a
+        power cut does that.
 
         What was acknowledged before is not said again by a sandbox restored from it.
         """

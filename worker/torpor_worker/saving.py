@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
 from torpor_worker.cadence import SaveFacts, middle_save_due_at, save_due_at
 from torpor_worker.errors import SaveRefused
-from torpor_worker.ledger import Fenced, HeadMoved, Hold, Snapshot
+from torpor_worker.ledger import Ending, Fenced, HeadMoved, Hold, Snapshot
 from torpor_worker.sandbox import SandboxDied
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Parent
@@ -48,6 +49,7 @@ class _Capture:
     point: Point
     activity: int
     began: float
+    ending: Callable[[], Ending] | None
 
 
 class Saver:
@@ -67,10 +69,8 @@ class Saver:
         self._services = services
         self._bell = bell
         self._loop = asyncio.get_running_loop()
-        self.facts = SaveFacts(
-            last_activity=self._loop.time(),
-            tail_seconds=min(services.config.tail_seconds, hold.replay_seconds / REPLAYS_SLOWER),
-        )
+        self.facts = SaveFacts(last_activity=self._loop.time())
+        self.apply_settings(hold)
         self._activity = 0
         self._captured = 0
         self._saved = 0
@@ -79,6 +79,10 @@ class Saver:
         self._task: asyncio.Task[None] | None = None
         if not clean:
             self.ran(0.0)
+
+    def apply_settings(self, hold: Hold) -> None:
+        """Heed the hold's settings from now on."""
+        self.facts.tail_seconds = min(self._services.config.tail_seconds, hold.replay_seconds / REPLAYS_SLOWER)
 
     def runs(self) -> None:
         """An instruction begins, or goes on."""
@@ -114,9 +118,15 @@ class Saver:
         """When the instruction that runs is to be saved in its middle."""
         return None if self.busy else middle_save_due_at(self.facts, self._services.config)
 
-    async def capture(self, hold: Hold, attached: Attached, point: Point) -> None:
+    async def capture(
+        self, hold: Hold, attached: Attached, point: Point, ending: Callable[[], Ending] | None = None
+    ) -> int:
         """Write an image of the sandbox, which goes on as before, and begin to store it. Raises `SaveRefused`.
 
+        Returns the generation that it will be.
+
+        `ending` says, at the moment of the commit, how the instruction ended whose result is committed with it. Such a
+        capture must have been committed, or have failed, before the next one is made.
         From the guest's answer to the ping that the caller sent until this returns no frame may be sent.
         """
         began = self._loop.time()
@@ -128,7 +138,7 @@ class Saver:
             raise
         except Exception as error:
             raise await self.refuse(hold, error) from error
-        image = services.images.new(self._machine, generation)
+        image = await services.images.new(self._machine, generation)
         try:
             async with asyncio.timeout(services.config.checkpoint_seconds):
                 await attached.sandbox.checkpoint(image)
@@ -146,12 +156,17 @@ class Saver:
             self.facts.running_since = began
         replaced, self._waiting = (
             self._waiting,
-            _Capture(hold, generation, key, image, attached.sandbox.series, point, self._activity, began),
+            _Capture(hold, generation, key, image, attached.sandbox.series, point, self._activity, began, ending),
         )
         if self._task is None:
             self._task = self._loop.create_task(self._store_all(), name=f"save:{self._machine}")
         if replaced is not None:
             await services.images.forget(self._machine, replaced.generation)
+        return generation
+
+    def has_committed(self, generation: int) -> bool:
+        """Whether the head is this generation, or a newer one."""
+        return self.head is not None and self.head.generation >= generation
 
     async def settle(self) -> None:
         """Wait until no capture is on its way. Raises `Fenced`; a failed save is in `failure`."""
@@ -218,7 +233,8 @@ class Saver:
                 series=capture.series,
                 packs=stored.packs,
             )
-            await services.ledger.commit_snapshot(hold, snapshot.parent, snapshot)
+            ending = None if capture.ending is None else capture.ending()
+            await services.ledger.commit_snapshot(hold, snapshot.parent, snapshot, ending)
             self.head = snapshot
 
         try:
@@ -228,6 +244,7 @@ class Saver:
             if not await self._read_back(hold):
                 raise
             await services.durably(commit)
+        self._bell.ring()
         await services.images.mark_stored(self._machine, capture.generation)
         now = self._loop.time()
         self._saved = max(self._saved, capture.activity)

@@ -41,6 +41,11 @@ class Sleeping:
         offset = await process.hear_out()
         if self._called(draining):
             return False
+        with process.hold_ups.one():
+            return await self._pause_and_save(offset, draining=draining)
+
+    async def _pause_and_save(self, offset: int, *, draining: bool) -> bool:
+        process, saver = self._process, self._process.saver
         state = await process.ping()
         running, head = process.running, saver.head
         as_saved = running is None and saver.clean and head is not None and head.position == process.position

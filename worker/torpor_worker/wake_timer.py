@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final, Literal
 
@@ -18,8 +19,8 @@ had to be executed again."""
 class WakeTimer:
     """Splits the time since it was made, or since the last phase ended; what is tried again adds up."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """`clock` gives monotonic seconds."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives monotonic seconds; that of an event loop may stand still between its turns."""
         self._clock = clock
         self._began = self._since = clock()
         self._seconds: dict[Phase, float] = {}

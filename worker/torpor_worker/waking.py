@@ -47,6 +47,8 @@ class Awake:
     """The unfinished instruction that runs in the snapshot."""
     unfinished: Entry | None
     """The unfinished instruction that is to be executed again."""
+    background: bool
+    """Threads, children or tasks of the user's live in it."""
     timer: WakeTimer
     adoption: Adoption | None = None
     """Where the process is, if it was not brought back but taken over."""
@@ -61,6 +63,7 @@ class Waking:
         """The snapshot that a wake is reading at this moment."""
         self.attached: Attached | None = None
         """The process that is being brought back at this moment."""
+        self._background = False
         self._told: set[str] = set()
         """Codes of the notices that say what keeps the machine from being woken."""
         self._machine = machine
@@ -131,7 +134,10 @@ class Waking:
                 self._note(replay)
                 self.attached = None
                 timer.observed_by(self._services.metrics)
-                return Awake(hold, attached, replay.position, not replay.applied, current, replay.unfinished, timer)
+                clean = not replay.applied
+                return Awake(
+                    hold, attached, replay.position, clean, current, replay.unfinished, self._background, timer
+                )
 
     async def take_over(self, hold: Hold, survivor: Survivor, timer: WakeTimer) -> Awake | None:
         """Take over a process that has outlived its worker; None if that cannot be: then it is removed."""
@@ -142,7 +148,8 @@ class Waking:
         head = hold.head
         clean = head is not None and head.quiescent and head.position == adoption.position
         self.suspicion.taken_over(hold.tries, hold.deaths)
-        return Awake(hold, attached, adoption.position, clean, None, adoption.unsent, timer, adoption)
+        background = adoption.background
+        return Awake(hold, attached, adoption.position, clean, None, adoption.unsent, background, timer, adoption)
 
     async def learn(self, hold: Hold, reason: str, *, running: bool) -> Hold:
         """A process died: undo an entry or go back to an older generation if its deaths say so. The hold to go on with.
@@ -300,6 +307,7 @@ class Waking:
             except (SandboxError, TimeoutError) as error:
                 failure = error
             else:
+                self._background = state.background
                 timer.ended("sandbox", then=("first_frame", state.answered_seconds))
                 if state.last_position <= head.position:
                     return sandbox
@@ -329,7 +337,7 @@ class Waking:
     async def _fetch_once(self, hold: Hold, head: Snapshot, timer: WakeTimer) -> None:
         services = self._services
         try:
-            into = services.images.new(self._machine, head.generation)
+            into = await services.images.new(self._machine, head.generation)
             like = services.beginnings.stored(hold.template)
             assemble_seconds = await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into, like)
             timer.ended("fetch", then=("assemble", assemble_seconds))

@@ -168,6 +168,17 @@ class Worker:
         """
         return await export(self._services, machine, memory_bytes, snapshots, into)
 
+    def change_settings(self, machine: str) -> None:
+        """Its settings or tags were changed in the ledger."""
+        held = self._machines.get(machine)
+        if held is not None:
+            held.change_settings()
+
+    def memory_bytes(self, machine: str) -> int:
+        """What its sandbox uses now; 0 if it has none."""
+        held = self._machines.get(machine)
+        return 0 if held is None else held.memory_bytes
+
     async def discard(self, machine: str) -> None:
         """It was deleted: end its process, destroy its key and forget its images."""
         task = self._tasks.get(machine)

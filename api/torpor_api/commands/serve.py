@@ -57,6 +57,9 @@ def main(
     output_limit: Annotated[str | None, _option("Output kept of one instruction  [8MiB]")] = None,
     timeout_seconds: Annotated[str | None, _option("Time-out of an instruction that names none  [15]")] = None,
     timeout_maximum_seconds: Annotated[str | None, _option("The longest time-out  [3600]")] = None,
+    log_days: Annotated[str | None, _option("Code and results are kept for so long, or forever  [365]")] = None,
+    output_days: Annotated[str | None, _option("Output is kept for so long, or forever  [30]")] = None,
+    events_days: Annotated[str | None, _option("Machines' events are kept for so long, or forever  [90]")] = None,
     drain_seconds: Annotated[str | None, _option("How long a stop may save machines  [60]")] = None,
 ) -> None:
     """Run a server: the API, one worker, one snapshotter. Every option is also a variable TORPOR_*."""

@@ -1,6 +1,7 @@
 """Accounts, machines, their logs, output and snapshots in SQL: the one truth that API and worker share."""
 
 from torpor_api.ledger.changes import Changes, Watch
+from torpor_api.ledger.expiry import LogRetention
 from torpor_api.ledger.rows import (
     Accepted,
     Busy,
@@ -26,6 +27,7 @@ __all__ = [
     "Event",
     "Idempotency",
     "InstructionRow",
+    "LogRetention",
     "MachineRow",
     "Notice",
     "Outcome",

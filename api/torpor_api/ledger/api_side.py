@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 from sqlalchemy import Connection, select
@@ -10,6 +13,7 @@ from torpor_api.errors import Unauthorized
 from torpor_api.ledger import (
     accounts,
     entries,
+    expiry,
     history,
     idempotency,
     machines,
@@ -18,6 +22,7 @@ from torpor_api.ledger import (
     schema,
 )
 from torpor_api.ledger.authenticated import Authenticated
+from torpor_api.ledger.expiry import LogRetention
 from torpor_api.ledger.outcome import outcome
 from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
@@ -34,7 +39,7 @@ from torpor_api.ledger.rows import (
 )
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
-from torpor_worker.ledger import Recovery
+from torpor_worker.ledger import Durability, Recovery
 
 
 class ApiSide:
@@ -81,6 +86,7 @@ class ApiSide:
         memory_mb: int,
         idle_seconds: float | None,
         template: str | None = None,
+        durability: Durability = Durability.INTERVAL,
         recovery: Recovery = Recovery.REPLAY,
         replay_seconds: float = 300.0,
         idempotency: Idempotency | None = None,
@@ -97,10 +103,31 @@ class ApiSide:
                 memory_mb=memory_mb,
                 idle_seconds=idle_seconds,
                 template=template,
+                durability=durability,
                 recovery=recovery,
                 replay_seconds=replay_seconds,
                 idempotency=idempotency,
             )
+        )
+
+    async def change_machine(
+        self,
+        account: str,
+        name: str,
+        *,
+        settings: Mapping[str, Any],
+        tags: Mapping[str, str | None],
+        in_use_bytes: int = 0,
+    ) -> None:
+        """Change those settings that are given, and tags: None takes one away.
+
+        Settings are `memory_mb`, `idle_seconds`, `durability`, `recovery` and `replay_seconds`.
+        `in_use_bytes` is the memory that it uses now. Raises `MachineNotFound`, and `InvalidRequest` for less memory
+        than it uses or was saved with, or too many tags.
+        """
+        await self._writer.run(
+            lambda connection: machines.change(connection, account, name, settings, tags, in_use_bytes=in_use_bytes),
+            touches=name,
         )
 
     async def machine(self, account: str, name: str) -> MachineRow:
@@ -240,6 +267,36 @@ class ApiSide:
 
         return await self._readers.run(work)
 
+    async def expire(self, retention: LogRetention, after: int = 0, limit: int = 20) -> int:
+        """Give up what is too old of log, output and events of the next `limit` machines behind the id `after`.
+
+        The id to go on from, 0 at the end. Files of output go when a later call finds that nothing refers to them.
+        """
+        await self._remove_unreferred(after, limit)
+        some, last = await self._readers.run(lambda connection: expiry.due(connection, retention, after, limit))
+        for machine_id, name in some:
+            while await self._writer.run(
+                partial(expiry.expire, machine_id=machine_id, retention=retention), touches=name
+            ):
+                continue
+        return last
+
+    async def _remove_unreferred(self, after: int, limit: int) -> None:
+        """Not in the call that gives the rows up: whoever reads has long finished by the next."""
+
+        def has_files(connection: Connection) -> list[tuple[str, set[int]]]:
+            names = machines.names_behind(connection, after, limit)
+            return [
+                (name, expiry.referred_segments(connection, name)) for name in names if self._segments.numbers(name)
+            ]
+
+        for name, referred in await self._readers.run(has_files):
+            if await asyncio.to_thread(self._segments.numbers, name) - referred:
+                await self._writer.run(partial(self._keep_only, name=name, referred=referred))
+
+    def _keep_only(self, connection: Connection, name: str, referred: set[int]) -> None:
+        self._segments.keep_only(name, referred | expiry.referred_segments(connection, name))
+
     async def delete_machine(self, account: str, name: str) -> None:
         """Delete a machine's rows and output, and condemn its key and its objects. Raises `MachineNotFound`."""
         await self._writer.run(lambda connection: machines.remove(connection, account, name), touches=name)
@@ -268,6 +325,10 @@ class ApiSide:
     async def stored_bytes(self) -> int:
         """What all snapshots and templates take in the store."""
         return await self._readers.run(saves.stored_bytes)
+
+    async def knows_objects(self) -> bool:
+        """Whether there may be objects in the store: needed ones, or condemned ones."""
+        return await self._readers.run(saves.knows_objects)
 
     async def known_keys(self) -> set[str]:
         """Keys of objects that are needed, or may be: committed snapshots and saves that are under way."""

@@ -1,4 +1,8 @@
-"""The log: entries are accepted, started and finished; a result is committed before anyone sees it."""
+"""The log: entries are accepted, started and finished; a result is committed before anyone sees it.
+
+Conditions of docs/protocol: STARTED_BEFORE_SENT, ONE_AT_A_TIME, FIRST_ANSWER_STAYS, ATTEMPT_COUNTED_FIRST,
+ROLLED_BACK_LEFT_OUT.
+"""
 
 from __future__ import annotations
 
@@ -121,6 +125,7 @@ _FINISH = Statement(
     "wake",
     "undone",
     "ended_by",
+    "waited_for_save_ms",
 )
 
 
@@ -247,6 +252,7 @@ def finish(
     undone: bool,
     ended_by: EndedBy | None,
     output: list[OutputRecord] | None,
+    waited_for_save_ms: int,
 ) -> bool:
     """Commit a result and the output that is left; False, and no change, if no such attempt of a held machine runs."""
     columns = to_columns(result)
@@ -266,6 +272,7 @@ def finish(
         wake=columns.wake,
         undone=int(undone),
         ended_by=ended_by,
+        waited_for_save_ms=waited_for_save_ms,
     )
     if row is None:
         return False

@@ -27,12 +27,15 @@ _COLUMNS = (
     entries.c.rolled_back,
     entries.c.replays,
     entries.c.ended_by,
+    entries.c.waited_for_save_ms,
     entries.c.value,
     entries.c.data,
     entries.c.error,
     entries.c.error_detail,
     entries.c.runtime_ms,
     entries.c.wake,
+    entries.c.expired,
+    entries.c.output_expired,
 )
 _ONE = Statement(
     select(*_COLUMNS)
@@ -84,7 +87,7 @@ def newest_first(
 
 def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
     seq, code, timeout_seconds, attempt, accepted_at, started_at, finished_at, *marks_and_result = columns
-    undone, rolled_back, replays, ended_by, *result = marks_and_result
+    undone, rolled_back, replays, ended_by, waited_for_save_ms, *result, expired, output_expired = marks_and_result
     finished = finished_at is not None
     return InstructionRow(
         seq=seq,
@@ -92,12 +95,15 @@ def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
         timeout_seconds=timeout_seconds,
         status="finished" if finished else "accepted" if started_at is None else "started",
         attempt=attempt,
-        result=from_columns(*result) if finished else None,
+        result=from_columns(*result) if finished and not expired else None,
         undone=bool(undone),
         rolled_back=bool(rolled_back),
         replayed=replays > 0,
+        expired=bool(expired),
+        output_expired=bool(output_expired),
         ended_by=None if ended_by is None else EndedBy(ended_by),
         accepted_at=moment(accepted_at),
         started_at=None if started_at is None else moment(started_at),
         finished_at=moment(finished_at) if finished else None,
+        waited_for_save_ms=waited_for_save_ms,
     )

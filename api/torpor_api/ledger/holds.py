@@ -1,18 +1,23 @@
-"""Who may run a machine: sessions take machines over, holds are acquired, released and given up."""
+"""Who may run a machine: sessions take machines over, holds are acquired, released and given up.
+
+Conditions of docs/protocol: HELD, EPOCH, TAKE_OVER, LIVE_SESSION, LOG_IS_QUEUE, RELEASE_AT_HEAD,
+RELEASE_NOTHING_BEHIND.
+"""
 
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 
 from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, insert, or_, select, update
 
-from torpor_api.ledger import lines, saves
+from torpor_api.ledger import copies, lines, saves
 from torpor_api.ledger.database import Statement
 from torpor_api.ledger.lines import NO_LIMIT, Reach
 from torpor_api.ledger.moments import now
 from torpor_api.ledger.results import failure
 from torpor_api.ledger.schema import accounts, entries, machine_tags, machines, notices, sessions
-from torpor_worker.ledger import Fenced, Hold, Recovery
+from torpor_worker.ledger import Durability, Fenced, Hold, Recovery
 
 Session = str
 
@@ -44,6 +49,7 @@ def open_session(connection: Connection, worker: str) -> Session:
     )
     connection.execute(delete(sessions).where(sessions.c.id != session))
     saves.condemn_abandoned(connection)
+    copies.give_up(connection)
     return session
 
 
@@ -87,6 +93,20 @@ def acquire(connection: Connection, session: Session, machine: str) -> Hold | No
         return None
     saves.condemn_abandoned(connection, changed.id)
     return hold_of(connection, changed.id)
+
+
+def settings(connection: Connection, machine_id: int, hold: Hold) -> Hold:
+    """The hold with the machine's settings and tags as they are now; whose it is, and its head, stay."""
+    now_set = hold_of(connection, machine_id)
+    return replace(
+        hold,
+        memory_bytes=now_set.memory_bytes,
+        idle_seconds=now_set.idle_seconds,
+        tags=now_set.tags,
+        durability=now_set.durability,
+        recovery=now_set.recovery,
+        replay_seconds=now_set.replay_seconds,
+    )
 
 
 def ready(connection: Connection, session: Session | None, hold: Hold) -> None:
@@ -182,6 +202,7 @@ def hold_of(connection: Connection, machine_id: int) -> Hold:
         tags={tag.name: tag.value for tag in tags},
         template=row.template,
         rebuilt_from=lines.rebuilt_from(connection, machine_id, row.rebuilt_line),
+        durability=Durability(row.durability),
         recovery=Recovery(row.recovery),
         replay_seconds=row.replay_seconds,
         asked_position=lines.asked_position(connection, machine_id, row.line) if row.line else -1,

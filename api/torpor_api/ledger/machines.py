@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 import string
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, update
 
 from torpor_api.errors import InvalidRequest, MachineNotFound
 from torpor_api.ledger import idempotency as repeats
@@ -29,12 +29,13 @@ from torpor_api.ledger.schema import (
     snapshots,
     templates,
 )
-from torpor_worker.ledger import Recovery
+from torpor_worker.ledger import Durability, Recovery
 
 NAME_ALPHABET = string.ascii_lowercase + string.digits
 NAME_LENGTH = 16
 MEBIBYTE = 1024 * 1024
 LOOKED_UP_AT_ONCE = 500
+TAGS_LIMIT = 64
 
 
 def create(
@@ -45,6 +46,7 @@ def create(
     memory_mb: int,
     idle_seconds: float | None,
     template: str | None,
+    durability: Durability,
     recovery: Recovery,
     replay_seconds: float,
     idempotency: Idempotency | None,
@@ -68,6 +70,7 @@ def create(
             memory_bytes=memory_mb * MEBIBYTE,
             idle_seconds=idle_seconds,
             template=template,
+            durability=durability,
             recovery=recovery,
             replay_seconds=replay_seconds,
         )
@@ -82,6 +85,42 @@ def create(
     if idempotency is not None:
         repeats.bind(connection, account_id, idempotency, machine_id=machine_id)
     return name, False
+
+
+def change(
+    connection: Connection,
+    account: str,
+    name: str,
+    settings: Mapping[str, Any],
+    tags: Mapping[str, str | None],
+    *,
+    in_use_bytes: int,
+) -> None:
+    """Change settings and tags; see `SqlLedger.change_machine`."""
+    machine_id = identify(connection, account, name)
+    of_machine = machines.c.id == machine_id
+    changes = dict(settings)
+    if (memory_mb := changes.pop("memory_mb", None)) is not None:
+        saved_bytes = connection.scalar(
+            select(snapshots.c.image_bytes)
+            .join(machines, machines.c.id == snapshots.c.machine_id)
+            .where(of_machine, snapshots.c.generation == machines.c.head_generation)
+        )
+        needed_mb = max(in_use_bytes, saved_bytes or 0) // MEBIBYTE + 1
+        if memory_mb < needed_mb:
+            raise InvalidRequest(f"memory_mb: the machine uses {needed_mb} MiB, and must have at least that.")
+        changes["memory_bytes"] = memory_mb * MEBIBYTE
+    if changes:
+        connection.execute(update(machines).where(of_machine).values(**changes))
+    connection.execute(
+        delete(machine_tags).where(machine_tags.c.machine_id == machine_id, machine_tags.c.name.in_(tags))
+    )
+    if set_tags := {tag: value for tag, value in tags.items() if value is not None}:
+        rows = [{"machine_id": machine_id, "name": tag, "value": value} for tag, value in set_tags.items()]
+        connection.execute(insert(machine_tags), rows)
+    count = connection.scalar(select(func.count()).where(machine_tags.c.machine_id == machine_id)) or 0
+    if count > TAGS_LIMIT:
+        raise InvalidRequest(f"tags: a machine has at most {TAGS_LIMIT}.")
 
 
 def new_name() -> str:
@@ -138,6 +177,12 @@ def identify(connection: Connection, account: str, name: str) -> int:
 def names(connection: Connection) -> set[str]:
     """Every machine there is."""
     return set(connection.scalars(select(machines.c.name)))
+
+
+def names_behind(connection: Connection, after: int, limit: int) -> list[str]:
+    """Of the next machines behind the id `after`."""
+    query = select(machines.c.name).where(machines.c.id > after).order_by(machines.c.id).limit(limit)
+    return list(connection.scalars(query))
 
 
 def number_of(cursor: str) -> int:
@@ -211,6 +256,7 @@ def _machine_rows(connection: Connection, rows: Iterable[Row[Any]]) -> list[Mach
             recovery=Recovery(row.recovery),
             replay_seconds=row.replay_seconds,
             template=row.template,
+            durability=Durability(row.durability),
             state=_state(row),
             parked_reason=row.parked_reason,
             has_pending_instruction=bool(row.has_unfinished),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from torpor_api.ledger.database import Statement
 from torpor_api.ledger.moments import moment, now
@@ -16,6 +16,7 @@ from torpor_api.ledger.schema import events, machines, notices
 NOTICES_KEPT = 50
 EVENTS_KEPT = 1000
 LOST = "effects_lost"
+EXPIRED = "expired"
 
 COLUMNS = (notices.c.id, notices.c.code, notices.c.message, notices.c.seqs, notices.c.at, notices.c.delivered)
 _UNREAD = Statement(
@@ -83,7 +84,30 @@ def record(connection: Connection, machine: str, action: str, fields: dict[str, 
         insert(events).values(machine_id=machine_id, at=now(), action=action, fields=json.dumps(fields, default=str))
     )
     oldest_kept = select(events.c.id).where(mine).order_by(events.c.id.desc()).offset(EVENTS_KEPT - 1).limit(1)
-    connection.execute(delete(events).where(mine, events.c.id < oldest_kept.scalar_subquery()))
+    forget_events(connection, machine_id, events.c.id < oldest_kept.scalar_subquery())
+
+
+def forget_events(connection: Connection, machine_id: int, which: ColumnElement[bool]) -> None:
+    """Forget the oldest events; the newest of them becomes an event `expired` that says how many there were."""
+    gone = connection.execute(
+        select(events.c.id, events.c.action, events.c.fields)
+        .where(events.c.machine_id == machine_id, which)
+        .order_by(events.c.id)
+    ).all()
+    if not gone or (len(gone) == 1 and gone[0].action == EXPIRED):
+        return
+    count = sum(json.loads(row.fields)["events"] if row.action == EXPIRED else 1 for row in gone)
+    connection.execute(
+        update(events).where(events.c.id == gone[-1].id).values(action=EXPIRED, fields=json.dumps({"events": count}))
+    )
+    connection.execute(delete(events).where(events.c.machine_id == machine_id, events.c.id < gone[-1].id))
+
+
+def oldest_event(connection: Connection, machine_id: int) -> int:
+    """When the oldest event that is kept was; the end of time if there is none."""
+    query = select(func.min(events.c.at)).where(events.c.machine_id == machine_id, events.c.action != EXPIRED)
+    oldest = connection.scalar(query)
+    return 2**62 if oldest is None else int(oldest)
 
 
 def history(connection: Connection, machine: str, limit: int) -> list[Event]:

@@ -17,7 +17,7 @@ from torpor_worker.ledger import OutputRecord
 NO_STOP = 2**62
 
 _ENTRY = Statement(
-    select(entries.c.id, entries.c.attempt, entries.c.finished_at)
+    select(entries.c.id, entries.c.attempt, entries.c.finished_at, entries.c.output_expired)
     .join(machines, machines.c.id == entries.c.machine_id)
     .where(machines.c.name == bindparam("machine"), entries.c.seq == bindparam("of_seq"))
 )
@@ -74,7 +74,7 @@ def read_page(
     entry = _ENTRY.first(connection, machine=machine, of_seq=seq)
     if entry is None:
         raise InstructionNotFound
-    entry_id, newest, finished_at = entry
+    entry_id, newest, finished_at, expired = entry
     newest = max(1, newest)
     attempts = {row[0]: row[1:] for row in _ATTEMPTS.run(connection, entry=entry_id).fetchall()}
     inherited_bytes = {number: inherited for number, (inherited, _, _) in attempts.items()}
@@ -98,6 +98,7 @@ def read_page(
         background_truncated_bytes=background_truncated_bytes,
         restarted_from=restarted_from,
         background_from=page.background_from,
+        expired=bool(expired),
     )
 
 

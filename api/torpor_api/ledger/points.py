@@ -1,4 +1,7 @@
-"""Points of a machine's history: the generations that are kept, and the states that a replay can reach from them."""
+"""Points of a machine's history: the generations that are kept, and the states that a replay can reach from them.
+
+Condition of docs/protocol: ROLL_BACK_FROM_COMPLETE_HEAD.
+"""
 
 from __future__ import annotations
 
@@ -101,17 +104,19 @@ def _place_of_seq(connection: Connection, machine_id: int, seq: int) -> Place:
         raise _lost(connection, machine_id, seq)
     tail = _tail(connection, machine_id, line, -1 if snapshot is None else snapshot.position, entry.position)
     for number, row in enumerate(tail):
-        if row.ended_by is not None and not row.undone:
+        if (row.expired or row.ended_by is not None) and not row.undone:
             earlier = next((one.seq for one in reversed(tail[:number]) if one.seq is not None), None)
             later = [one for one in kept if one.quiescent and one.position >= entry.position]
-            nearest = [] if earlier is None else [Point(seq=earlier)]
-            if earlier is None and snapshot is not None:
+            nearest = [] if earlier is None or row.expired else [Point(seq=earlier)]
+            if not nearest and snapshot is not None:
                 nearest.append(Point(generation=snapshot.generation))
             if later:
                 nearest.append(Point(generation=min(later, key=lambda one: one.position).generation))
-            ending = ENDINGS[EndedBy(row.ended_by)]
+            why = "is not kept any more"
+            if row.ended_by is not None:
+                why = f"was ended by {ENDINGS[EndedBy(row.ended_by)]}"
             raise PointUnreachable(
-                f"Instruction {row.seq} was ended by {ending}, so it cannot be run again to reach instruction {seq}.",
+                f"Instruction {row.seq} {why}, so it cannot be run again to reach instruction {seq}.",
                 hint=_hint(nearest),
             )
     return Place(snapshot, line, entry.position, [row for row in tail if not row.undone])
@@ -120,12 +125,20 @@ def _place_of_seq(connection: Connection, machine_id: int, seq: int) -> Place:
 def _tail(connection: Connection, machine_id: int, line: int, above: int, up_to: int) -> list[TailEntry]:
     limits = {reach.line: reach.position for reach in descent(connection, machine_id, line, position=up_to)}
     rows = connection.execute(
-        select(entries.c.id, entries.c.seq, entries.c.position, entries.c.line, entries.c.undone, entries.c.ended_by)
+        select(
+            entries.c.id,
+            entries.c.seq,
+            entries.c.position,
+            entries.c.line,
+            entries.c.undone,
+            entries.c.ended_by,
+            entries.c.expired,
+        )
         .where(entries.c.machine_id == machine_id, entries.c.position > above, entries.c.position <= up_to)
         .order_by(entries.c.position)
     )
     return [
-        TailEntry(row.id, row.seq, bool(row.undone), row.ended_by)
+        TailEntry(row.id, row.seq, bool(row.undone), row.ended_by, bool(row.expired))
         for row in rows
         if row.position <= limits.get(row.line, -1)
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from torpor_worker.ledger import EndedBy, Entry, InstructionResult, OutputRecord, Recovery, Snapshot
+from torpor_worker.ledger import Durability, EndedBy, Entry, InstructionResult, OutputRecord, Recovery, Snapshot
 
 MachineState = Literal["awake", "asleep", "waking", "recovering", "parked"]
 InstructionStatus = Literal["accepted", "started", "finished"]
@@ -63,6 +63,7 @@ class MachineRow:
     tags: dict[str, str]
     memory_mb: int
     idle_seconds: float | None
+    durability: Durability
     recovery: Recovery
     replay_seconds: float
     template: str | None
@@ -112,6 +113,7 @@ class TailEntry:
     seq: int | None
     undone: bool
     ended_by: str | None
+    expired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +169,16 @@ class InstructionRow:
     rolled_back: bool
     """A rollback left it behind: its effects are not in the machine's state."""
     replayed: bool
+    expired: bool
+    """Its code and its result, which it had, are not kept any more."""
+    output_expired: bool
+    """Its output, of which there was some, is not."""
     ended_by: EndedBy | None
     accepted_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    waited_for_save_ms: int | None
+    """For how long it was held up by saves of its own machine; None until finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +202,8 @@ class OutputPage:
     """The reader's attempt was given up, and what it had read from this offset on is void; the page begins there."""
     background_from: int | None
     """Records at this offset and behind it came after the result; None if there are none."""
+    expired: bool = False
+    """There was output, and it is not kept any more."""
 
 
 @dataclass(frozen=True, slots=True)

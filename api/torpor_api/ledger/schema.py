@@ -117,6 +117,8 @@ machines = Table(
     Column("replay_seconds", SECONDS, nullable=False, server_default=text("300.0")),
     Column("recovery_tries", NUMBER, nullable=False, server_default=text("0")),  # with the present head, not proved
     Column("recovery_deaths", NUMBER, nullable=False, server_default=text("0")),  # of processes of the present head
+    Column("log_from", NUMBER, nullable=False, server_default=text("0")),  # the first seq whose code may be kept
+    Column("output_from", NUMBER, nullable=False, server_default=text("0")),  # the first whose output may be
     Column("parked_seq", NUMBER),  # what is to blame, if that is known
     CheckConstraint("recovery IN ('replay', 'rollback')", name="recovery_is_known"),
     CheckConstraint("replay_seconds > 0", name="replay_is_bounded"),
@@ -312,6 +314,8 @@ snapshots = Table(
     _is_flag("pinned"),
     _is_flag("base"),
     CheckConstraint("stored_bytes >= 0 AND image_bytes >= 0 AND output_offset >= 0", name="sizes_are_not_negative"),
+    Index("ix_snapshots_machine_id_created_at", "machine_id", "created_at"),
+    Index("ix_snapshots_in_the_middle", "machine_id", sqlite_where=text("running_seq IS NOT NULL")),
     sqlite_strict=True,
 )
 
@@ -372,6 +376,14 @@ runtime_objects = Table(
     Column("series", Text, ForeignKey("runtimes.series", ondelete="CASCADE"), nullable=False),
     Column("object_key", Text, nullable=False, index=True),
     PrimaryKeyConstraint("series", "object_key"),
+    sqlite_strict=True,
+)
+
+copies = Table(
+    "copies",
+    metadata,
+    Column("machine", Text, primary_key=True),  # there is none of this name yet
+    Column("manifest_key", Text, nullable=False, unique=True),
     sqlite_strict=True,
 )
 

@@ -127,6 +127,18 @@ class Segments:
             self._close_one(machine)
         shutil.rmtree(self._folder / machine, ignore_errors=True)
 
+    def numbers(self, machine: str) -> set[int]:
+        """Of a machine's files."""
+        return {int(path.stem) for path in (self._folder / machine).glob("*.segment")}
+
+    def keep_only(self, machine: str, referred: set[int]) -> None:
+        """Delete those of a machine's files that no row refers to, neither committed nor about to be."""
+        for number in self.numbers(machine) - referred:
+            segment = self._open.get(machine)
+            if segment is not None and segment.number == number:
+                self._close_one(machine)
+            self._path(machine, number).unlink(missing_ok=True)
+
     def machines(self) -> set[str]:
         """Machines that have files."""
         return {path.name for path in self._folder.iterdir()}

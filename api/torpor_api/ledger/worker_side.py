@@ -18,6 +18,7 @@ from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
 from torpor_worker.ledger import (
     EndedBy,
+    Ending,
     Entry,
     Forgone,
     Hold,
@@ -60,6 +61,10 @@ class WorkerSide:
         if session is None:
             raise RuntimeError("open a session first")
         return await self._writer.run(lambda connection: holds.acquire(connection, session, machine), touches=machine)
+
+    async def settings(self, hold: Hold) -> Hold:
+        """The hold with the machine's settings and tags as they are now."""
+        return await self._read(hold, lambda connection, machine_id: holds.settings(connection, machine_id, hold))
 
     async def ready(self, hold: Hold) -> None:
         """From now on an entry accepted while the machine is free is started in the same transaction."""
@@ -123,44 +128,58 @@ class WorkerSide:
         undone: bool = False,
         ended_by: EndedBy | None = None,
         output: list[OutputRecord] | None = None,
+        waited_for_save_ms: int = 0,
     ) -> None:
         """Commit a result, and in the same step what output is left. If the seq has one already, that stays.
 
         Raises ValueError for an attempt that was not begun or is over.
         """
-        session = self._session
+        ending = Ending(seq, attempt, result, ended_by, waited_for_save_ms)
+        await self._writer.run(
+            lambda connection: self._finish(connection, hold, ending, undone=undone, output=output),
+            touches=hold.machine,
+            soon=lambda found: self._finishes(hold, seq, found),
+            then=lambda found: self._finished(hold, seq, found),
+        )
 
-        def work(connection: Connection) -> Outcome | None:
-            if entries.finish(
-                connection,
-                self._output_log,
-                machine=hold.machine,
-                epoch=hold.epoch,
-                session=session,
-                seq=seq,
-                attempt=attempt,
-                result=result,
-                undone=undone,
-                ended_by=ended_by,
-                output=output,
-            ):
-                # Whoever waits for it is handed all that the answer needs: a read after the commit would cost more.
-                awaited = self.changes.is_awaited(hold.machine, seq)
-                return outcome(connection, self._segments, hold.account, hold.machine, seq) if awaited else None
-            known = entries.running_attempt(connection, holds.held(connection, session, hold), seq)
-            if known is None or not known[2]:
-                raise ValueError(f"attempt {attempt} of instruction {seq} is not the one that runs")
-            return None
+    def _finish(
+        self,
+        connection: Connection,
+        hold: Hold,
+        ending: Ending,
+        *,
+        undone: bool = False,
+        output: list[OutputRecord] | None = None,
+    ) -> Outcome | None:
+        """What whoever waits for it is handed, if somebody does: a read after the commit would cost more."""
+        if entries.finish(
+            connection,
+            self._output_log,
+            machine=hold.machine,
+            epoch=hold.epoch,
+            session=self._session,
+            seq=ending.seq,
+            attempt=ending.attempt,
+            result=ending.result,
+            undone=undone,
+            ended_by=ending.ended_by,
+            output=output,
+            waited_for_save_ms=ending.waited_for_save_ms,
+        ):
+            awaited = self.changes.is_awaited(hold.machine, ending.seq)
+            return outcome(connection, self._segments, hold.account, hold.machine, ending.seq) if awaited else None
+        known = entries.running_attempt(connection, holds.held(connection, self._session, hold), ending.seq)
+        if known is None or not known[2]:
+            raise ValueError(f"attempt {ending.attempt} of instruction {ending.seq} is not the one that runs")
+        return None
 
-        def soon(found: Outcome | None) -> None:
-            if found is not None:
-                self.changes.coming(hold.machine, seq, found)
+    def _finishes(self, hold: Hold, seq: int, found: Outcome | None) -> None:
+        if found is not None:
+            self.changes.coming(hold.machine, seq, found)
 
-        def then(found: Outcome | None) -> None:
-            if found is not None:
-                self.changes.finished(hold.machine, seq, found)
-
-        await self._writer.run(work, touches=hold.machine, soon=soon, then=then)
+    def _finished(self, hold: Hold, seq: int, found: Outcome | None) -> None:
+        if found is not None:
+            self.changes.finished(hold.machine, seq, found)
 
     async def note_replay(self, hold: Hold, seq: int) -> None:
         """Remember that a finished instruction was executed again."""
@@ -180,14 +199,26 @@ class WorkerSide:
             hold, lambda connection, machine_id: machine_facts.facts(connection, machine_id, running_seq)
         )
 
-    async def commit_snapshot(self, hold: Hold, expected_head: int | None, snapshot: Snapshot) -> None:
-        """Make it the head if the head is still generation `expected_head`. Idempotent. Raises `HeadMoved`."""
+    async def commit_snapshot(
+        self, hold: Hold, expected_head: int | None, snapshot: Snapshot, ending: Ending | None = None
+    ) -> None:
+        """Make it the head if the head is still generation `expected_head`. Idempotent. Raises `HeadMoved`.
 
-        def work(connection: Connection, machine_id: int) -> None:
+        With `ending`, the result of the instruction that ended in it is committed in the same step, as by `finish`.
+        """
+        session = self._session
+
+        def work(connection: Connection) -> Outcome | None:
+            machine_id = holds.held(connection, session, hold)
             saves.commit(connection, machine_id, expected_head, snapshot)
             retention.thin_out(connection, machine_id)
+            return None if ending is None else self._finish(connection, hold, ending)
 
-        await self._write(hold, work)
+        def then(found: Outcome | None) -> None:
+            if ending is not None:
+                self._finished(hold, ending.seq, found)
+
+        await self._writer.run(work, touches=hold.machine, then=then)
 
     async def generations(self, hold: Hold) -> list[Snapshot]:
         """The head and the snapshots it came from that are not condemned, newest first."""

@@ -16,16 +16,18 @@ from torpor_api.encoding import JsonResponse
 from torpor_api.errors import (
     BodyTooLarge,
     IdempotencyKeyReused,
+    InstructionExpired,
     InstructionNotFound,
     InvalidRequest,
     MachineNotFound,
     MachineParked,
+    RuntimeQuarantined,
     ShuttingDown,
     TooManyUnfinished,
     Unauthorized,
 )
 from torpor_api.events import EventId
-from torpor_api.instructions import collect, finished, follow, last_picture, submit, timeout_of
+from torpor_api.instructions import collect, finished, follow, last_picture, refuse_expired, submit, timeout_of
 from torpor_api.ledger import Accepted
 from torpor_api.models import ExecRequest, InterruptRequest
 from torpor_api.presence import Presence
@@ -47,6 +49,7 @@ NO_CONTENT = 204
         Unauthorized,
         MachineNotFound,
         MachineParked,
+        RuntimeQuarantined,
         BodyTooLarge,
         InvalidRequest,
         IdempotencyKeyReused,
@@ -107,7 +110,9 @@ async def get_instruction(request: Request, account: AccountOf, name: Name, seq:
     "/v1/machine/{name}/exec/{seq}/result",
     response_model=models.ResultAnswer,
     response_model_exclude_none=True,
-    responses=refusals(Unauthorized, MachineNotFound, InstructionNotFound, InvalidRequest, ShuttingDown),
+    responses=refusals(
+        Unauthorized, MachineNotFound, InstructionNotFound, InstructionExpired, InvalidRequest, ShuttingDown
+    ),
 )
 async def result(request: Request, account: AccountOf, name: Name, seq: Seq) -> JsonResponse:
     """Wait for an instruction's result."""
@@ -123,13 +128,13 @@ async def result(request: Request, account: AccountOf, name: Name, seq: Seq) -> 
     response_class=StreamingResponse,
     responses={
         200: {"description": "NDJSON: `output` lines, then one `result`.", "content": {NDJSON: {}}},
-        **refusals(Unauthorized, MachineNotFound, InstructionNotFound, InvalidRequest),
+        **refusals(Unauthorized, MachineNotFound, InstructionNotFound, InstructionExpired, InvalidRequest),
     },
 )
 async def stream_result(request: Request, account: AccountOf, name: Name, seq: Seq) -> StreamingResponse:
     """All output lines of an instruction from the beginning, as they come, and its result."""
     services = services_of(request)
-    await services.ledger.instruction(account, name, seq)
+    refuse_expired(await services.ledger.instruction(account, name, seq))
     return StreamingResponse(ndjson(messages(services, account, name, seq)), media_type=NDJSON, headers=HEADERS)
 
 
@@ -139,7 +144,7 @@ async def stream_result(request: Request, account: AccountOf, name: Name, seq: S
     responses={
         200: {"description": "Events, as NDJSON or SSE as `Accept` says.", "content": {NDJSON: {}, SSE: {}}},
         204: {"description": "Nothing more will come after the event named."},
-        **refusals(Unauthorized, MachineNotFound, InstructionNotFound, InvalidRequest),
+        **refusals(Unauthorized, MachineNotFound, InstructionNotFound, InstructionExpired, InvalidRequest),
     },
 )
 async def events(
@@ -154,7 +159,7 @@ async def events(
     services = services_of(request)
     last_read = last_event_id or after
     start = EventId.parse(last_read) if last_read else None
-    await services.ledger.instruction(account, name, seq)
+    refuse_expired(await services.ledger.instruction(account, name, seq))
     if start is not None and start.after_result:
         page = await services.ledger.output(name, seq, attempt=start.attempt, after=start.offset, background=True)
         if not page.records:

@@ -21,31 +21,32 @@ from torpor_api.errors import (
     MachineNotFound,
     MachineParked,
     NotIdle,
+    RuntimeQuarantined,
     SaveFailed,
     ShuttingDown,
     Unauthorized,
 )
 from torpor_api.ledger import Idempotency
 from torpor_api.machines import Machines
-from torpor_api.models import EmptyRequest, ListRequest, NewMachineRequest
+from torpor_api.models import ChangeRequest, EmptyRequest, ListRequest, NewMachineRequest
 from torpor_api.results import machine_detail, machine_json
 from torpor_api.routes.parameters import Cursor, Limit, Name, idempotency
 from torpor_api.services import Services, services_of
 from torpor_worker.errors import MachineGone
-from torpor_worker.ledger import Recovery
+from torpor_worker.ledger import Durability, Recovery
 from torpor_worker.templates import PYTHON
 
 router = APIRouter(tags=["machines"])
+
+MEBIBYTE = 1024 * 1024
 
 
 async def create(services: Services, account: str, asked: NewMachineRequest, key: Idempotency | None) -> str:
     """Make a machine with the settings asked for, the server's where nothing was said; its name."""
     services.stopping.refuse_work()
     config = services.config
-    memory_mb = asked.memory_mb or int(config.memory_per_machine) // (1024 * 1024)
-    if memory_mb * 1024 * 1024 > config.memory_total_bytes:
-        most = config.memory_total_bytes // (1024 * 1024)
-        raise InvalidRequest(f"memory_mb: this server has {most} MiB for all machines together.")
+    memory_mb = asked.memory_mb or int(config.memory_per_machine) // MEBIBYTE
+    _check_memory(services, memory_mb)
     idle_seconds = asked.idle_seconds if "idle_seconds" in asked.model_fields_set else config.idle_seconds
     name, _ = await services.ledger.create_machine(
         account,
@@ -53,11 +54,18 @@ async def create(services: Services, account: str, asked: NewMachineRequest, key
         memory_mb=memory_mb,
         idle_seconds=idle_seconds,
         template=asked.template or PYTHON,
+        durability=Durability(asked.durability or Durability.INTERVAL),
         recovery=Recovery(asked.recovery or Recovery.REPLAY),
         replay_seconds=asked.replay_seconds or config.replay_seconds,
         idempotency=key,
     )
     return name
+
+
+def _check_memory(services: Services, memory_mb: int) -> None:
+    most = services.config.memory_total_bytes // MEBIBYTE
+    if memory_mb > most:
+        raise InvalidRequest(f"memory_mb: this server has {most} MiB for all machines together.")
 
 
 @router.post(
@@ -120,6 +128,30 @@ async def get_machine(request: Request, account: AccountOf, name: Name) -> JsonR
     return JsonResponse(machine_detail(await services_of(request).ledger.machine(account, name)))
 
 
+@router.patch(
+    "/v1/machine/{name}",
+    response_model=models.MachineDetail,
+    responses=refusals(Unauthorized, MachineNotFound, BodyTooLarge, InvalidRequest),
+    openapi_extra=request_body(ChangeRequest),
+)
+async def change_machine(request: Request, account: AccountOf, name: Name) -> JsonResponse:
+    """Change settings and tags, at once also of a machine that is awake. What is absent stays as it is."""
+    asked = parse_body(ChangeRequest, await request.body())
+    services = services_of(request)
+    settings = asked.model_dump(include=asked.model_fields_set - {"tags"})
+    for name_of_setting, value in settings.items():
+        if value is None and name_of_setting != "idle_seconds":
+            raise InvalidRequest(f"{name_of_setting}: it cannot be null.")
+    if asked.memory_mb is not None:
+        _check_memory(services, asked.memory_mb)
+    in_use_bytes = services.machines.memory_bytes(name)
+    await services.ledger.change_machine(
+        account, name, settings=settings, tags=asked.tags or {}, in_use_bytes=in_use_bytes
+    )
+    services.machines.change_settings(name)
+    return JsonResponse(machine_detail(await services.ledger.machine(account, name)))
+
+
 @router.delete(
     "/v1/machine/{name}",
     response_model=models.MachineName,
@@ -163,7 +195,14 @@ async def _not_parked(services: Services, account: str, name: str) -> None:
     "/v1/machine/{name}/wake",
     response_model=models.MachineDetail,
     responses=refusals(
-        Unauthorized, MachineNotFound, MachineParked, InvalidRequest, IdempotencyKeyReused, CannotWake, ShuttingDown
+        Unauthorized,
+        MachineNotFound,
+        MachineParked,
+        InvalidRequest,
+        IdempotencyKeyReused,
+        RuntimeQuarantined,
+        CannotWake,
+        ShuttingDown,
     ),
     openapi_extra=post(EmptyRequest),
 )

@@ -10,12 +10,36 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from .._calls import UNSET, Unset
 from .._client import Client
 from .._errors import TorporError
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="The machine's name.")]
 
+MemoryOption = Annotated[int | None, typer.Option("--memory", metavar="MB", help="Memory that it may use.", min=1)]
+IdleOption = Annotated[
+    str | None,
+    typer.Option("--idle", metavar="SECONDS", help="After so long without work it falls asleep; `never`: stays awake."),
+]
+DurabilityOption = Annotated[
+    str | None,
+    typer.Option(
+        "--durability", metavar="interval|instruction", help="`instruction`: every answer waits until it is saved."
+    ),
+]
+RecoveryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recovery",
+        metavar="replay|rollback",
+        help="What it did since its last save, when its process is lost: executed again, or left behind.",
+    ),
+]
+ReplaySecondsOption = Annotated[
+    float | None,
+    typer.Option("--replay-seconds", metavar="SECONDS", help="How much running time a recovery may execute again."),
+]
 GenerationArgument = Annotated[int, typer.Argument(metavar="GENERATION", min=0, help="See `torpor snapshots`.")]
 GenerationOption = Annotated[
     int | None, typer.Option("--generation", "-g", metavar="N", min=0, help="The state of this snapshot.")
@@ -85,6 +109,18 @@ def tags_of(pairs: Iterable[str]) -> dict[str, str]:
             raise TorporError(f"The tag {pair!r} is not of the form name=value.")
         tags[name] = value
     return tags
+
+
+def idle_seconds_of(text: str | None) -> float | Unset | None:
+    """What `--idle` says: seconds, None for `never`, nothing if it is absent."""
+    if text is None:
+        return UNSET
+    if text == "never":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise TorporError(f"--idle takes a number of seconds or `never`, not {text!r}.") from None
 
 
 def tags_text(tags: Mapping[str, str]) -> str:

@@ -55,6 +55,8 @@ def log(
 
 def _outcome(instruction: Instruction) -> str:
     result = instruction.result
+    if instruction.expired:
+        return "(not kept any more)"
     if result is None:
         return instruction.state or ""
     outcome = _short(str(result["error"]) if result.get("error") is not None else str(result.get("value") or ""))

@@ -7,9 +7,20 @@ from typing import Annotated
 
 import typer
 
-from .._calls import UNSET, Unset
-from .._errors import TorporError
-from ._console import Json, client, single_command, tags_of, write, write_json
+from ._console import (
+    DurabilityOption,
+    IdleOption,
+    Json,
+    MemoryOption,
+    RecoveryOption,
+    ReplaySecondsOption,
+    client,
+    idle_seconds_of,
+    single_command,
+    tags_of,
+    write,
+    write_json,
+)
 
 app = single_command()
 
@@ -19,26 +30,15 @@ def new(
     tag: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A word of your own to find it by; can be repeated.")
     ] = None,
-    memory: Annotated[int | None, typer.Option(metavar="MB", help="Memory that it may use.", min=1)] = None,
-    idle: Annotated[
-        str | None,
-        typer.Option(metavar="SECONDS", help="After so long without work it falls asleep; `never` keeps it awake."),
-    ] = None,
+    memory: MemoryOption = None,
+    idle: IdleOption = None,
     template: Annotated[
         str | None,
         typer.Option(metavar="python|data", help="What it starts from; `data` has NumPy, pandas and others imported."),
     ] = None,
-    recovery: Annotated[
-        str | None,
-        typer.Option(
-            metavar="replay|rollback",
-            help="What it did since its last save, when its process is lost: executed again, or left behind.",
-        ),
-    ] = None,
-    replay_seconds: Annotated[
-        float | None,
-        typer.Option("--replay-seconds", metavar="SECONDS", help="How much running time a recovery may execute again."),
-    ] = None,
+    durability: DurabilityOption = None,
+    recovery: RecoveryOption = None,
+    replay_seconds: ReplaySecondsOption = None,
     as_json: Json = False,
 ) -> None:
     """Make a machine and print its name. It is there until `torpor rm`."""
@@ -46,8 +46,9 @@ def new(
         machine = torpor.new_machine(
             tags=tags_of(tag or ()),
             memory_mb=memory,
-            idle_seconds=_idle_seconds(idle),
+            idle_seconds=idle_seconds_of(idle),
             template=template,
+            durability=durability,
             recovery=recovery,
             replay_seconds=replay_seconds,
         )
@@ -55,14 +56,3 @@ def new(
         write_json({"machine_name": machine.name})
     else:
         write(f"{machine.name}\n", sys.stdout)
-
-
-def _idle_seconds(text: str | None) -> float | Unset | None:
-    if text is None:
-        return UNSET
-    if text == "never":
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise TorporError(f"--idle takes a number of seconds or `never`, not {text!r}.") from None

@@ -25,7 +25,7 @@ async def test_run_answers_with_everything_in_one_round_trip(api: Api) -> None:
     assert body["result"] == {"value": "8", "runtime_ms": 1}
     assert body["events"] == [{"type": "stdout", "id": "1.3", "text": "hi\n"}]
     assert body["notices"] == []
-    assert set(body["timings"]) == {"waited_ms", "runtime_ms", "total_ms"}
+    assert set(body["timings"]) == {"waited_ms", "runtime_ms", "total_ms", "waited_for_save_ms"}
 
 
 async def test_run_tells_on_request_how_long_each_phase_of_its_wake_took(api: Api) -> None:

@@ -86,6 +86,7 @@ async def test_every_route_of_the_api_is_in_the_document(api: Api) -> None:
         ("GET", "/v1/machine/list"),
         ("POST", "/v1/machine/list"),
         ("GET", "/v1/machine/{name}"),
+        ("PATCH", "/v1/machine/{name}"),
         ("DELETE", "/v1/machine/{name}"),
         ("POST", "/v1/machine/{name}/exec"),
         ("GET", "/v1/machine/{name}/exec"),
@@ -104,6 +105,8 @@ async def test_every_route_of_the_api_is_in_the_document(api: Api) -> None:
         ("DELETE", "/v1/machine/{name}/snapshots/{generation}/pin"),
         ("POST", "/v1/machine/{name}/rollback"),
         ("POST", "/v1/machine/{name}/fork"),
+        ("POST", "/v1/machine/{name}/recover"),
+        ("POST", "/v1/machine/{name}/debug/crash"),
     }
 
 

@@ -136,6 +136,18 @@ def test_small_commands_say_what_they_did(stub: StubServer, name: str) -> None:
     assert not stub.machines
 
 
+def test_set_and_tag_change_what_they_name_and_say_what_is_there_then(stub: StubServer, name: str) -> None:
+    said = torpor("set", name, "--idle", "never", "--memory", "2048", "--durability", "instruction").stderr
+    assert said == f"{name} has 2048 MB, stays awake; durability instruction, recovery replay.\n"
+    assert torpor("tag", name, "a=1", "b=", "--remove", "user").exit_code == 0
+    assert torpor("tag", name).stdout == "user=42\n"
+    assert stub.bodies == [
+        {"memory_mb": 2048, "durability": "instruction", "idle_seconds": None},
+        {"tags": {"user": None, "a": "1", "b": ""}},
+        {},
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -144,6 +156,7 @@ def test_small_commands_say_what_they_did(stub: StubServer, name: str) -> None:
         (("run", "file.py", "-c", "1"), "There is both a file and -c; only one can run."),
         (("new", "--tag", "user"), "The tag 'user' is not of the form name=value."),
         (("new", "--idle", "soon"), "--idle takes a number of seconds or `never`, not 'soon'."),
+        (("set", "machine"), "Nothing to change was named."),
         (("repl",), "There is no terminal to talk on."),
     ],
 )
@@ -156,7 +169,7 @@ def test_trouble_is_one_sentence_and_exit_status_3(arguments: tuple[str, ...], s
 
 def test_help_shows_every_command_with_a_sentence() -> None:
     result = torpor("--help")
-    for command in ("new", "run", "repl", "ls", "show", "log", "interrupt", "sleep", "rm", "whoami"):
+    for command in ("new", "run", "repl", "ls", "show", "log", "interrupt", "set", "tag", "sleep", "rm", "whoami"):
         assert command in result.stdout
         assert torpor(command, "--help").exit_code == 0
 

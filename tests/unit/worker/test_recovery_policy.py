@@ -115,6 +115,7 @@ async def test_a_fork_at_a_seq_is_not_cut_back_by_its_first_crash(sql: SqlHouse)
     place = await sql.ledger.place_to_fork(ACCOUNT, sql.machine, Point(seq=wanted.seq))
     assert place.snapshot is not None
     copy = await sql.house.worker.derive(place.snapshot, "f" * 16, "copy")
+    await sql.ledger.expect_copies({"f" * 16: copy.manifest_key})
     await sql.ledger.fork(ACCOUNT, sql.machine, place, {"f" * 16: copy}, tags=None, answer={})
     sql.machine = "f" * 16
     await sql.house.worker.wake(sql.machine)
@@ -136,10 +137,10 @@ async def test_without_an_older_save_a_machine_set_to_rollback_is_parked_and_nev
 
 
 async def test_what_would_take_too_long_to_execute_again_is_left_behind_and_named(house: House) -> None:
-    house.machine().replay_seconds = 0.0025  # each takes a millisecond here
     for number in range(4):
         await house.run(f"a = {number}")
     await house.crash()
+    house.machine().replay_seconds = 0.0025  # each took a millisecond here
     await house.start()
     assert await house.value("a") == "1"
     assert house.machine().notices["effects_lost"][1] == [2, 3]
@@ -150,10 +151,10 @@ async def test_what_would_take_too_long_to_execute_again_is_left_behind_and_name
 
 
 async def test_a_replay_that_is_slower_than_the_first_time_is_stopped(house: House) -> None:
-    house.machine().replay_seconds = 0.05
     await house.run("count(20) if times() > 1 else None")
     await house.run("a = 1")
     await house.crash()
+    house.machine().replay_seconds = 0.05
     await house.start()
     assert await house.value("'a' in globals()") == "False"
     assert house.machine().notices["effects_lost"][1] == [1]
@@ -230,3 +231,13 @@ async def test_a_process_that_outlives_its_worker_for_a_while_is_not_held_agains
     await house.worker.wake("m")
     await until(lambda: house.machine().tries == 0)
     assert house.machine().line == 0
+
+
+async def test_a_machine_whose_recovery_would_need_what_has_expired_is_parked_and_says_so(house: House) -> None:
+    await house.run("a = 3")
+    await house.crash()
+    house.machine().replace(house.entry(0), code="", expired=True)
+    await house.start()
+    await until(lambda: house.machine().parked)
+    assert "instruction 0 is needed" in str(house.machine().parked)
+    assert (0, True) not in house.host.frames

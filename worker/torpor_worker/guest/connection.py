@@ -19,6 +19,8 @@ class Connection:
 
     def __init__(self, fd: int, address: str) -> None:
         self._address = address
+        self.times_made = 0
+        """How often; whoever watches its fd must begin again each time, though the number may be the same."""
         high = _moved(fd)
         os.close(fd)
         self._adopt(socket.socket(fileno=high))
@@ -29,6 +31,7 @@ class Connection:
         self._socket = connection
         self._fd = connection.fileno()
         self._inode = os.fstat(self._fd).st_ino
+        self.times_made += 1
 
     def fileno(self) -> int:
         """Its fd."""

@@ -31,6 +31,11 @@ class AgentLoop(asyncio.SelectorEventLoop):
         self.add_reader(fd, callback)
         self._own_fds = self._count_fds()
 
+    def move_own_reader(self, old_fd: int, fd: int, callback: Callable[[], None]) -> None:
+        """Read another fd instead, or one that was closed and has the same number again."""
+        self.remove_reader(old_fd)
+        self.add_own_reader(fd, callback)
+
     def pretend_running(self, pretend: bool) -> None:
         """Make `asyncio.create_task` and the like find this loop, or not."""
         events._set_running_loop(self if pretend else None)

@@ -53,6 +53,7 @@ class Interpreter:
         let_loops_nest()
         self._loop = AgentLoop()
         self._loop.add_own_reader(self._connection.fileno(), self._readable)
+        self._watched = self._connection.fileno(), self._connection.times_made
         self._shell = make_shell(self._output)
         self._add_module()
         offline.explain(self._shell)
@@ -153,6 +154,9 @@ class Interpreter:
             self._notice("Standard streams or fds of the machine's own were closed, and have been opened again.")
         if not self._loop.is_whole():
             self._new_loop("its fd was closed")
+        elif self._watched != (self._connection.fileno(), self._connection.times_made):
+            self._loop.move_own_reader(self._watched[0], self._connection.fileno(), self._readable)
+        self._watched = self._connection.fileno(), self._connection.times_made
         return not was_own
 
     def _run(self, seq: int, code: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -87,8 +88,18 @@ class GVisorSandbox:
     def belong_to(self, machine: str, limits: Limits) -> None:
         """Give it to a machine before its guest listens. Raises `SandboxDied`, `OSError`."""
         self._check_alive()
-        self.machine, self.limits = machine, limits
+        self.machine = machine
         Fifos.name(self._folder, machine)
+        self._take_limits(limits)
+
+    async def limit(self, limits: Limits) -> None:
+        """Put it under other limits from now on."""
+        self._check_alive()
+        self._take_limits(limits)
+        await self._link.configure(limits)
+
+    def _take_limits(self, limits: Limits) -> None:
+        self.limits = limits
         if self._cgroups is not None:
             self._cgroups.limit(self.id, limits)
 
@@ -142,16 +153,15 @@ class GVisorSandbox:
             self._check_alive()
             if not self.paused:
                 await self._link.settle()
-            images.make_folder(image)
+            await asyncio.to_thread(images.make_folder, image, self.memory_bytes())
             try:
-                images.check_room(image, self.memory_bytes())
                 await self._runsc.checkpoint(self.id, image)
-                await asyncio.to_thread(images.seal, image)
+                await asyncio.to_thread(images.check_whole, image)
             except OSError as error:
-                shutil.rmtree(image, ignore_errors=True)
+                await asyncio.to_thread(shutil.rmtree, image, ignore_errors=True)
                 raise SandboxError(f"Cannot write the image {image}: {error}.") from error
             except BaseException:
-                shutil.rmtree(image, ignore_errors=True)
+                await asyncio.to_thread(shutil.rmtree, image, ignore_errors=True)
                 raise
 
     async def remember(self, facts: ProcessFacts) -> None:
@@ -190,10 +200,10 @@ class GVisorSandbox:
         """Begin the conversation; a `new` sandbox is given its guest code first. Raises `SandboxError`."""
         if new is not None:
             await self._link.load(preload, new)
-        begun = self._loop.time()
+        begun = time.monotonic()
         state = await self._link.attach(timeout_seconds)
         await self._link.configure(self.limits)
-        return replace(state, answered_seconds=self._loop.time() - begun)
+        return replace(state, answered_seconds=time.monotonic() - begun)
 
     async def lose(self, reason: str) -> None:
         """Remove it; `receive` gives what was said before and then a `SandboxLost` that says why."""
