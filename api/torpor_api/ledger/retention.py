@@ -1,4 +1,7 @@
-"""Gives up the generations that nothing needs any more, a few in a transaction."""
+"""Gives up the generations that nothing needs any more, a few in a transaction.
+
+Condition of docs/protocol: HEAD_KEPT.
+"""
 
 from __future__ import annotations
 

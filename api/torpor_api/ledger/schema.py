@@ -377,6 +377,14 @@ runtime_objects = Table(
     sqlite_strict=True,
 )
 
+copies = Table(
+    "copies",
+    metadata,
+    Column("machine", Text, primary_key=True),  # there is none of this name yet
+    Column("manifest_key", Text, nullable=False, unique=True),
+    sqlite_strict=True,
+)
+
 condemned_machines = Table(
     "condemned_machines",
     metadata,
