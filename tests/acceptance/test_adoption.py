@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import psutil
@@ -41,10 +42,16 @@ def kill_and_start(server: ServerProcess) -> None:
     server.start()
 
 
+def sandbox_of(server: ServerProcess, machine: Machine) -> Path | None:
+    """The folder of the machine's sandbox, which is named like its container; None while it is asleep."""
+    machines = (server.data_dir / "sandboxes" / "machines").glob("*/machine")
+    return next((file.parent for file in machines if file.read_text() == machine.name), None)
+
+
 def pid_of(server: ServerProcess, machine: Machine) -> int:
     """The process id of the machine's sandbox."""
-    machines = (server.data_dir / "sandboxes" / "machines").glob("*/machine")
-    [folder] = [file.parent for file in machines if file.read_text() == machine.name]
+    folder = sandbox_of(server, machine)
+    assert folder is not None
     return int((folder / "pid").read_text())
 
 
@@ -59,14 +66,14 @@ def test_a_loop_goes_on_while_its_server_is_killed_twice_and_each_number_is_ther
     server: ServerProcess, machine: Machine
 ) -> None:
     machine.run("import time")
-    seq = machine.begin("for number in range(600):\n    print(number, flush=True)\n    time.sleep(0.02)\nnumber")
-    for turn in (20, 200):
+    seq = machine.begin("for number in range(400):\n    print(number, flush=True)\n    time.sleep(0.02)\nnumber")
+    for turn in (20, 150):
         for line in machine.lines(seq):
             if line == str(turn):
                 break
         kill_and_start(server)
-    assert list(machine.lines(seq)) == [str(number) for number in range(600)]
-    assert machine.result(seq)["value"] == "599"
+    assert list(machine.lines(seq)) == [str(number) for number in range(400)]
+    assert machine.result(seq)["value"] == "399"
     assert machine.detail()["notices"] == []
     assert replayed(machine, server) == []
 
@@ -98,36 +105,36 @@ def test_an_idle_machines_thread_never_stops(server: ServerProcess, machine: Mac
 def test_a_kill_in_the_middle_of_a_checkpoint_costs_nothing(
     server: ServerProcess, machine: Machine, transition: str
 ) -> None:
-    machine.run("import os, random; secret = random.random(); data = os.urandom(200_000_000)")
+    machine.run("import os, random; secret = random.random(); data = os.urandom(100_000_000)")
     secret = machine.run("secret")
-    saving = threading.Thread(target=_unheard, args=(server, f"/v1/machine/{machine.name}/{transition}"))
+    saving = threading.Thread(target=_save_until_it_dies, args=(server, machine, transition))
     saving.start()
-    until(lambda: "checkpoint" in _arguments(server), "the checkpoint to begin")
-    server.kill()
+    until(lambda: _is_being_written(server, machine), "a checkpoint")
+    kill_and_start(server)
     saving.join()
-    server.start()
-    assert machine.run("secret, len(data)") == f"({secret}, 200000000)"
+    assert machine.run("secret, len(data)") == f"({secret}, 100000000)"
     assert machine.detail()["notices"] == []
     machine.sleep()
-    assert machine.run("secret, len(data)") == f"({secret}, 200000000)"
+    assert machine.run("secret, len(data)") == f"({secret}, 100000000)"
 
 
-def _unheard(server: ServerProcess, path: str) -> None:
+def _save_until_it_dies(server: ServerProcess, machine: Machine, transition: str) -> None:
     try:
         with server.client() as client:
-            client.post(path)
+            while True:
+                client.post(f"/v1/machine/{machine.name}/{transition}")
+                client.post(f"/v1/machine/{machine.name}/run", json={"code": "pass"})
     except httpx2.TransportError:
         pass
 
 
-def _arguments(server: ServerProcess) -> set[str]:
-    found: set[str] = set()
-    for process in server.sandboxes():
-        try:
-            found.update(process.cmdline())
-        except psutil.NoSuchProcess:
-            continue
-    return found
+def _is_being_written(server: ServerProcess, machine: Machine) -> bool:
+    try:
+        folder = sandbox_of(server, machine)
+        arguments = [process.cmdline() for process in server.sandboxes()]
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return False
+    return folder is not None and any({"checkpoint", folder.name} <= set(each) for each in arguments)
 
 
 def test_an_instruction_that_ran_out_of_time_while_nobody_looked_is_ended_by_the_next_server(
