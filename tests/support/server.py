@@ -216,7 +216,7 @@ class ServerProcess:
         """Run a command of the server's operator with the server's settings; it may fail."""
         return subprocess.run(
             [str(Path(sys.executable).with_name("torpor")), *arguments],
-            env=self._environment(),
+            env=self.environment(),
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,
