@@ -41,7 +41,7 @@ def play(seed: int, seconds: float) -> tuple[Counter[str], list[str]]:
             problems = list(chaos.problems)
             if server.running:
                 server.stop()
-            checked = server.command("fsck")
+            checked = server.torpor("fsck")
             if checked.returncode:
                 problems.append(f"fsck: {checked.stdout}{checked.stderr}")
             if problems:
