@@ -18,18 +18,25 @@ log = structlog.get_logger()
 
 
 class Collector:
-    """Applies what the ledger has decided. `in_use` gives the keys that a wake reads, or a save writes, just now."""
+    """Applies what the ledger has decided.
+
+    `in_use` gives the keys that a wake reads, or a save writes, just now; `is_held` whether a save of a machine may be
+    under way, though it was deleted. Conditions of docs/protocol (`keeping.py`): LISTED_FIRST, KEY_ROW_LAST,
+    KEY_AFTER_SAVES.
+    """
 
     def __init__(
         self,
         ledger: SqlLedger,
         snapshotter: Snapshotter,
         in_use: Callable[[], set[str]],
+        is_held: Callable[[str], bool],
         retention: LogRetention | None = None,
     ) -> None:
         """Without a retention log, output and events are kept for ever."""
         self._retention = retention or LogRetention()
         self._expired_up_to = 0
+        self._is_held = is_held
         self._ledger = ledger
         self._snapshotter = snapshotter
         self._in_use = in_use
@@ -42,8 +49,10 @@ class Collector:
         Raises `SnapshotterError` when the store fails.
         """
         for machine in await self._ledger.condemned_machines():
+            was_held = self._is_held(machine)
             await self._snapshotter.destroy_key(machine)
-            await self._ledger.forget_condemned_machine(machine)
+            if not was_held:  # else the save could have made the key anew: once more in the next round
+                await self._ledger.forget_condemned_machine(machine)
         deleted: list[str] = []
         try:
             for key in await self._ledger.condemned():

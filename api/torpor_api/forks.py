@@ -7,7 +7,7 @@ import secrets
 from contextlib import suppress
 from typing import Any
 
-from torpor_api.errors import MachineBusy, TorporError
+from torpor_api.errors import MachineBusy
 from torpor_api.ledger import Idempotency, Place, Point
 from torpor_api.ledger.machines import new_name
 from torpor_api.ledger.rollbacks import Unsettled
@@ -35,19 +35,19 @@ async def fork(
     """
     for _ in range(TRIES):
         place = await _place(services, account, name, at)
-        keys = {new_name(): "" for _ in range(count)}
+        names = [new_name() for _ in range(count)]
         answer = {
-            "machines": list(keys),
+            "machines": names,
             "generation": None if place.snapshot is None else place.snapshot.generation,
             "lacks": place.lacks,
         }
-        copies = await _copies(services, place, keys, tags)
         try:
+            copies = await _copies(services, place, names, tags)
             await services.ledger.fork(account, name, place, copies, tags=tags, answer=answer, idempotency=idempotency)
         except (Unsettled, HeadMoved):  # the state was given up meanwhile
-            await _give_up(services, keys)
-        except TorporError:
-            await _give_up(services, keys)
+            await _give_up(services, names)
+        except BaseException:  # also if nobody waits for them any more
+            await asyncio.shield(_give_up(services, names))
             raise
         else:
             return answer
@@ -72,24 +72,20 @@ async def _place(services: Services, account: str, name: str, at: Point | None) 
 
 
 async def _copies(
-    services: Services, place: Place, keys: dict[str, str], tags: dict[str, str] | None
+    services: Services, place: Place, names: list[str], tags: dict[str, str] | None
 ) -> dict[str, Stored | None]:
-    """The state as stored for new machines, by name; None where it is its beginning. Notes in `keys` where it is."""
-    copies: dict[str, Stored | None] = dict.fromkeys(keys)
+    """The state as stored for new machines, by name; None where it is its beginning."""
+    copies: dict[str, Stored | None] = dict.fromkeys(names)
     if place.snapshot is None:
         return copies
-    try:
-        for name in copies:
-            keys[name] = f"machines/{name}/{0:08}-{secrets.token_hex(16)}"
-            copies[name] = await services.machines.derive(place.snapshot, name, keys[name], tags)
-    except BaseException:  # also if nobody waits for them any more
-        await asyncio.shield(_give_up(services, keys))
-        raise
+    keys = {name: f"machines/{name}/{0:08}-{secrets.token_hex(16)}" for name in names}
+    await services.ledger.expect_copies(keys)
+    for name, key in keys.items():
+        copies[name] = await services.machines.derive(place.snapshot, name, key, tags)
     return copies
 
 
-async def _give_up(services: Services, keys: dict[str, str]) -> None:
-    """Take back what was stored for machines that are not to be."""
-    for name, key in keys.items():
-        if key:
-            await services.machines.withdraw(name, key)
+async def _give_up(services: Services, names: list[str]) -> None:
+    """Take back what was stored for machines that are not to be; those that have become some are left alone."""
+    for name, key in (await services.ledger.give_up_copies(names)).items():
+        await services.machines.withdraw(name, key)

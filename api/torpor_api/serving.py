@@ -117,7 +117,9 @@ async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple
         )
         await worker.start()
         retention = LogRetention(config.log_days, config.output_days, config.events_days)
-        collector = Collector(ledger, snapshotter, worker.keys_in_use, retention)
+        collector = Collector(
+            ledger, snapshotter, worker.keys_in_use, lambda machine: worker.phase(machine) is not None, retention
+        )
         background = {asyncio.create_task(collector.run(), name="collector")}
         if config.keep_runtimes:
             background.add(asyncio.create_task(shelf.keep(), name="keep runtimes"))

@@ -75,6 +75,11 @@ def superseded(generations: Iterable[Generation], now: int) -> set[int]:
     return passing | ((garbage & _thinned_out(known, now)) - _ends_of_lines(known, LINES_KEPT))
 
 
+def thinned_before(now: int) -> int:
+    """Since when no generation is over for being one of many, at the time `now`; times are in microseconds."""
+    return (now - _HOUR) // _HOUR * _HOUR
+
+
 def _thinned_out(generations: list[Generation], now: int) -> set[int]:
     gone: set[int] = set()
     for thinning in _POLICY:

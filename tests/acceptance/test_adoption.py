@@ -41,6 +41,13 @@ def kill_and_start(server: ServerProcess) -> None:
     server.start()
 
 
+def pid_of(server: ServerProcess, machine: Machine) -> int:
+    """The process id of the machine's sandbox."""
+    machines = (server.data_dir / "sandboxes" / "machines").glob("*/machine")
+    [folder] = [file.parent for file in machines if file.read_text() == machine.name]
+    return int((folder / "pid").read_text())
+
+
 def replayed(machine: Machine, server: ServerProcess) -> list[int]:
     """The instructions that were executed again."""
     with server.client() as client:
@@ -66,19 +73,18 @@ def test_a_loop_goes_on_while_its_server_is_killed_twice_and_each_number_is_ther
 
 def test_an_idle_machines_thread_never_stops(server: ServerProcess, machine: Machine) -> None:
     machine.run(
-        "import os, random, threading, time\nsecret, ticks, longest = random.random(), 0, 0.0\n"
+        "import random, threading, time\nsecret, ticks = random.random(), 0\n"
         "def tick():\n"
-        "    global ticks, longest\n"
+        "    global ticks\n"
         "    while True:\n"
         "        time.sleep(0.01)\n"
         "        ticks += 1\n"
         "thread = threading.Thread(target=tick); thread.start()"
     )
     secret, before = machine.run("secret"), machine.run("ticks")
-    pids = {process.pid for process in server.sandboxes()}
-    server.kill()
-    assert pids <= {process.pid for process in server.sandboxes()}
-    server.start()
+    sandbox = pid_of(server, machine)
+    kill_and_start(server)
+    assert pid_of(server, machine) == sandbox
     assert machine.run("secret") == secret
     assert int(machine.run("ticks")) > int(before)
     assert machine.run("thread.is_alive()") == "True"
@@ -137,14 +143,14 @@ def test_an_instruction_that_ran_out_of_time_while_nobody_looked_is_ended_by_the
 def test_where_adoption_is_turned_off_what_a_dead_server_left_running_is_removed(
     server: ServerProcess, machine: Machine
 ) -> None:
-    machine.run("import random; drawn = 1")
+    machine.run("a = 3")
+    left = pid_of(server, machine)
     server.kill()
-    left = {process.pid for process in server.sandboxes()}
-    assert left
+    assert psutil.pid_exists(left)
     server.set(adopt=False)
     server.start()
     try:
-        assert machine.run("drawn") == "1"
-        assert not left & {process.pid for process in server.sandboxes()}
+        assert machine.run("a + 5") == "8"
+        assert left not in {process.pid for process in server.sandboxes()}
     finally:
         server.set(adopt=True)

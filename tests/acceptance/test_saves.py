@@ -102,6 +102,20 @@ def test_a_machine_that_answers_only_what_is_saved_never_runs_anything_again(
     machine.delete()
 
 
+def test_a_quiet_machine_is_saved_once_and_one_with_work_in_the_background_again_and_again(
+    client: Client, machine: Machine
+) -> None:
+    busy = client.new_machine()
+    machine.run("a = 3")
+    busy.run("import threading, time; threading.Thread(target=time.sleep, args=(3600,), daemon=True).start()")
+    until(machine.snapshots, "a quiet save")
+    saved = machine.snapshots()[0].generation
+    began = busy.snapshots()[0].generation if busy.snapshots() else 0
+    until(lambda: busy.snapshots() and busy.snapshots()[0].generation > began + 1, "two saves of background work")
+    assert machine.snapshots()[0].generation == saved
+    busy.delete()
+
+
 def test_an_awake_machine_gets_more_memory_and_other_habits_at_once(machine: Machine) -> None:
     fill = "kept = b'x' * (320 << 20); len(kept) >> 20"
     machine.update(memory_mb=256)

@@ -78,14 +78,27 @@ async def test_a_background_task_that_hogs_the_loop_is_interrupted_for_the_next_
     machine: Conversation,
 ) -> None:
     await machine.run(
-        "async def hog():\n    await asyncio.sleep(0)\n    while True: pass\nhogging = asyncio.create_task(hog())"
+        "async def hog():\n    await asyncio.sleep(0)\n    print('hogs', flush=True)\n    while True: pass\n"
+        "hogging = asyncio.create_task(hog())"
     )
+    await machine.hear(until="hogs\n")
     seq = await machine.say("'never begun'")
     again = asyncio.create_task(interrupt_until_it_ends(machine, seq))
     try:
         assert (await machine.hear()).error["name"] == "KeyboardInterrupt"
     finally:
         again.cancel()
+
+
+async def test_a_background_task_that_is_interrupted_when_the_next_instruction_is_there_costs_nothing(
+    machine: Conversation,
+) -> None:
+    await machine.run(
+        "import select\nasync def breaks():\n    await asyncio.sleep(0)\n"
+        "    select.select([1000], [], [], 30)  # the agent's own: until the next instruction can be read\n"
+        "    await asyncio.sleep(0)\n    raise KeyboardInterrupt\nbreaking = asyncio.create_task(breaks())"
+    )
+    assert (await machine.run("'goes on'")).value == "'goes on'"
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ class ServerProcess:
             "TORPOR_LISTEN": self.url.removeprefix("http://"),
             "TORPOR_BOOTSTRAP_API_KEY": self.api_key,
             "XDG_CONFIG_HOME": str(self._folder / "config"),
-            "TORPOR_KEEP_RUNTIMES": "false",  # 200 MB a server: only a test that is about it asks for it
+            "TORPOR_KEEP_RUNTIMES": "false",  # 170 MB a server: only a test that is about it asks for it
             **self._settings,
         }
 
@@ -216,7 +216,7 @@ class ServerProcess:
         """Run a command of the server's operator with the server's settings; it may fail."""
         return subprocess.run(
             [str(Path(sys.executable).with_name("torpor")), *arguments],
-            env=self._environment(),
+            env=self.environment(),
             cwd=self._folder,
             stdin=subprocess.DEVNULL,
             capture_output=True,

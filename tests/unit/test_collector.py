@@ -56,7 +56,7 @@ async def ledger(tmp_path: Path) -> AsyncIterator[SqlLedger]:
 
 async def test_condemned_objects_are_deleted_once_nothing_uses_them(ledger: SqlLedger, tmp_path: Path) -> None:
     snapshotter, in_use = KeysOnly(), set[str]()
-    collector = Collector(ledger, snapshotter, lambda: in_use)
+    collector = Collector(ledger, snapshotter, lambda: in_use, lambda _: False)
     hold = await awake(ledger, await new_machine(ledger))
     snapshots = [await saved(ledger, hold, head, 0) for head in (None, 0, 1)]
     keys = [[snapshot.manifest_key, *snapshot.packs] for snapshot in snapshots]
@@ -74,7 +74,7 @@ async def test_condemned_objects_are_deleted_once_nothing_uses_them(ledger: SqlL
 
 async def test_at_the_start_objects_that_no_row_names_are_deleted(ledger: SqlLedger) -> None:
     snapshotter = KeysOnly()
-    collector = Collector(ledger, snapshotter, set)
+    collector = Collector(ledger, snapshotter, set, lambda _: False)
     hold = await awake(ledger, await new_machine(ledger))
     committed = await saved(ledger, hold, None, 0)
     _, under_way = await ledger.allot_save(hold)
@@ -87,7 +87,7 @@ async def test_at_the_start_objects_that_no_row_names_are_deleted(ledger: SqlLed
 
 async def test_the_key_of_a_deleted_machine_is_destroyed_before_its_objects(ledger: SqlLedger) -> None:
     snapshotter = KeysOnly()
-    collector = Collector(ledger, snapshotter, set)
+    collector = Collector(ledger, snapshotter, set, lambda _: False)
     hold = await awake(ledger, await new_machine(ledger))
     snapshot = await saved(ledger, hold, None, 0)
     await ledger.delete_machine(ACCOUNT, hold.machine)
@@ -99,7 +99,7 @@ async def test_the_key_of_a_deleted_machine_is_destroyed_before_its_objects(ledg
 
 async def test_a_store_that_fails_loses_no_condemned_key_and_is_tried_again(ledger: SqlLedger) -> None:
     snapshotter = KeysOnly()
-    collector = Collector(ledger, snapshotter, set)
+    collector = Collector(ledger, snapshotter, set, lambda _: False)
     hold = await awake(ledger, await new_machine(ledger))
     snapshot = await saved(ledger, hold, None, 0)
     keys = [snapshot.manifest_key, *snapshot.packs]
@@ -126,7 +126,7 @@ async def test_a_round_that_fails_unforeseen_is_followed_by_the_next(ledger: Sql
             raise failures.pop()
         return set()
 
-    collector = Collector(ledger, snapshotter, in_use)
+    collector = Collector(ledger, snapshotter, in_use, lambda _: False)
     hold = await awake(ledger, await new_machine(ledger))
     snapshotter.keys = {(await saved(ledger, hold, None, 0)).manifest_key}
     await ledger.delete_machine(ACCOUNT, hold.machine)
@@ -137,3 +137,15 @@ async def test_a_round_that_fails_unforeseen_is_followed_by_the_next(ledger: Sql
             await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_key_that_a_save_could_make_anew_is_destroyed_once_more_after_that_save(ledger: SqlLedger) -> None:
+    snapshotter, held = KeysOnly(), {"it"}
+    machine = await new_machine(ledger)
+    collector = Collector(ledger, snapshotter, set, lambda name: name == machine and bool(held))
+    await ledger.delete_machine(ACCOUNT, machine)
+    await collector.collect()
+    held.clear()
+    await collector.collect()
+    await collector.collect()
+    assert snapshotter.events == [f"key of {machine}"] * 2

@@ -16,7 +16,7 @@ def write_image(path: Path, size_bytes: int = 100) -> None:
 
 
 async def keep(images: LocalImages, machine: str, generation: int, *, stored: bool = True) -> Path:
-    path = images.new(machine, generation)
+    path = await images.new(machine, generation)
     write_image(path)
     await images.keep(machine, generation)
     if stored:
@@ -27,7 +27,7 @@ async def keep(images: LocalImages, machine: str, generation: int, *, stored: bo
 async def test_an_image_is_found_once_it_is_whole(tmp_path: Path) -> None:
     images = LocalImages(tmp_path, 1000)
     assert images.path(MACHINE, 0) is None
-    path = images.new(MACHINE, 0)
+    path = await images.new(MACHINE, 0)
     write_image(path)
     assert images.path(MACHINE, 0) is None
     assert await images.keep(MACHINE, 0) == 100
@@ -50,7 +50,7 @@ async def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
 async def test_what_is_not_stored_yet_or_in_use_stays_whatever_the_limit(tmp_path: Path) -> None:
     images = LocalImages(tmp_path, 0)
     await keep(images, "one", 0, stored=False)
-    used = images.new("two", 0)
+    used = await images.new("two", 0)
     write_image(used)
     await images.keep("two", 0)
     with images.use("two", 0) as path:
@@ -78,7 +78,7 @@ async def test_a_restart_keeps_what_is_stored_and_whole_in_order_of_use(tmp_path
     await keep(before, "one", 5)
     await keep(before, "two", 0)
     await keep(before, "unstored", 0, stored=False)
-    write_image(before.new("half", 0))
+    write_image(await before.new("half", 0))
     damaged = await keep(before, "damaged", 0)
     (damaged / "pages.img").write_bytes(b"short")
     before.path("one", 5)
@@ -95,7 +95,7 @@ async def test_dropping_a_machine_removes_all_of_its_images_and_a_failed_capture
     images = LocalImages(tmp_path, 1000)
     await keep(images, MACHINE, 0, stored=False)
     await keep(images, MACHINE, 1, stored=False)
-    images.new("other", 0)
+    await images.new("other", 0)
     await images.forget("other", 0)
     await images.forget("other", 0)
     await images.drop(MACHINE)
@@ -115,19 +115,19 @@ async def test_images_that_others_remove_meanwhile_are_no_error(tmp_path: Path) 
 
 async def test_a_second_try_at_an_image_starts_from_nothing(tmp_path: Path) -> None:
     images = LocalImages(tmp_path, 1000)
-    write_image(images.new(MACHINE, 0))
-    assert not images.new(MACHINE, 0).exists()
+    write_image(await images.new(MACHINE, 0))
+    assert not (await images.new(MACHINE, 0)).exists()
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc"])
-def test_a_machine_name_is_never_a_path(tmp_path: Path, name: str) -> None:
+async def test_a_machine_name_is_never_a_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="not the name of a machine"):
-        LocalImages(tmp_path, 1000).new(name, 0)
+        await LocalImages(tmp_path, 1000).new(name, 0)
 
 
 async def test_a_fetched_image_may_go_and_is_not_trusted_after_a_restart(tmp_path: Path) -> None:
     images = LocalImages(tmp_path, 250)
-    write_image(images.new("fetched", 0))
+    write_image(await images.new("fetched", 0))
     await images.keep("fetched", 0, fetched=True)
     assert LocalImages(tmp_path, 250).path("fetched", 0) is None
     await keep(images, "one", 0)

@@ -8,6 +8,7 @@ from torpor_api.rebuild.plan import SEQS_SKIPPED, Plan, PlannedLine, PlannedMach
 from torpor_api.rebuild.survey import FoundSnapshot, StoredPack, Survey, Unusable
 from torpor_api.store_check import State
 from torpor_snapshotter.key import pack_key
+from torpor_snapshotter.runtimes.description import Description, FileParts, Part
 
 HOUR = 3600 * 1_000_000
 NOW = 1000 * 24 * HOUR
@@ -74,3 +75,16 @@ def test_garbage_is_left_to_the_server_unless_something_cannot_be_read() -> None
     assert planned(found(0, 1), **left).kept == ("runtimes/x",)
     locked = Unusable("machines/n/00000000-ab", State.LOCKED, "no key")
     assert planned(found(0, 1), unusable=(locked,), **left).kept == left["left_over"]
+
+
+def test_only_a_runtime_that_a_manifest_vouches_for_is_believed_and_no_other_is_lost() -> None:
+    def runtime(binary: str, series: str = "s") -> Description:
+        files = [FileParts(sha256, (Part(sha256, 1),)) for sha256 in (binary, "rootfs")]
+        return Description(series, "v1", series, files[0], files[1])
+
+    first, rebuilt, planted, unneeded = runtime("first"), runtime("rebuilt"), runtime("planted"), runtime("x", "t")
+    snapshots = [found(0, 1, runtime=first.facts, saved_at=1), found(1, 2, runtime=rebuilt.facts, saved_at=2)]
+    made = planned(*snapshots, runtimes=(first, planted, rebuilt, unneeded))
+
+    assert made.runtimes == (rebuilt,)
+    assert made.kept == tuple(sorted({*first.keys, *planted.keys, *unneeded.keys} - {*rebuilt.keys}))

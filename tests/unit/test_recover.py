@@ -45,6 +45,7 @@ class House:
     store: FolderStore
     heads: dict[str, Snapshot] = field(default_factory=dict)
     template: ParentKey | None = None
+    runtime: dict[str, str] = field(default_factory=dict)
 
     async def store_template(self) -> None:
         key = await self.ledger.allot_template("python", "1")
@@ -75,6 +76,7 @@ class House:
             "parent": None if head is None else head.generation,
             "position": position,
             "series": "series",
+            "runtime": self.runtime,
             **facts,
             "running": None if running_seq is None else running,
         }
@@ -299,6 +301,7 @@ def test_a_fork_that_was_never_saved_is_reseeded_again(tmp_path: Path) -> None:
         said = {"machine": "fork", "generation": 0, "line": 0, "lines": [], "parent": None, "epoch": 0}
         key = f"machines/fork/{0:08}-ab"
         derived = {**said, "base": True, "next_seq": 0, "tags": {"team": "red"}}
+        await house.ledger.expect_copies({"fork": key})
         put = await house.archive.derive(head.manifest_key, head.manifest_sha256, key, derived)
         stored = Stored(key, put.sha256, put.stored_bytes, put.image_bytes, put.packs)
         await house.ledger.fork(ACCOUNT, hold.machine, place, {"fork": stored}, tags={"team": "red"}, answer={})
@@ -390,10 +393,11 @@ def test_a_snapshot_without_its_pack_is_left_out(tmp_path: Path) -> None:
 
 def test_runtimes_in_the_store_are_known_again(tmp_path: Path) -> None:
     parts = FileParts("a" * 64, (Part("b" * 64, 3),))
-    whole = Description("old", "version", "old", parts, parts)
+    whole = Description("series", "version", "series", parts, parts)
     halved = Description("older", "version", "older", parts, FileParts("c" * 64, (Part("d" * 64, 3),)))
 
     async def live(house: House) -> Lost:
+        house.runtime = whole.facts
         lost = await _travelled(house)
         for described in (whole, halved):
             for name, content in ((described.key, described.to_bytes()), (described.runsc.parts[0].key, b"part")):
@@ -404,7 +408,7 @@ def test_runtimes_in_the_store_are_known_again(tmp_path: Path) -> None:
 
     lost = lose(tmp_path, live)
     assert "runtime older needs it" in lost.recover(status=1).stdout
-    assert look(lost, lambda ledger: ledger.kept_runtime("old")) == KeptRuntime(whole.key, whole.sha256)
+    assert look(lost, lambda ledger: ledger.kept_runtime("series")) == KeptRuntime(whole.key, whole.sha256)
     assert look(lost, lambda ledger: ledger.kept_runtime("older")) is None
     assert {*whole.keys, halved.key} <= look(lost, lambda ledger: ledger.known_keys())
 

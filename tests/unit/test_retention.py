@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torpor_snapshotter.retention import LINES_KEPT, Generation, superseded
+from torpor_snapshotter.retention import LINES_KEPT, Generation, superseded, thinned_before
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 """A Wednesday."""
@@ -167,3 +167,19 @@ def test_it_does_not_matter_when_and_how_often_generations_are_given_up(
     assert superseded(rest, earlier) == set()
     assert first <= superseded(generations, later)
     assert first | superseded(rest, later) == superseded(generations, later)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(generations=machines(), now=times, chosen=st.sets(st.integers(0, 29)))
+def test_any_part_of_them_gives_a_part_of_the_answer(generations: list[Generation], now: int, chosen: set[int]) -> None:
+    some = [one for one in generations if one.number in chosen]
+
+    assert superseded(some, now) <= superseded(generations, now)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(generations=machines(), now=times)
+def test_what_is_young_is_over_only_in_the_middle_of_an_instruction(generations: list[Generation], now: int) -> None:
+    young = {one.number for one in generations if one.created_at >= thinned_before(now)}
+
+    assert not any(generations[number].quiescent for number in superseded(generations, now) & young)

@@ -13,7 +13,7 @@ class Images(Protocol):
     Bounded: the least recently used go first, never one that is not stored, nor one in use.
     """
 
-    def new(self, machine: str, generation: int) -> Path:
+    async def new(self, machine: str, generation: int) -> Path:
         """A path for an image yet to be made; an earlier try at the same one is removed."""
         ...
 

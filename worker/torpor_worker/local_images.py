@@ -53,7 +53,7 @@ class LocalImages:
         """What the images that are whole take together."""
         return sum(image.size_bytes or 0 for image in self._images.values())
 
-    def new(self, machine: str, generation: int) -> Path:
+    async def new(self, machine: str, generation: int) -> Path:
         """A path in a folder for an image yet to be made; an earlier try at the same one is removed."""
         if not _MACHINE.fullmatch(machine):
             raise ValueError(f"{machine!r} is not the name of a machine.")
@@ -61,8 +61,7 @@ class LocalImages:
         if earlier and earlier.users:
             raise RuntimeError(f"The image of generation {generation} of {machine} is in use.")
         folder = self._folder / machine / str(generation)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, mode=0o700)
+        await asyncio.to_thread(_make_anew, folder)
         image = self._images[machine, generation] = _Local(folder)
         return image.image
 
@@ -137,9 +136,7 @@ class LocalImages:
 
     async def _remove(self, key: tuple[str, int]) -> None:
         image = self._images.pop(key)
-        # The marker first: what is left of a removal that was cut short is not trusted.
-        (image.folder / MARKER).unlink(missing_ok=True)
-        await asyncio.to_thread(shutil.rmtree, image.folder, ignore_errors=True)
+        await asyncio.to_thread(_remove, image.folder)
 
     def _load(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -155,6 +152,17 @@ class LocalImages:
             if not any(key[0] == machine.name for _, key, _ in found):
                 _remove_whatever(machine)
         self._images = {key: image for _, key, image in sorted(found, key=lambda entry: entry[0])}
+
+
+def _make_anew(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+
+
+def _remove(folder: Path) -> None:
+    # The marker first: what is left of a removal that was cut short is not trusted.
+    (folder / MARKER).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_whatever(path: Path) -> None:

@@ -239,14 +239,14 @@ class Process:
             return False
         try:
             await self.ping()
-            await self.saver.capture(self.hold, self.attached, Point(self.position), ending)
+            generation = await self.saver.capture(self.hold, self.attached, Point(self.position), ending)
         except SaveRefused:
             return False
-        while self.saver.busy:
+        while self.saver.busy and not self.saver.has_committed(generation):
             await self._bell.wait()
         if self.saver.fenced:
             raise Fenced
-        return self.saver.failure is None
+        return self.saver.has_committed(generation)
 
     async def apply_settings(self) -> None:
         """Take over the machine's settings if they were changed: idle time, memory, durability, recovery, tags."""

@@ -172,7 +172,10 @@ class Sandbox(Protocol):
         ...
 
     async def checkpoint(self, image: Path) -> None:
-        """Write an image into the new folder `image`, fsynced and its sizes checked, and go on as before.
+        """Write an image into the new folder `image`, its sizes checked, and go on as before.
+
+        It is not flushed to the disk, for which every instruction of the host's would wait: whoever trusts it after a
+        power cut does that.
 
         What was acknowledged before is not said again by a sandbox restored from it.
         """

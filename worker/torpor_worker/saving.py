@@ -120,11 +120,13 @@ class Saver:
 
     async def capture(
         self, hold: Hold, attached: Attached, point: Point, ending: Callable[[], Ending] | None = None
-    ) -> None:
+    ) -> int:
         """Write an image of the sandbox, which goes on as before, and begin to store it. Raises `SaveRefused`.
 
+        Returns the generation that it will be.
+
         `ending` says, at the moment of the commit, how the instruction ended whose result is committed with it. Such a
-        capture must have been stored, or have failed, before the next one is made.
+        capture must have been committed, or have failed, before the next one is made.
         From the guest's answer to the ping that the caller sent until this returns no frame may be sent.
         """
         began = self._loop.time()
@@ -136,7 +138,7 @@ class Saver:
             raise
         except Exception as error:
             raise await self.refuse(hold, error) from error
-        image = services.images.new(self._machine, generation)
+        image = await services.images.new(self._machine, generation)
         try:
             async with asyncio.timeout(services.config.checkpoint_seconds):
                 await attached.sandbox.checkpoint(image)
@@ -160,6 +162,11 @@ class Saver:
             self._task = self._loop.create_task(self._store_all(), name=f"save:{self._machine}")
         if replaced is not None:
             await services.images.forget(self._machine, replaced.generation)
+        return generation
+
+    def has_committed(self, generation: int) -> bool:
+        """Whether the head is this generation, or a newer one."""
+        return self.head is not None and self.head.generation >= generation
 
     async def settle(self) -> None:
         """Wait until no capture is on its way. Raises `Fenced`; a failed save is in `failure`."""
@@ -237,6 +244,7 @@ class Saver:
             if not await self._read_back(hold):
                 raise
             await services.durably(commit)
+        self._bell.ring()
         await services.images.mark_stored(self._machine, capture.generation)
         now = self._loop.time()
         self._saved = max(self._saved, capture.activity)

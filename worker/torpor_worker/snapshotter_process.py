@@ -29,7 +29,7 @@ _START_SECONDS: Final = 30.0
 _SHORT_SECONDS: Final = 60.0
 _FETCH_SECONDS: Final = 600.0
 _RUNTIME_SECONDS: Final = 24 * 3600.0
-"""One is some 200 MB, and gives way to everything else."""
+"""One is some 170 MB, and gives way to everything else."""
 _SLOWEST_BYTES_PER_SECOND: Final = 4 << 20
 _CANCEL_SECONDS: Final = 10.0
 _CLOSE_SECONDS: Final = 60.0

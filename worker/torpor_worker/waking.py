@@ -337,7 +337,7 @@ class Waking:
     async def _fetch_once(self, hold: Hold, head: Snapshot, timer: WakeTimer) -> None:
         services = self._services
         try:
-            into = services.images.new(self._machine, head.generation)
+            into = await services.images.new(self._machine, head.generation)
             like = services.beginnings.stored(hold.template)
             assemble_seconds = await services.snapshotter.fetch(head.manifest_key, head.manifest_sha256, into, like)
             timer.ended("fetch", then=("assemble", assemble_seconds))

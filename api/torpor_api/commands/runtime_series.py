@@ -128,7 +128,12 @@ def quarantine(
     """Wake no machine of a runtime for instructions any more, at once, also while a server runs."""
     config = read_config({"data_dir": data_dir, "database_url": database_url})
     with progress(), runtime_records(config.database, config.data_dir) as connection:
-        if connection is None or not records.quarantine(connection, series, None if lift else reason):
+        if connection is None:
+            raise RuntimeProblem("There is no database, and so no machine of any runtime.")
+        for runtime in runtimes.installed(config.data_dir):
+            if runtime.series == series:
+                records.register(connection, runtime, newest=False)
+        if not records.quarantine(connection, series, None if lift else reason):
             raise _unknown(series)
     done = "is not quarantined any more" if lift else "is quarantined: its machines run no instructions"
     Console(highlight=False).print(f"Runtime {series} {done}.", soft_wrap=True)

@@ -1,4 +1,8 @@
-"""The log: entries are accepted, started and finished; a result is committed before anyone sees it."""
+"""The log: entries are accepted, started and finished; a result is committed before anyone sees it.
+
+Conditions of docs/protocol: STARTED_BEFORE_SENT, ONE_AT_A_TIME, FIRST_ANSWER_STAYS, ATTEMPT_COUNTED_FIRST,
+ROLLED_BACK_LEFT_OUT.
+"""
 
 from __future__ import annotations
 

@@ -28,6 +28,8 @@ _NO_SETTINGS: Final = {
     "recovery_tries",
     "recovery_deaths",
     "parked_seq",
+    "log_from",
+    "output_from",
     "rebuilt_line",
     "rebuilt_seq",
 }

@@ -1,4 +1,7 @@
-"""Forks: new machines that begin with a state of another one's, and have a log of their own from there."""
+"""Forks: new machines that begin with a state of another one's, and have a log of their own from there.
+
+Conditions of docs/protocol: FORK_STILL_THERE, FORK_REFERS.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, insert, literal, null, or_, select
 
 from torpor_api.errors import MachineBusy, MachineParked
+from torpor_api.ledger import copies, points, saves
 from torpor_api.ledger import idempotency as repeats
 from torpor_api.ledger import machines as machine_rows
-from torpor_api.ledger import points, saves
 from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
 from torpor_api.ledger.moments import now
 from torpor_api.ledger.rollbacks import Unsettled, is_busy
@@ -80,7 +83,7 @@ def fork(
     account: str,
     machine: str,
     place: Place,
-    copies: dict[str, Stored | None],
+    stored: dict[str, Stored | None],
     *,
     tags: dict[str, str] | None,
     answer: dict[str, Any],
@@ -96,7 +99,7 @@ def fork(
         kept = select(machine_tags.c.name, machine_tags.c.value).where(machine_tags.c.machine_id == parent_id)
         tags = {row.name: row.value for row in connection.execute(kept)}
     seqs = {entry.id: seq for seq, entry in enumerate(entry for entry in place.tail if entry.seq is not None)}
-    for name, stored in copies.items():
+    for name, copy in stored.items():
         machine_id = connection.scalar(
             insert(machines)
             .values(
@@ -117,8 +120,9 @@ def fork(
         if tags:
             rows = [{"machine_id": machine_id, "name": tag, "value": value} for tag, value in tags.items()]
             connection.execute(insert(machine_tags), rows)
-        if snapshot is not None and stored is not None:
-            saves.begin_with(connection, machine_id, snapshot, stored)
+        if snapshot is not None and copy is not None:
+            copies.turn_into_save(connection, name, copy.manifest_key)
+            saves.begin_with(connection, machine_id, snapshot, copy)
         for entry in place.tail:
             _copy(connection, entry.id, machine_id, seqs.get(entry.id))
         seed = secrets.token_bytes(SEED_BYTES)

@@ -1,4 +1,8 @@
-"""Who may run a machine: sessions take machines over, holds are acquired, released and given up."""
+"""Who may run a machine: sessions take machines over, holds are acquired, released and given up.
+
+Conditions of docs/protocol: HELD, EPOCH, TAKE_OVER, LIVE_SESSION, LOG_IS_QUEUE, RELEASE_AT_HEAD,
+RELEASE_NOTHING_BEHIND.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, insert, or_, select, update
 
-from torpor_api.ledger import lines, saves
+from torpor_api.ledger import copies, lines, saves
 from torpor_api.ledger.database import Statement
 from torpor_api.ledger.lines import NO_LIMIT, Reach
 from torpor_api.ledger.moments import now
@@ -45,6 +49,7 @@ def open_session(connection: Connection, worker: str) -> Session:
     )
     connection.execute(delete(sessions).where(sessions.c.id != session))
     saves.condemn_abandoned(connection)
+    copies.give_up(connection)
     return session
 
 

@@ -1,4 +1,7 @@
-"""Points of a machine's history: the generations that are kept, and the states that a replay can reach from them."""
+"""Points of a machine's history: the generations that are kept, and the states that a replay can reach from them.
+
+Condition of docs/protocol: ROLL_BACK_FROM_COMPLETE_HEAD.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Gives up the generations that nothing needs any more, a few in a transaction."""
+"""Gives up the generations that nothing needs any more, a few in a transaction.
+
+Condition of docs/protocol: HEAD_KEPT.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +15,48 @@ from torpor_api.ledger.lines import descent
 from torpor_api.ledger.moments import now
 from torpor_api.ledger.schema import machines, snapshots
 from torpor_api.ledger.schema import saves as save_rows
-from torpor_snapshotter.retention import Generation, superseded
+from torpor_snapshotter.retention import Generation, superseded, thinned_before
 
 CONDEMNED_AT_ONCE: Final = 32
 """Generations that one transaction gives up: others wait for it, and the rest can wait for the next."""
 
-_GENERATIONS = Statement(
-    select(
-        save_rows.c.generation,
-        save_rows.c.manifest_key,
-        snapshots.c.created_at,
-        snapshots.c.running_seq.is_(None),
-        snapshots.c.line,
-        snapshots.c.pinned + snapshots.c.base,
-    )
-    .outerjoin(
-        snapshots,
-        and_(snapshots.c.machine_id == save_rows.c.machine_id, snapshots.c.generation == save_rows.c.generation),
-    )
-    .where(save_rows.c.machine_id == bindparam("machine"))
-    .order_by(save_rows.c.generation)
+OLD_ONES: Final = 512
+"""Generations from hours that are over which are looked at together, the newest of them: what is kept of years."""
+NEW_ONES: Final = 64
+
+# A machine may have tens of thousands of generations of the last hours, which are all kept. Whatever is left out of
+# what `superseded` looks at is kept, and so is what it would be compared with: any part of them gives a part of the
+# answer, and none that is wrong.
+_COLUMNS = (
+    save_rows.c.generation,
+    save_rows.c.manifest_key,
+    snapshots.c.created_at,
+    snapshots.c.running_seq.is_(None),
+    snapshots.c.line,
+    snapshots.c.pinned + snapshots.c.base,
 )
-"""Every save of a machine, with nulls from `created_at` on if it is no snapshot."""
+_OF_A_SAVE = and_(snapshots.c.machine_id == save_rows.c.machine_id, snapshots.c.generation == save_rows.c.generation)
+_NEWEST = Statement(
+    select(*_COLUMNS)
+    .outerjoin(snapshots, _OF_A_SAVE)
+    .where(save_rows.c.machine_id == bindparam("machine"))
+    .order_by(save_rows.c.generation.desc())
+    .limit(NEW_ONES)
+)
+"""With nulls from `created_at` on for a save that is no snapshot."""
+_OLD = Statement(
+    select(*_COLUMNS)
+    .join(snapshots, _OF_A_SAVE)
+    .where(snapshots.c.machine_id == bindparam("machine"), snapshots.c.created_at < bindparam("before"))
+    .order_by(snapshots.c.created_at.desc())
+    .limit(OLD_ONES)
+)
+_IN_THE_MIDDLE = Statement(
+    select(*_COLUMNS)
+    .join(snapshots, _OF_A_SAVE)
+    .where(snapshots.c.machine_id == bindparam("machine"), snapshots.c.running_seq.is_not(None))
+    .limit(OLD_ONES)
+)
 
 
 def thin_out(connection: Connection, machine_id: int) -> bool:
@@ -65,7 +88,13 @@ def _superfluous(connection: Connection, machine_id: int) -> list[tuple[int, str
     if machine is None or machine.head_generation is None:
         return []
     head = machine.head_generation
-    rows = _GENERATIONS.run(connection, machine=machine_id).fetchall()
+    moment = now()
+    found = [
+        *_NEWEST.run(connection, machine=machine_id).fetchall(),
+        *_OLD.run(connection, machine=machine_id, before=thinned_before(moment)).fetchall(),
+        *_IN_THE_MIDDLE.run(connection, machine=machine_id).fetchall(),
+    ]
+    rows = sorted({row[0]: row for row in found}.values())
     limits = {one.line: one.generation for one in descent(connection, machine_id, machine.line, generation=head)}
     garbage = superseded(
         (
@@ -73,7 +102,7 @@ def _superfluous(connection: Connection, machine_id: int) -> list[tuple[int, str
             for number, _, created_at, quiescent, line, kept in rows
             if created_at is not None
         ),
-        now(),
+        moment,
     )
     return [
         (number, key)

@@ -1,4 +1,7 @@
-"""Rollbacks: a machine goes on from an earlier point, on a new line; what it did since stays in its history."""
+"""Rollbacks: a machine goes on from an earlier point, on a new line; what it did since stays in its history.
+
+Condition of docs/protocol: ROLL_BACK_FROM_COMPLETE_HEAD.
+"""
 
 from __future__ import annotations
 

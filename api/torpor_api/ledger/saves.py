@@ -1,4 +1,8 @@
-"""Saves and snapshots: generations of machines, and what becomes of their objects."""
+"""Saves and snapshots: generations of machines, and what becomes of their objects.
+
+Conditions of docs/protocol: HEAD_IS_EXPECTED, REGISTERED_FIRST, STILL_THERE, COMMIT_REFERS, FORK_REFERS, REFERRED_KEPT,
+TEMPLATE_KEPT, ABANDONED_CONDEMNED.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from torpor_api.ledger.moments import moment, now
 from torpor_api.ledger.schema import (
     condemned,
     condemned_machines,
+    copies,
     kept_objects,
     machines,
     pack_references,
@@ -221,6 +226,7 @@ def known_keys(connection: Connection) -> set[str]:
         select(templates.c.manifest_key),
         select(packs.c.object_key),
         select(runtime_objects.c.object_key),
+        select(copies.c.manifest_key),
         select(kept_objects.c.object_key),
     )
     return set(connection.scalars(keys))

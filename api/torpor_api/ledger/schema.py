@@ -314,6 +314,8 @@ snapshots = Table(
     _is_flag("pinned"),
     _is_flag("base"),
     CheckConstraint("stored_bytes >= 0 AND image_bytes >= 0 AND output_offset >= 0", name="sizes_are_not_negative"),
+    Index("ix_snapshots_machine_id_created_at", "machine_id", "created_at"),
+    Index("ix_snapshots_in_the_middle", "machine_id", sqlite_where=text("running_seq IS NOT NULL")),
     sqlite_strict=True,
 )
 
@@ -374,6 +376,14 @@ runtime_objects = Table(
     Column("series", Text, ForeignKey("runtimes.series", ondelete="CASCADE"), nullable=False),
     Column("object_key", Text, nullable=False, index=True),
     PrimaryKeyConstraint("series", "object_key"),
+    sqlite_strict=True,
+)
+
+copies = Table(
+    "copies",
+    metadata,
+    Column("machine", Text, primary_key=True),  # there is none of this name yet
+    Column("manifest_key", Text, nullable=False, unique=True),
     sqlite_strict=True,
 )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection
 
 from torpor_api.errors import SnapshotNotFound
-from torpor_api.ledger import forks, machines, parked, points, retention, rollbacks, saves
+from torpor_api.ledger import copies, forks, machines, parked, points, retention, rollbacks, saves
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import Idempotency, Place, Point, RolledBack, SnapshotRow, Unparked
 from torpor_api.ledger.writer import Writer
@@ -112,23 +112,32 @@ class SnapshotSide:
         """
         return await self._readers.run(lambda connection: forks.place_to_fork(connection, account, machine, at))
 
+    async def expect_copies(self, keys: dict[str, str]) -> None:
+        """Manifests for forks are going to be stored under these keys, by the names that the forks will have."""
+        await self._writer.run(lambda connection: copies.expect(connection, keys))
+
+    async def give_up_copies(self, names: Iterable[str]) -> dict[str, str]:
+        """There will be no forks of these names: condemn what was stored for those that there are not, by name."""
+        return await self._writer.run(lambda connection: copies.give_up(connection, names))
+
     async def fork(
         self,
         account: str,
         machine: str,
         place: Place,
-        copies: dict[str, Stored | None],
+        stored: dict[str, Stored | None],
         *,
         tags: dict[str, str] | None,
         answer: dict[str, Any],
         idempotency: Idempotency | None = None,
     ) -> None:
-        """Make the machines that `copies` name, each with what is stored of the place under a key of its own.
+        """Make the machines that `stored` names, each with what is stored of the place under a key that was expected.
 
-        Raises `MachineNotFound`, and `Unsettled` if the place is not there any more. The answer is kept for a repeat.
+        Raises `MachineNotFound`, and `Unsettled` or `HeadMoved` if the place, or a copy of it, is not there any more.
+        The answer is kept for a repeat.
         """
         await self._writer.run(
             lambda connection: forks.fork(
-                connection, account, machine, place, copies, tags=tags, answer=answer, idempotency=idempotency
+                connection, account, machine, place, stored, tags=tags, answer=answer, idempotency=idempotency
             )
         )

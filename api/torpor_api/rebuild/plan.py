@@ -88,7 +88,7 @@ class Plan:
     templates: tuple[FoundSnapshot, ...]
     """One of each name."""
     runtimes: tuple[Description, ...]
-    """One of each series."""
+    """One of each series: of binary and file system that a manifest names."""
     kept: tuple[str, ...]
     """Keys of objects that are not to be taken for garbage."""
 
@@ -107,14 +107,28 @@ def plan(survey: Survey, now: int) -> Plan:
     machines = [
         _machine(name, some, survey.generations[name], now, last_save) for name, some in sorted(by_machine.items())
     ]
-    strange = tuple(key for key in survey.left_over if not key.startswith(UNDERSTOOD))
+    strange = {key for key in survey.left_over if not key.startswith(UNDERSTOOD)}
+    runtimes = _vouched_for(survey)
+    doubtful = {key for one in survey.runtimes for key in one.keys} - {key for one in runtimes for key in one.keys}
     return Plan(
         owner=survey.owner,
         machines=tuple(sorted(machines, key=lambda machine: (machine.created_at, machine.name))),
         templates=tuple(templates[name] for name in sorted(templates)),
-        runtimes=tuple({one.series: one for one in survey.runtimes}.values()),
-        kept=survey.left_over if survey.unusable else strange,
+        runtimes=runtimes,
+        kept=tuple(sorted(doubtful | (set(survey.left_over) if survey.unusable else strange))),
     )
+
+
+def _vouched_for(survey: Survey) -> tuple[Description, ...]:
+    """Runtimes whose digests are in the newest manifest of their series, one of each.
+
+    Manifests are sealed; what else is in the store may be of anybody who can write to it, and a runtime runs on hosts.
+    """
+    said: dict[str, object] = {}
+    for found in sorted(survey.snapshots, key=_saved_at):
+        if "runtime" in found.fields:
+            said[found.fields["series"]] = found.fields["runtime"]
+    return tuple({one.series: one for one in survey.runtimes if said.get(one.series) == one.facts}.values())
 
 
 def _machine(name: str, found: Iterable[FoundSnapshot], newest: int, now: int, last_save: int) -> PlannedMachine:

@@ -21,6 +21,7 @@ from torpor_api.errors import (
     MachineNotFound,
     MachineParked,
     NotIdle,
+    RuntimeQuarantined,
     SaveFailed,
     ShuttingDown,
     Unauthorized,
@@ -194,7 +195,14 @@ async def _not_parked(services: Services, account: str, name: str) -> None:
     "/v1/machine/{name}/wake",
     response_model=models.MachineDetail,
     responses=refusals(
-        Unauthorized, MachineNotFound, MachineParked, InvalidRequest, IdempotencyKeyReused, CannotWake, ShuttingDown
+        Unauthorized,
+        MachineNotFound,
+        MachineParked,
+        InvalidRequest,
+        IdempotencyKeyReused,
+        RuntimeQuarantined,
+        CannotWake,
+        ShuttingDown,
     ),
     openapi_extra=post(EmptyRequest),
 )

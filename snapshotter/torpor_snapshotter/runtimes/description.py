@@ -86,6 +86,16 @@ class Description:
         return ("runsc", self.runsc), ("rootfs.erofs", self.rootfs)
 
     @property
+    def facts(self) -> dict[str, str]:
+        """As manifests name the runtime that they need."""
+        return {
+            "series": self.series,
+            "runsc_version": self.runsc_version,
+            "runsc_sha256": self.runsc.sha256,
+            "rootfs_sha256": self.rootfs.sha256,
+        }
+
+    @property
     def key(self) -> str:
         """Of its own object."""
         return f"runtimes/{self.series}/{self.sha256}"

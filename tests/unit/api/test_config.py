@@ -32,6 +32,8 @@ MIB = 1024 * 1024
         ("TORPOR_TIMEOUT_SECONDS", "0.5"),
         ("TORPOR_TIMEOUT_MAXIMUM_SECONDS", "14"),
         ("TORPOR_DRAIN_SECONDS", "1e400"),
+        ("TORPOR_LOG_DAYS", "never"),
+        ("TORPOR_OUTPUT_DAYS", "0"),
         ("TORPOR_DATABASE_URL", "postgresql://localhost/torpor"),
         ("TORPOR_STORE_URL", "s3://"),
         ("TORPOR_BOOTSTRAP_API_KEY", "nodot"),
@@ -59,6 +61,13 @@ def test_flags_win_over_variables_and_variables_over_defaults(monkeypatch: pytes
     config = read_config({"idle_seconds": "7", "quiet_save_seconds": None})
 
     assert (config.idle_seconds, config.quiet_save_seconds, config.timeout_seconds) == (7, 1, 15)
+
+
+def test_a_log_may_be_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORPOR_LOG_DAYS", "forever")
+    config = read_config({"output_days": "0.5"})
+
+    assert (config.log_days, config.output_days, config.events_days) == (None, 0.5, 90)
 
 
 def test_sizes_have_units(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,35 @@ async def test_forks_begin_with_a_state_of_their_machine(client: torpor.AsyncCli
     values = [(await fork.run("a")).value for fork in (left, right, now)]
     assert values == ["1", "1", "2"]
     assert {found.name for found in await client.machines(tags={"user": "42"})} == {left.name, right.name}
+
+
+async def test_a_fork_of_a_busy_machine_says_what_it_lacks(client: torpor.AsyncClient) -> None:
+    machine = await client.new_machine(recovery="rollback")
+    await machine.run("a = 1")
+    await machine.sync()
+    stream = machine.stream("print('on', flush=True); hang()")
+    async for event in stream:
+        if event.type == "stdout":
+            break
+    forks = await machine.fork()
+    assert (forks.generation, forks.lacks) == (0, (1,))
+    assert (await forks[0].run("a")).value == "1"
+    await machine.interrupt()
+
+
+async def test_a_crash_on_purpose_is_recovered_and_nothing_else_is_parked(client: torpor.AsyncClient) -> None:
+    machine = await client.new_machine(recovery="rollback", replay_seconds=5)
+    await machine.run("a = 1")
+    await machine.sync()
+    await machine.run("a = 2")
+    assert await machine.crash()
+    assert (await machine.run("a")).value == "1"
+    with pytest.raises(torpor.MachineNotParked):
+        await machine.recover("retry")
+    with pytest.raises(torpor.MachineNotParked):
+        await machine.export(io.BytesIO())
+    with pytest.raises(torpor.InvalidRequest):
+        await machine.recover("skip", generation=1)
 
 
 async def test_code_on_a_new_machine(client: torpor.AsyncClient) -> None:

@@ -33,6 +33,7 @@ def stored(name: str, source: Snapshot) -> Stored:
 async def forked(ledger: SqlLedger, machine: str, name: str, at: Point | None = None) -> str:
     place = await ledger.place_to_fork(ACCOUNT, machine, at)
     copies = {name: None if place.snapshot is None else stored(name, place.snapshot)}
+    await ledger.expect_copies({name: copy.manifest_key for name, copy in copies.items() if copy is not None})
     await ledger.fork(ACCOUNT, machine, place, copies, tags=None, answer={"machines": [name]}, idempotency=key(name))
     return name
 
@@ -128,6 +129,7 @@ async def test_a_state_that_was_given_up_meanwhile_is_not_forked(ledger: SqlLedg
     first = await slept(ledger, hold)
     place = await ledger.place_to_fork(ACCOUNT, hold.machine, None)
     copies: dict[str, Stored | None] = {"a" * 16: Stored("copy", "sha256", 1, 1, ("gone.pack",))}
+    await ledger.expect_copies({"a" * 16: "copy"})
     with pytest.raises(HeadMoved):
         await ledger.fork(ACCOUNT, hold.machine, place, copies, tags=None, answer={})
     for _ in range(2):
@@ -136,3 +138,30 @@ async def test_a_state_that_was_given_up_meanwhile_is_not_forked(ledger: SqlLedg
     with pytest.raises(Unsettled):
         await ledger.fork(ACCOUNT, hold.machine, place, {"a" * 16: stored("a" * 16, first)}, tags=None, answer={})
     assert [machine.name for machine in (await ledger.machines(ACCOUNT))[0]] == [hold.machine]
+
+
+async def test_a_copy_is_known_before_there_is_a_fork_and_condemned_if_there_will_be_none(
+    ledger: SqlLedger, hold: Hold
+) -> None:
+    head = await slept(ledger, hold)
+    names = ["a" * 16, "b" * 16]
+    keys = {name: stored(name, head).manifest_key for name in names}
+    await ledger.expect_copies(keys)
+    assert set(keys.values()) <= await ledger.known_keys()
+    place = await ledger.place_to_fork(ACCOUNT, hold.machine, None)
+    await ledger.fork(ACCOUNT, hold.machine, place, {names[0]: stored(names[0], head)}, tags=None, answer={})
+    assert await ledger.give_up_copies(names) == {names[1]: keys[names[1]]}
+    assert keys[names[0]] in await ledger.known_keys()
+    assert await ledger.condemned() == [keys[names[1]]]
+    assert await ledger.condemned_machines() == [names[1]]
+
+
+async def test_a_start_gives_up_the_copies_that_a_dead_server_was_making(ledger: SqlLedger, hold: Hold) -> None:
+    head = await slept(ledger, hold)
+    copy = stored("a" * 16, head)
+    await ledger.expect_copies({"a" * 16: copy.manifest_key})
+    await ledger.open_session("the next")
+    assert await ledger.condemned() == [copy.manifest_key]
+    place = await ledger.place_to_fork(ACCOUNT, hold.machine, None)
+    with pytest.raises(HeadMoved):
+        await ledger.fork(ACCOUNT, hold.machine, place, {"a" * 16: copy}, tags=None, answer={})

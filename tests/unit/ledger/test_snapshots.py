@@ -7,6 +7,7 @@ import pytest
 from tests.support.ledger import ACCOUNT, awake, let_years_pass, new_machine, ran, saved, started
 
 from torpor_api.ledger import SqlLedger
+from torpor_api.ledger.retention import NEW_ONES, OLD_ONES
 from torpor_snapshotter.key import pack_key
 from torpor_worker.ledger import Fenced, HeadMoved, Hold, Snapshot
 
@@ -80,6 +81,18 @@ async def test_the_commit_that_makes_two_newer_quiescent_generations_condemns_ol
     gone = [first.manifest_key, *first.packs, middle.manifest_key, *middle.packs]
     assert await ledger.condemned() == gone
     assert first.manifest_key not in await ledger.known_keys()
+
+
+async def test_a_machine_with_thousands_of_generations_is_thinned_out_too(
+    ledger: SqlLedger, hold: Hold, tmp_path: Path
+) -> None:
+    for head in (None, *range(OLD_ONES + NEW_ONES)):
+        await saved(ledger, hold, head, 0)
+    let_years_pass(tmp_path)
+    await saved(ledger, hold, OLD_ONES + NEW_ONES, 0)
+    await ledger.thin_out()
+
+    assert await kept(ledger, hold) == [OLD_ONES + NEW_ONES + 1, OLD_ONES + NEW_ONES]
 
 
 async def test_all_generations_of_the_last_hour_are_kept(ledger: SqlLedger, hold: Hold) -> None:

@@ -115,6 +115,7 @@ async def test_a_fork_at_a_seq_is_not_cut_back_by_its_first_crash(sql: SqlHouse)
     place = await sql.ledger.place_to_fork(ACCOUNT, sql.machine, Point(seq=wanted.seq))
     assert place.snapshot is not None
     copy = await sql.house.worker.derive(place.snapshot, "f" * 16, "copy")
+    await sql.ledger.expect_copies({"f" * 16: copy.manifest_key})
     await sql.ledger.fork(ACCOUNT, sql.machine, place, {"f" * 16: copy}, tags=None, answer={})
     sql.machine = "f" * 16
     await sql.house.worker.wake(sql.machine)

@@ -52,7 +52,7 @@ class Interpreter:
         self._handlers = {signal.SIGINT: self._interrupted, signal.SIGURG: self._nudged}
         let_loops_nest()
         self._loop = AgentLoop()
-        self._loop.add_own_reader(self._connection.fileno(), self._read)
+        self._loop.add_own_reader(self._connection.fileno(), self._readable)
         self._watched = self._connection.fileno(), self._connection.times_made
         self._shell = make_shell(self._output)
         self._add_module()
@@ -107,6 +107,11 @@ class Interpreter:
                     self._new_loop(f"{type(error).__name__}: {error}")
         return self._arrived.popleft()
 
+    def _readable(self) -> None:
+        # The loop may have said so twice before it came to listen, if a task was interrupted in between.
+        if self._connection.waiting():
+            self._read()
+
     def _read(self) -> None:
         message = self._assembler.add(self._connection.receive())
         if message is not None:
@@ -118,7 +123,7 @@ class Interpreter:
         with contextlib.suppress(Exception):
             self._loop.abandon()
         self._loop = AgentLoop()
-        self._loop.add_own_reader(self._connection.fileno(), self._read)
+        self._loop.add_own_reader(self._connection.fileno(), self._readable)
         self._notice(f"The event loop was broken ({reason}) and is a new one; tasks on the old one are lost.")
 
     # One instruction.
@@ -150,7 +155,7 @@ class Interpreter:
         if not self._loop.is_whole():
             self._new_loop("its fd was closed")
         elif self._watched != (self._connection.fileno(), self._connection.times_made):
-            self._loop.move_own_reader(self._watched[0], self._connection.fileno(), self._read)
+            self._loop.move_own_reader(self._watched[0], self._connection.fileno(), self._readable)
         self._watched = self._connection.fileno(), self._connection.times_made
         return not was_own
 

@@ -21,6 +21,8 @@ class Outbox:
         """Frames that are not acknowledged, by serial, in order."""
         self._kept_bytes = 0
         self._serial = 0
+        self.urgent = False
+        """Whether anything in it is not to wait for what may come next."""
 
     def __bool__(self) -> bool:
         return bool(self._pending)
@@ -33,14 +35,16 @@ class Outbox:
     def say(self, kind: FrameType, body: bytes) -> None:
         """Say something that is for the present host only."""
         self._pending.append(frames.encode(kind, -1, body))
+        self.urgent = True
 
-    def keep(self, kind: FrameType, body: bytes) -> None:
+    def keep(self, kind: FrameType, body: bytes, *, urgent: bool = True) -> None:
         """Say something that is said again to each host until one has acknowledged it."""
         frame = frames.encode(kind, self._serial, body)
         self._kept[self._serial] = frame
         self._kept_bytes += len(frame)
         self._serial += 1
         self._pending.append(frame)
+        self.urgent = self.urgent or urgent
 
     def acknowledge(self, serial: int) -> None:
         """All up to this serial is durable."""
@@ -70,7 +74,8 @@ class Outbox:
         except BlockingIOError:
             pass
         finally:
-            if written < len(data):
+            self.urgent = written < len(data)
+            if self.urgent:
                 pending.append(data[written:])
 
     def handed_over(self) -> dict[str, Any]:
@@ -85,6 +90,7 @@ class Outbox:
         """Begin with what another one had."""
         if fields["pending"]:
             self._pending.append(handover.unpack(fields["pending"]))
+            self.urgent = True
         self._kept = {serial: handover.unpack(frame) for serial, frame in fields["kept"]}
         self._kept_bytes = sum(map(len, self._kept.values()))
         self._serial = fields["serial"]

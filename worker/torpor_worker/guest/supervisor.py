@@ -22,6 +22,9 @@ READ_BYTES = 64 << 10
 ABSENT_SECONDS = 0.02
 """How long to look away from a stream whose other end is gone."""
 DRAIN_SECONDS = 0.05
+GATHER_SECONDS = 0.002
+"""How long a little output waits for more, or for the result, so that the host is woken once for all of it."""
+GATHER_BYTES = 4 << 10
 NUDGE_SECONDS = 0.02
 COUNT_SECONDS = 0.25
 IDLE_SECONDS = 60.0
@@ -55,6 +58,8 @@ class Supervisor:
         self._ready = False
         self._kill_reason: str | None = None
         self._absent_until = 0.0
+        self._write_at = 0.0
+        """When what is not urgent is to be written."""
         self._process_limit = 256
         self._count_at = self._nudge_at = float("inf")
         self._garbage_seq: int | None = None
@@ -108,7 +113,7 @@ class Supervisor:
                 if fd in ready and fd in interpreter.pipes:
                     self._read_pipe(interpreter, fd, kind)
             self._feed_interpreter()
-        if self._out:
+        if self._out and self._is_due():
             self._write_host()
         if self._upgrade is not None:
             self._make_way()
@@ -126,8 +131,10 @@ class Supervisor:
         wants = [self._wake_read, select.POLLIN]
         if present:
             wants += (STDIN, select.POLLIN)
-            if self._out:
+            if self._out.urgent:
                 wants += (STDOUT, select.POLLOUT)
+            elif self._out:
+                wake_at = min(wake_at, self._write_at)
         else:
             wake_at = min(wake_at, self._absent_until)
         interpreter = self._interpreter
@@ -212,6 +219,9 @@ class Supervisor:
             "running_seconds": 0.0 if self._running is None else time.monotonic() - self._running_since,
         }
         return json.dumps(state | more).encode()
+
+    def _is_due(self) -> bool:
+        return self._out.urgent or time.monotonic() >= self._write_at
 
     def _write_host(self) -> None:
         try:
@@ -308,7 +318,10 @@ class Supervisor:
         flags = frames.HAS_OFFSET | (frames.BACKGROUND if self._running is None else 0)
         head = frames.OUTPUT.pack(self._last_seq, kind, flags) + frames.OFFSET.pack(self._said_bytes)
         self._said_bytes += len(data)
-        self._out.keep(FrameType.OUTPUT, head + data)
+        urgent = self._running is None or len(data) > GATHER_BYTES
+        if not self._out and not urgent:
+            self._write_at = time.monotonic() + GATHER_SECONDS
+        self._out.keep(FrameType.OUTPUT, head + data, urgent=urgent)
 
     def _read_pipe(self, interpreter: processes.Interpreter, fd: int, kind: int) -> bool:
         try:

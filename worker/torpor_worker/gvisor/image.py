@@ -1,8 +1,7 @@
-"""Images on the local disk: room for one before it is written, its sizes and its safety after."""
+"""Images on the local disk: room for one before it is written, and whether it is whole after."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -16,12 +15,20 @@ MARGIN_BYTES = 64 * 1024**2
 _PAGE_BYTES = 4096
 
 
-def make_folder(image: Path) -> None:
-    """Make the folder of a new image. Raises `SandboxError`, with nothing changed, if it exists or cannot be made."""
+def make_folder(image: Path, memory_bytes: int) -> None:
+    """Make the folder of a new image of a sandbox that uses so much memory, if the disk has room for it.
+
+    Raises `SandboxError`, with nothing changed.
+    """
     try:
         image.mkdir(mode=0o700)
     except OSError as error:
         raise SandboxError(f"Cannot make the image folder {image}: {error.strerror}.") from error
+    try:
+        check_room(image, memory_bytes)
+    except SandboxError:
+        image.rmdir()
+        raise
 
 
 def check_room(folder: Path, memory_bytes: int) -> None:
@@ -34,17 +41,11 @@ def check_room(folder: Path, memory_bytes: int) -> None:
         )
 
 
-def seal(image: Path) -> None:
-    """Check that an image is whole, then make it survive a power cut. Raises `SandboxError` and `OSError`."""
+def check_whole(image: Path) -> None:
+    """Raise `SandboxError` unless an image is whole."""
     sizes = {name: (image / name).stat().st_size if (image / name).exists() else 0 for name in FILES}
     # `runsc` ends with status 0 also when a full disk has cut its pages short.
     if not sizes["checkpoint.img"] or not sizes["pages_meta.img"] or sizes["pages.img"] % _PAGE_BYTES:
         raise SandboxError(f"The image in {image} is not whole: {sizes}.")
     if shutil.disk_usage(image).free == 0:
         raise SandboxError(f"The disk of {image} is full; the image may be cut short.")
-    for path in [*(image / name for name in FILES), image, image.parent]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

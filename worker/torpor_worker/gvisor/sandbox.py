@@ -153,16 +153,15 @@ class GVisorSandbox:
             self._check_alive()
             if not self.paused:
                 await self._link.settle()
-            images.make_folder(image)
+            await asyncio.to_thread(images.make_folder, image, self.memory_bytes())
             try:
-                images.check_room(image, self.memory_bytes())
                 await self._runsc.checkpoint(self.id, image)
-                await asyncio.to_thread(images.seal, image)
+                await asyncio.to_thread(images.check_whole, image)
             except OSError as error:
-                shutil.rmtree(image, ignore_errors=True)
+                await asyncio.to_thread(shutil.rmtree, image, ignore_errors=True)
                 raise SandboxError(f"Cannot write the image {image}: {error}.") from error
             except BaseException:
-                shutil.rmtree(image, ignore_errors=True)
+                await asyncio.to_thread(shutil.rmtree, image, ignore_errors=True)
                 raise
 
     async def remember(self, facts: ProcessFacts) -> None:
