@@ -144,7 +144,7 @@ class Writer:
             os.close(self._log_file)
 
     def _commit_at_once(self, operation: _Operation) -> bool:
-        """Commit in the event loop's thread; False, and nothing done, if another process is writing: none waits here."""
+        """Commit in the event loop's thread; False, and nothing done, if another process writes."""
         raw = driver(self._connection)
         raw.execute("PRAGMA busy_timeout = 0").close()
         try:
