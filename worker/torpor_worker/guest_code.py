@@ -6,21 +6,21 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 
 PYTHON = "/usr/bin/python3.13"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GuestCode:
     """Modules by name, without the package's; `supervisor` and `interpreter` are where its processes begin."""
 
     modules: Mapping[str, str]
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Names this code."""
+        """Names this code; asked for at every wake."""
         return hashlib.sha256(json.dumps(dict(self.modules), sort_keys=True).encode()).hexdigest()
 
     def load_body(self, preload: Sequence[str] = ()) -> bytes:

@@ -41,7 +41,8 @@ class MemoryFile:
     def overhead_bytes(self) -> int:
         """What the sandbox process needs for itself; 0 when it is gone."""
         try:
-            return private_bytes((self.proc / str(self.pid) / "statm").read_text())
+            with open(f"{self.proc}/{self.pid}/statm", encoding="ascii") as statm:  # several times a second
+                return private_bytes(statm.read())
         except OSError:
             return 0
 

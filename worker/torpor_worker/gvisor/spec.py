@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from typing import Any
 
 from torpor_worker.guest_code import guest_command
@@ -82,6 +83,7 @@ def spec_bytes() -> bytes:
     return json.dumps(sandbox_spec(), sort_keys=True, separators=(",", ":")).encode()
 
 
+@cache
 def spec_sha256() -> str:
     """Names the spec; an image restores only into a sandbox whose spec has the same digest."""
     return hashlib.sha256(spec_bytes()).hexdigest()
