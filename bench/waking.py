@@ -104,7 +104,7 @@ def measure_waking(place: Place, rounds: int) -> list[Measurement]:
 
 
 def measure_waking_at_once(place: Place, rounds: int) -> Measurement:
-    """So many wakes at once, until the last one is answered."""
+    """So many wakes at once, until the last one is answered; the first round teaches the pool."""
     machines = [place.new_machine() for _ in range(AT_ONCE)]
     image = place.data_dir.parent / "floor-at-once"
     torpor, floor = [], []
@@ -118,9 +118,9 @@ def measure_waking_at_once(place: Place, rounds: int) -> Measurement:
                 place.sleep(machine)
             if not image.exists():
                 shutil.copytree(place.image(machines[0]), image)
-            place.wait_for("spare")
+            place.wait_for("spare", AT_ONCE if torpor else 1)
             torpor.append(callers.seconds(wake))
-            place.wait_for("spare", min(AT_ONCE, 16))
+            place.wait_for("spare", AT_ONCE)
             floor.append(place.floor.restore_seconds(image, AT_ONCE))
     for machine in machines:
         place.connection.delete(f"/v1/machine/{machine}")
@@ -144,10 +144,10 @@ def measure_new_machines_at_once(place: Place, rounds: int) -> Measurement:
     torpor, floor = [], []
     with _Callers(place) as callers:
         for turn in range(1 + rounds):
-            place.wait_for("warm", 16 if turn else 1)
+            place.wait_for("warm", AT_ONCE if turn else 1)
             torpor.append(callers.seconds(lambda connection, _: connection.post("/v1/run", {"code": "1 + 1"})))
             _delete_all(place)
-            place.wait_for("warm", 16)
+            place.wait_for("warm", AT_ONCE)
             floor.append(place.floor.start_seconds(AT_ONCE))
     return Measurement(
         f"{AT_ONCE} new machines at once", f"{AT_ONCE} times runsc run of bare Python", torpor[1:], floor[1:], 0.15

@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 FOR_EVER = "forever"
 SHARE_OF_HOST_MEMORY = 0.6
 """Of the host's memory, what awake machines may use together unless a setting says otherwise."""
-MOST_IN_ADVANCE = 16
+MOST_IN_ADVANCE = 24
 MEMORY_TO_SPARE_BYTES = 2048 * MIB
 """With less for all awake machines, nothing waits unless a setting says so."""
 LARGEST_DURATION_SECONDS = 366 * 24 * 3600.0
@@ -114,9 +114,9 @@ class Config(BaseSettings):
     memory_total: Annotated[Size, Field(ge=256 * MIB)] | None = None
     """What all awake machines may use together; over it the longest idle falls asleep."""
     warm_machines: Annotated[int, Field(ge=0, le=64)] | None = None
-    """The most sandboxes that wait for new machines of one template; by default 16 where there is memory to spare."""
+    """The most sandboxes that wait for new machines of one template; by default 24 where there is memory to spare."""
     spare_sandboxes: Annotated[int, Field(ge=0, le=64)] | None = None
-    """The most sandboxes that wait for machines to wake in; by default 16 where there is memory to spare."""
+    """The most sandboxes that wait for machines to wake in; by default 24 where there is memory to spare."""
     output_limit: Annotated[Size, Field(ge=1024, le=1024 * MIB)] = ByteSize(8 * MIB)
     """How much output of one instruction is kept; the rest is counted."""
     timeout_seconds: Annotated[Seconds, Field(ge=1)] = 15.0

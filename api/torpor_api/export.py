@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,6 +20,12 @@ PIECE_BYTES = 256 * 1024
 BLOCK_BYTES = tarfile.BLOCKSIZE
 MEBIBYTE = 1024 * 1024
 PREFIX = "torpor-export-"
+
+
+def remove_leftovers(data_dir: Path) -> None:
+    """Remove what exports had written when a server died."""
+    for folder in data_dir.glob(f"{PREFIX}*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def export(services: Services, account: str, name: str) -> AsyncIterator[bytes]:

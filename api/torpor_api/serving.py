@@ -17,6 +17,7 @@ from torpor_api.app import create_app
 from torpor_api.client_settings import client_settings_path
 from torpor_api.collector import Collector
 from torpor_api.config import Config
+from torpor_api.export import remove_leftovers
 from torpor_api.first_key import introduce, prepare_accounts
 from torpor_api.ledger import LogRetention, SqlLedger
 from torpor_api.server import Server, make_server, url_of
@@ -88,6 +89,7 @@ class Signals:
 async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple[Services, Worker]]:
     """Everything behind the API, started in order and closed in the opposite one."""
     async with AsyncExitStack() as stack:
+        await asyncio.to_thread(remove_leftovers, folder)
         tell("Opening the ledger ...")
         ledger = await SqlLedger.open(config.database, folder, output_limit_bytes=int(config.output_limit))
         stack.push_async_callback(_close, "ledger", ledger.close)

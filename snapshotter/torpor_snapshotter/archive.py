@@ -29,6 +29,8 @@ Answer = TypeVar("Answer")
 _THREADS: Final = 2
 _STORING_NICENESS: Final = 10
 _PIECE_BYTES: Final = 4 << 20
+_FETCHES: Final = 4
+"""Images that are fetched at once; while one waits for the store, another has the threads."""
 _LIKES: Final = 2
 """Manifests that are kept because many images are like theirs."""
 _log: Final = logging.getLogger(__name__)
@@ -75,7 +77,7 @@ class FoundManifest:
 class Archive:
     """Images in an `ObjectStore`: a manifest each, and packs that they share.
 
-    One image is stored at a time, in threads of low priority; two can be fetched meanwhile.
+    One image is stored at a time, in threads of low priority; some are fetched meanwhile.
     """
 
     def __init__(self, store: ObjectStore, keys: KeyStore) -> None:
@@ -85,7 +87,7 @@ class Archive:
         self._likes: dict[str, Manifest] = {}
         """Manifests of templates, by key."""
         self._storing = asyncio.Semaphore(1)
-        self._fetching = asyncio.Semaphore(2)
+        self._fetching = asyncio.Semaphore(_FETCHES)
         self._storing_threads = ThreadPoolExecutor(_THREADS, "store", initializer=_lower_priority)
         self._fetching_threads = ThreadPoolExecutor(_THREADS, "fetch")
 

@@ -1,31 +1,29 @@
-"""Several clients at work on several machines, while their server and its sandboxes are killed; a model checks.
+"""Several clients at work on several machines, while what serves them is killed and its store fails; a model checks.
 
 What each client does is decided by the seed alone; when the deaths come depends on the host's pace.
 
-Every instruction adds a token of its own to its machine's list, so that the list says what took effect, how often and
-in which order. Run it for longer by `scripts/chaos --minutes 30 --seed 7`.
+Every instruction adds a token of its own to its machine: to a list, a counter, a file, an array, and through a thread.
+So the machine says what took effect, how often and in which order, and the history of the machine says what must have.
+After every death each machine is compared with its history. `scripts/chaos` runs it for long (`chaos_rounds`).
 """
 
 from __future__ import annotations
 
-import argparse
-import ast
 import json
 import random
-import re
+import shutil
 import signal
-import sys
-import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx2
 import psutil
+from tests.support.chaos_machine import ARRAY, LIST, LOOP, SETUP, Machine, Rows, contradictions, deviations, has, holds
+from tests.support.chaos_store import MoodyBucket
 from tests.support.server import ServerProcess
 
 ANSWER_SECONDS = 240.0
@@ -36,44 +34,54 @@ OPERATIONS = {
     "count": 8,
     "print": 3,
     "long": 3,
+    "too_long": 1,
     "interrupt": 2,
     "displace": 2,
-    "sleep": 2,
+    "cycle": 12,
     "sync": 2,
     "vanish": 2,
     "renew": 1,
+    "fork": 1,
+    "roll_back": 1,
 }
-DEATHS = {"kill_server": 3, "kill_everything": 2, "kill_sandbox": 3, "stop": 3, "stop_twice": 1}
-"""How often each comes; they are methods of `Chaos`."""
-LOOP = re.compile(r"for i in range\((\d+)\):\n {4}print\(i\)")
-TOKEN = re.compile(r"tokens\.append\((\d+)\)")
-
-
-@dataclass(eq=False)
-class Machine:
-    """What clients know of one machine."""
-
-    name: str
-    answers: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Results as they were given first, by seq."""
-    deleted: bool = False
+DEATHS = {
+    "kill_server": 3,
+    "kill_everything": 2,
+    "kill_sandbox": 3,
+    "kill_snapshotter": 2,
+    "stop": 2,
+    "stop_twice": 1,
+}
+"""How often each comes; they are methods of `Chaos`. In `torpor serve` the worker and the API die with the server."""
+TROUBLES = {"fail_sometimes": 2, "be_away": 1}
+"""What a bucket does for a while now and then; they are methods of `MoodyBucket`."""
+KILLS = ("kill_server", "kill_everything", "kill_sandbox", "kill_snapshotter", "stop_twice")
 
 
 class Chaos:
     """One run; `problems` is empty if every promise was kept."""
 
     def __init__(
-        self, server: ServerProcess, http: httpx2.Client, seed: int, *, clients: int = 3, machines: int = 3
+        self,
+        server: ServerProcess,
+        http: httpx2.Client,
+        seed: int,
+        *,
+        bucket: MoodyBucket | None = None,
+        clients: int = 3,
+        machines: int = 3,
     ) -> None:
         self.done: Counter[str] = Counter()
         self.problems: list[str] = []
         self._server = server
         self._http = http
         self._seed = seed
+        self._bucket = bucket
         self._clients = clients
         self._over = threading.Event()
-        self._tokens = iter(range(sys.maxsize))
-        self._machines = [self._new() for _ in range(machines)]
+        self._arriving: set[object] = set()
+        self._tokens = iter(range(1, 1 << 60))
+        self._machines = [self._new(random.Random(f"{seed} machine {slot}")) for slot in range(machines)]
 
     def run(self, seconds: float) -> None:
         """Work and kill for so long, then look whether all is as it should be."""
@@ -87,7 +95,7 @@ class Chaos:
         for thread in threads:
             thread.join()
         for machine in self._machines:
-            self._watched(self._check, machine)
+            self._watched(self._audit, machine)
 
     def _watched(self, work: Any, argument: Any) -> None:
         try:
@@ -101,33 +109,41 @@ class Chaos:
     def _client(self, number: int) -> None:
         chance = random.Random(f"{self._seed} client {number}")
         while not self._over.is_set():
-            slot = chance.randrange(len(self._machines))
+            # Mostly its own: a machine that all use at once never sleeps.
+            slot = number if chance.random() < 0.7 else chance.randrange(len(self._machines))
             operation = chance.choices(list(OPERATIONS), list(OPERATIONS.values()))[0]
-            getattr(self, f"_{operation}")(slot)
+            getattr(self, f"_{operation}")(slot, random.Random(chance.random()))
             self.done[operation] += 1
 
-    def _count(self, slot: int) -> None:
-        self._run(slot, "", queue=True)
+    def _count(self, slot: int, _: random.Random) -> None:
+        self._run(self._machines[slot], "", queue=True)
 
-    def _print(self, slot: int) -> None:
-        self._run(slot, "print('x' * 300_000)\n", queue=True)
+    def _print(self, slot: int, _: random.Random) -> None:
+        self._run(self._machines[slot], "print('x' * 300_000)\n", queue=True)
 
-    def _displace(self, slot: int) -> None:
-        self._run(slot, "", interrupt=True)
+    def _displace(self, slot: int, _: random.Random) -> None:
+        self._run(self._machines[slot], "", interrupt=True)
 
-    def _long(self, slot: int) -> None:
-        self._run(slot, "import time\nfor i in range(15):\n    print(i)\n    time.sleep(0.1)\n", queue=True)
+    def _long(self, slot: int, _: random.Random) -> None:
+        code = "for i in range(15):\n    print(i)\n    time.sleep(0.1)\n"
+        self._run(self._machines[slot], code, queue=True)
 
-    def _interrupt(self, slot: int) -> None:
-        self._transition(slot, "interrupt", 200)
+    def _too_long(self, slot: int, _: random.Random) -> None:
+        self._run(self._machines[slot], "time.sleep(5)\n", queue=True, timeout_seconds=1)
 
-    def _sleep(self, slot: int) -> None:
-        self._transition(slot, "sleep", 200, 409)
+    def _interrupt(self, slot: int, _: random.Random) -> None:
+        self._transition(self._machines[slot], "interrupt", 200)
 
-    def _sync(self, slot: int) -> None:
-        self._transition(slot, "sync", 200)
+    def _cycle(self, slot: int, _: random.Random) -> None:
+        machine = self._machines[slot]
+        slept = self._transition(machine, "sleep", 200, 409) == 200
+        if self._run(machine, "", queue=True) and slept:
+            self.done["slept and woke"] += 1
 
-    def _vanish(self, slot: int) -> None:
+    def _sync(self, slot: int, _: random.Random) -> None:
+        self._transition(self._machines[slot], "sync", 200)
+
+    def _vanish(self, slot: int, _: random.Random) -> None:
         """Hang up in the middle of a stream: nobody knows whether the code was accepted."""
         path = f"/v1/machine/{self._machines[slot].name}/run"
         headers = {"Accept": "application/x-ndjson"}
@@ -135,59 +151,121 @@ class Chaos:
         with suppress(*LOST), self._http.stream("POST", path, json=body, headers=headers, timeout=0.3) as answer:
             next(answer.iter_lines())
 
-    def _renew(self, slot: int) -> None:
+    def _renew(self, slot: int, chance: random.Random) -> None:
+        self._replace(slot, self._new(chance))
+
+    def _fork(self, slot: int, chance: random.Random) -> None:
+        """A fork takes the place of its machine, which is deleted."""
+        parent = self._machines[slot]
+        with parent.still, self._arrival():
+            before = self._history(parent)
+            known = [seq for seq in list(parent.answers) if seq in before and holds(before[seq])]
+            seq = chance.choice(known) if known and chance.random() < 0.5 else None
+            at = {} if seq is None else {"at": {"seq": seq}}
+            answer = self._ask("POST", f"/v1/machine/{parent.name}/fork", at)
+            if answer.status_code == 409 or (answer.status_code == 404 and parent.deleted):
+                return
+            if answer.status_code != 200:
+                self._complain(parent, f"a fork ({at}) was answered with {answer.status_code}: {answer.text}")
+                return
+            fork = Machine(answer.json()["machines"][0])
+            fork.base = has(self._state(fork)[1])
+            after = self._history(parent)
+            until = None if seq is None else seq + 1
+            for problem in () if parent.deleted else deviations(fork.base, parent.base, until, before, after):
+                self._complain(parent, f"its fork {at}, {fork.name}, {problem}")
+        self._replace(slot, fork)
+
+    def _roll_back(self, slot: int, chance: random.Random) -> None:
         machine = self._machines[slot]
+        with machine.still:
+            listed = self._ask("GET", f"/v1/machine/{machine.name}/snapshots").json().get("snapshots", [])
+            usable = [
+                row["generation"]
+                for row in listed
+                if row["quiescent"]
+                and (machine.set_up < 0 or (row["seq"] is not None and row["seq"] >= machine.set_up))
+            ]
+            if not usable:
+                return
+            body = {"to": {"generation": chance.choice(usable)}, "interrupt": chance.random() < 0.5}
+            answer = self._ask("POST", f"/v1/machine/{machine.name}/rollback", body)
+            gone = machine.deleted or (answer.status_code == 404 and answer.json()["code"] == "snapshot_not_found")
+            if answer.status_code not in (200, 409) and not gone:
+                self._complain(machine, f"a rollback was answered with {answer.status_code}: {answer.text}")
+
+    def _replace(self, slot: int, new: Machine) -> None:
+        machine, self._machines[slot] = self._machines[slot], new
         machine.deleted = True
         answer = self._ask("DELETE", f"/v1/machine/{machine.name}")
         if answer.status_code not in (200, 404):
-            self.problems.append(f"deleting {machine.name} was answered with {answer.status_code}: {answer.text}")
-        self._machines[slot] = self._new()
+            self._complain(machine, f"its deletion was answered with {answer.status_code}: {answer.text}")
 
-    def _new(self) -> Machine:
-        machine = Machine(self._ask("POST", "/v1/machine/new", {}).json()["machine_name"])
-        self._ask("POST", f"/v1/machine/{machine.name}/run", {"code": "tokens = []", "queue": True})
-        return machine
+    def _new(self, chance: random.Random) -> Machine:
+        with self._arrival():
+            machine = Machine(self._ask("POST", "/v1/machine/new", {}).json()["machine_name"])
+            body = {"code": SETUP.replace("VECTOR", chance.choice([ARRAY, LIST])), "timeout_seconds": 60, "queue": True}
+            while True:  # a death in the middle of it undoes it
+                answer = self._ask("POST", f"/v1/machine/{machine.name}/run", body).json()
+                if "value" in answer["result"]:
+                    machine.set_up = answer["instruction_seq"]
+                    return machine
+
+    @contextmanager
+    def _arrival(self) -> Iterator[None]:
+        """While it lasts a machine comes to be that nobody knows yet."""
+        mark = object()
+        self._arriving.add(mark)
+        try:
+            yield
+        finally:
+            self._arriving.discard(mark)
 
     def _code(self, before: str = "") -> str:
-        return f"{before}tokens.append({next(self._tokens)})\nlen(tokens)"
+        return f"{before}add({next(self._tokens)})\nlen(tokens)"
 
-    def _run(self, slot: int, before: str, **flags: bool) -> None:
-        machine = self._machines[slot]
-        answer = self._ask(
-            "POST", f"/v1/machine/{machine.name}/run", {"code": self._code(before), "timeout_seconds": 60, **flags}
-        )
+    def _run(self, machine: Machine, before: str, *, timeout_seconds: float = 60, **flags: bool) -> bool:
+        body = {"code": self._code(before), "timeout_seconds": timeout_seconds, **flags}
+        answer = self._ask("POST", f"/v1/machine/{machine.name}/run", body)
         if answer.status_code == 404 and machine.deleted:
-            return
+            return False
         if answer.status_code != 200:
-            self.problems.append(f"run on {machine.name} was answered with {answer.status_code}: {answer.text}")
-            return
+            self._complain(machine, f"run was answered with {answer.status_code}: {answer.text}")
+            return False
         machine.answers[answer.json()["instruction_seq"]] = answer.json()["result"]
+        return True
 
-    def _transition(self, slot: int, verb: str, *expected: int) -> None:
-        machine = self._machines[slot]
+    def _transition(self, machine: Machine, verb: str, *expected: int) -> int:
         answer = self._ask("POST", f"/v1/machine/{machine.name}/{verb}", {})
         if answer.status_code not in expected and not (answer.status_code == 404 and machine.deleted):
-            self.problems.append(f"{verb} on {machine.name} was answered with {answer.status_code}: {answer.text}")
+            self._complain(machine, f"{verb} was answered with {answer.status_code}: {answer.text}")
+        return int(answer.status_code)
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx2.Response:
         """Ask until there is an answer, as the same request: the key says so."""
         headers = {"Idempotency-Key": f"{threading.get_ident()} {time.monotonic_ns()}"} if method == "POST" else {}
         deadline = time.monotonic() + ANSWER_SECONDS
+        last = "nothing"
         while True:
             with suppress(*LOST):
                 answer = self._http.request(method, path, json=body, headers=headers)
                 answer.json()
                 if answer.status_code != 503:
                     return answer
+                last = answer.text
             if time.monotonic() > deadline:
-                raise AssertionError(f"{method} {path} was not answered within {ANSWER_SECONDS:g} s")
+                raise AssertionError(f"{method} {path} was not answered within {ANSWER_SECONDS:g} s but with {last}")
             time.sleep(0.1)
 
     # Deaths.
 
     def _kill(self, end: float) -> None:
         chance = random.Random(f"{self._seed} deaths")
-        while not self._over.wait(chance.uniform(0.5, 4)) and time.monotonic() < end:
+        while not self._over.wait(chance.uniform(0.5, 3)) and time.monotonic() < end:
+            if self._bucket is not None and chance.random() < 0.3:
+                trouble = chance.choices(list(TROUBLES), list(TROUBLES.values()))[0]
+                self._disturb(self._bucket, trouble, chance)
+                continue
             death = chance.choices(list(DEATHS), list(DEATHS.values()))[0]
             try:
                 getattr(self, f"_{death}")(chance)
@@ -195,18 +273,41 @@ class Chaos:
                 if not self._server.running:
                     self._server.start()
             self.done[death] += 1
-            self._wait_for_answers()
+            self._compare_all()
+
+    def _disturb(self, bucket: MoodyBucket, trouble: str, chance: random.Random) -> None:
+        if trouble == "fail_sometimes":
+            bucket.fail_sometimes(random.Random(chance.random()))
+        else:
+            bucket.be_away()
+        self._over.wait(chance.uniform(1, 4))
+        self.done[f"bucket: {trouble}"] += 1
+        if chance.random() < 0.3:
+            self._server.kill()
+            self.done["kill_server"] += 1
+        bucket.be_well()  # a server does not start without its store
+        if not self._server.running:
+            self._server.start()
+            self._compare_all()
 
     def _kill_server(self, _: random.Random) -> None:
         self._server.kill()
 
-    def _kill_everything(self, _: random.Random) -> None:
+    def _kill_everything(self, chance: random.Random) -> None:
         self._server.kill_all()
+        if chance.random() < 0.5:  # and the disk with the images, so that they come from the store
+            shutil.rmtree(self._server.data_dir / "images", ignore_errors=True)
 
     def _kill_sandbox(self, chance: random.Random) -> None:
         if sandboxes := self._server.sandboxes():
             with suppress(psutil.NoSuchProcess):
                 chance.choice(sandboxes).kill()
+
+    def _kill_snapshotter(self, _: random.Random) -> None:
+        for child in self._server.process.children():
+            with suppress(psutil.NoSuchProcess):
+                if any("torpor_snapshotter" in argument for argument in child.cmdline()):
+                    child.kill()
 
     def _stop(self, _: random.Random) -> None:
         self._server.stop()
@@ -217,52 +318,73 @@ class Chaos:
         self._server.send(signal.SIGTERM)
         self._server.wait()
 
-    def _wait_for_answers(self) -> None:
-        """Until each machine has answered: an instruction whose process dies twice is undone, whoever killed it."""
-        before = [(machine, len(machine.answers)) for machine in self._machines]
-        deadline = time.monotonic() + 60
-        while not self._over.is_set() and time.monotonic() < deadline:
-            if all(machine.deleted or len(machine.answers) > known for machine, known in before):
-                return
-            time.sleep(0.05)
-
     # The model.
 
-    def _check(self, machine: Machine) -> None:
-        answer = self._ask("POST", f"/v1/machine/{machine.name}/run", {"code": "tokens", "queue": True}).json()
-        tokens = ast.literal_eval(answer["result"]["value"])
-        self._transition(self._machines.index(machine), "sleep", 200)
-        again = self._ask("POST", f"/v1/machine/{machine.name}/run", {"code": "tokens"}).json()
-        rows = {row["instruction_seq"]: row for row in self._history(machine)}
-        seqs = {int(found[1]): seq for seq, row in rows.items() if (found := TOKEN.search(row["code"]))}
-        effects = [seqs[token] for token in tokens]
+    def _compare_all(self) -> None:
+        """Compare each machine with its history; its answer also says that it has come back.
 
-        def complain(what: str, of: object) -> None:
-            if of:
-                detail = self._ask("GET", f"/v1/machine/{machine.name}").json()
-                self.problems.append(f"{machine.name}: {what}: {of}; {detail}")
+        An instruction whose process dies twice is undone, whoever killed it: so no death comes before that.
+        """
+        coming = set(self._arriving)
+        while coming & self._arriving and not self._over.wait(0.05):
+            continue
+        for machine in list(self._machines):
+            if not machine.deleted and not self._over.is_set():
+                self._compare(machine)
+                self.done["compared"] += 1
 
-        complain("took effect twice", [seq for seq, times in Counter(effects).items() if times > 1])
-        complain(
-            "took effect in the wrong order", effects if effects != sorted(seqs[token] for token in tokens) else None
-        )
-        complain("was lost", [seq for seq in seqs.values() if _holds(rows[seq]) and seq not in effects])
-        complain("was forgotten by a sleep", None if ast.literal_eval(again["result"]["value"]) == tokens else again)
+    def _compare(self, machine: Machine) -> str:
+        with machine.still:
+            before = self._history(machine)
+            seq, value = self._state(machine)
+            after = self._history(machine)
+        if not machine.deleted:
+            for problem in (*contradictions(value), *deviations(has(value), machine.base, seq, before, after)):
+                self._complain(machine, problem)
+        return value
+
+    def _state(self, machine: Machine) -> tuple[int, str]:
+        """What the machine says of itself, and the instruction by which it did; others may interrupt that."""
+        while True:
+            body = {"code": "state()", "queue": True, "timeout_seconds": 60}
+            answer = self._ask("POST", f"/v1/machine/{machine.name}/run", body)
+            if answer.status_code == 404 and machine.deleted:
+                return 0, repr([machine.base, 0, "", [], []])
+            if answer.status_code != 200:
+                raise AssertionError(f"{machine.name} was asked for its state: {answer.text}")
+            result = answer.json()["result"]
+            if "value" in result:
+                return answer.json()["instruction_seq"], result["value"]
+            if result["error"].startswith(("NameError", "AttributeError")):
+                raise AssertionError(f"{machine.name} has lost what it was set up with: {result}")
+
+    def _audit(self, machine: Machine) -> None:
+        """At the end: is it as it must be, the same after a sleep, and are all answers and their output still there?"""
+        value = self._compare(machine)
+        self._transition(machine, "sleep", 200)
+        if self._state(machine)[1] != value:
+            self._complain(machine, "is another after a sleep")
+        rows = self._history(machine)
         for seq, first in machine.answers.items():
-            complain("answers otherwise than at first", None if rows[seq]["result"] == first else (first, rows[seq]))
+            if rows[seq]["result"] != first:
+                self._complain(machine, f"answered {first} at first, and now {rows[seq]}")
         for seq, row in rows.items():
-            if (loop := LOOP.search(row["code"])) and _holds(row):
+            if (loop := LOOP.search(row["code"])) and holds(row) and seq in machine.answers:
                 lines = self._lines(machine, seq)
-                complain(f"output of {seq}", None if lines == [str(i) for i in range(int(loop[1]))] else lines)
+                if lines != [str(i) for i in range(int(loop[1]))]:
+                    self._complain(machine, f"has as output of {seq}: {lines}")
 
-    def _history(self, machine: Machine) -> list[dict[str, Any]]:
+    def _history(self, machine: Machine) -> Rows:
         rows: list[dict[str, Any]] = []
         cursor = ""
         while True:
-            page = self._ask("GET", f"/v1/machine/{machine.name}/exec?limit=100{cursor}").json()
+            answer = self._ask("GET", f"/v1/machine/{machine.name}/exec?limit=100{cursor}")
+            if answer.status_code == 404 and machine.deleted:
+                return {}
+            page = answer.json()
             rows += page["instructions"]
             if "next_cursor" not in page:
-                return rows
+                return {row["instruction_seq"]: row for row in rows}
             cursor = f"&cursor={page['next_cursor']}"
 
     def _lines(self, machine: Machine, seq: int) -> list[str]:
@@ -270,28 +392,6 @@ class Chaos:
         messages = [json.loads(line) for line in stream.splitlines() if line.strip()]
         return [message["chunk"]["data"] for message in messages if message["type"] == "output"]
 
-
-def _holds(row: dict[str, Any]) -> bool:
-    """Whether an instruction was answered with a value, and nothing has taken that back with a notice."""
-    return "error" not in row["result"] and not row["undone"] and row["ended_by"] is None
-
-
-def main() -> None:
-    """Run it for long; exits with 1 and the problems if there are any."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ServerProcess(Path(folder), idle_seconds=3, quiet_save_seconds=0.5) as server,
-        server.client(ANSWER_SECONDS) as http,
-    ):
-        chaos = Chaos(server, http, asked.seed)
-        chaos.run(60 * asked.minutes)
-    print(dict(chaos.done))
-    sys.exit("\n".join(chaos.problems) or 0)
-
-
-if __name__ == "__main__":
-    main()
+    def _complain(self, machine: Machine, problem: str) -> None:
+        detail = self._ask("GET", f"/v1/machine/{machine.name}").text
+        self.problems.append(f"{machine.name}: {problem}; {detail}")

@@ -21,7 +21,7 @@ class WorkerConfig:
     """The most sandboxes that wait for a new machine of one template, if there are templates."""
     spare_sandboxes: int = 0
     """The most sandboxes that wait for an image to be restored into them, if there are templates."""
-    wakes_at_once: int = 4
+    wakes_at_once: int = 8
     """Sandboxes that are restored at the same time."""
     admission_seconds: float = 30.0
     """How long a wake waits for memory before it is refused (and tried again)."""

@@ -79,6 +79,7 @@ class Waking:
         Raises `CannotWake` (worth trying again later), `MachineGone` (parked), `Fenced`.
         """
         ledger = self._services.ledger
+        told: list[int] = []
         while True:
             head = hold.head
             behind = await ledger.behind(hold, _read_from(head))
@@ -98,6 +99,7 @@ class Waking:
                 lost = forgoing.forgone(hold, current, behind, sent=sent)
                 if lost is not None:
                     hold = await ledger.forgo(hold, lost)
+                    told += lost.seqs
                     continue
             if (gone := forgoing.unfit(hold, behind)) is not None:
                 await self._park(hold, f"instruction {gone.seq} is needed to recover it, and is not kept any more")
@@ -119,6 +121,7 @@ class Waking:
                     attached.forget_output()
                 if replay.stopped and (lost := forgoing.stopped(hold, replay.position, behind, sent=sent)):
                     hold = await ledger.forgo(hold, lost)
+                replay.effects_lost = [seq for seq in replay.effects_lost if seq not in told]
                 await self._tell(hold, replay, recovering=recovering)
                 timer.ended("replay")
             except (ProcessDied, SandboxError) as death:

@@ -38,13 +38,14 @@ def _configure(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
-def _is_busy(error: BaseException) -> bool:
+def is_busy(error: BaseException) -> bool:
+    """Whether another process has the database's lock."""
     return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 # On a new database SQLite does not wait for its lock before it changes the mode, whatever the connection's time-out.
 @retry(
-    retry=retry_if_exception(_is_busy),
+    retry=retry_if_exception(is_busy),
     stop=stop_after_delay(BUSY_TIMEOUT_SECONDS),
     wait=wait_random(0.005, 0.05),
     reraise=True,

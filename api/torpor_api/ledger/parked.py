@@ -12,7 +12,7 @@ from torpor_api.ledger import lines, notices, saves
 from torpor_api.ledger import machines as machine_rows
 from torpor_api.ledger.lines import NO_LIMIT, Reach
 from torpor_api.ledger.rows import Point, Unparked
-from torpor_api.ledger.schema import machines, snapshots
+from torpor_api.ledger.schema import entries, machines, snapshots
 from torpor_worker.ledger import Snapshot
 
 
@@ -26,7 +26,7 @@ def retry(connection: Connection, account: str, machine: str) -> Unparked:
 
 
 def skip(connection: Connection, account: str, machine: str, seq: int | None) -> Unparked:
-    """Undo an instruction, None: the one that recovery blames, and let it be recovered without.
+    """Undo an instruction, None: the one that recovery blames, and let it be recovered from before that.
 
     Raises as `retry` does, `InstructionNotFound`, and `InvalidRequest` if it is not known which is to blame.
     """
@@ -40,7 +40,8 @@ def skip(connection: Connection, account: str, machine: str, seq: int | None) ->
         log.undo(connection, row.id, seq)
     except ValueError:
         raise InstructionNotFound from None
-    return _again(connection, row, "skip", undone=seq)
+    position = connection.scalar(select(entries.c.position).where(entries.c.machine_id == row.id, entries.c.seq == seq))
+    return _again(connection, row, "skip", undone=seq, before=position)
 
 
 def newest_usable(connection: Connection, account: str, machine: str) -> Point:
@@ -79,8 +80,11 @@ def _parked(connection: Connection, account: str, machine: str) -> Row[Any]:
     return row
 
 
-def _again(connection: Connection, row: Row[Any], how: str, *, undone: int | None) -> Unparked:
-    newest = next((one for one in _of_its_history(connection, row) if one.quiescent), None)
+def _again(
+    connection: Connection, row: Row[Any], how: str, *, undone: int | None, before: int | None = None
+) -> Unparked:
+    usable = (one for one in _of_its_history(connection, row) if one.quiescent)
+    newest = next((one for one in usable if before is None or one.position < before), None)
     reach = Reach(row.line, -1, NO_LIMIT) if newest is None else Reach(newest.line, newest.generation, NO_LIMIT)
     line = lines.begin(connection, row.id, reach)
     lines.mark_rolled_back(connection, row.id, row.line, line)

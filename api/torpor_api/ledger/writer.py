@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 from sqlalchemy import Connection, Engine
 
 from torpor_api.ledger.changes import Changes
-from torpor_api.ledger.database import driver
+from torpor_api.ledger.database import BUSY_TIMEOUT_SECONDS, driver, is_busy
 
 T = TypeVar("T")
 BATCH_LIMIT = 256
@@ -70,7 +70,8 @@ class Writer:
     delivered after the commit, and the event loop is woken once for each batch.
 
     A commit waits for the disk, unless all of the batch is early: then the disk is waited for after the delivery. An
-    early operation is run at once, in the event loop's own thread, while the writer has nothing else to do.
+    early operation is run at once, in the event loop's own thread, while the writer has nothing else to do and no other
+    process writes.
     """
 
     def __init__(self, engine: Engine, companion: Companion, changes: Changes) -> None:
@@ -110,13 +111,14 @@ class Writer:
         operation = _Operation(work, touches, early, soon, then, self._loop.create_future())
         if early and self._queue.empty() and self._turn.acquire(blocking=False):
             try:
-                self._commit(self._connection, [operation], waits_for_disk=False)
+                done = self._commit_at_once(operation)
             finally:
                 self._turn.release()
-            self._queue.put(_Word.FLUSH)
-            self._deliver([operation])
-        else:
-            self._queue.put(operation)
+            if done:
+                self._queue.put(_Word.FLUSH)
+                self._deliver([operation])
+                return cast(T, await operation.future)
+        self._queue.put(operation)
         return cast(T, await operation.future)
 
     async def close(self) -> None:
@@ -140,6 +142,19 @@ class Writer:
                     self._flush_log(connection)
         if self._log_file is not None:
             os.close(self._log_file)
+
+    def _commit_at_once(self, operation: _Operation) -> bool:
+        """Commit in the event loop's thread; False, and nothing done, if another process writes."""
+        raw = driver(self._connection)
+        raw.execute("PRAGMA busy_timeout = 0").close()
+        try:
+            self._commit(self._connection, [operation], waits_for_disk=False)
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {1000 * BUSY_TIMEOUT_SECONDS}").close()
+        if operation.error is None or not is_busy(operation.error):
+            return True
+        operation.error = None
+        return False
 
     def _call(self, function: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the event loop was closed before the ledger

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from tests.support.api import Api
 
+THIRD = "a = 2; had.append(2); print('three')"
+
 
 async def run(api: Api, machine: str, code: str) -> str | None:
     answer = await api.client.post(f"/v1/machine/{machine}/run", json={"code": code})
@@ -35,9 +37,9 @@ async def parked(api: Api) -> str:
     """A machine that was parked behind its second snapshot, with its third instruction to blame."""
     machine = await api.new_machine()
     for number in range(2):
-        await run(api, machine, f"a = {number}")
+        await run(api, machine, f"a = {number}; had = [*globals().get('had', []), a]")
         await api.client.post(f"/v1/machine/{machine}/sync")
-    await run(api, machine, "a = 2; print('three')")
+    await run(api, machine, THIRD)
     assert (await api.client.post(f"/v1/machine/{machine}/debug/crash")).json()["crashed"]
     await api.services.machines.withdraw(machine, "none")  # its worker is as good as dead
     api.snapshotter.destroyed.discard(machine)
@@ -58,14 +60,14 @@ async def test_a_parked_machine_is_tried_again(api: Api, parked: str) -> None:
     assert (again["status"], again["code"]) == (409, "machine_not_parked")
 
 
-@pytest.mark.parametrize(("named", "value"), [({}, "1"), ({"seq": 1}, "2")])
-async def test_a_parked_machine_is_brought_back_without_an_instruction(
-    api: Api, parked: str, named: dict[str, int], value: str
+@pytest.mark.parametrize(("named", "place", "value"), [({}, 0, "[0, 1]"), ({"seq": 1}, 1, "[0, 2]")])
+async def test_a_parked_machine_is_brought_back_without_an_instruction_from_before_it(
+    api: Api, parked: str, named: dict[str, int], place: int, value: str
 ) -> None:
     before = await generations(api, parked)
     done = await recover(api, parked, how="skip", **named)
-    assert (done["status"], done["undone"]) == (200, named.get("seq", 2))
-    assert await run(api, parked, "a") == value
+    assert (done["status"], done["undone"], done["generation"]) == (200, named.get("seq", 2), before[place])
+    assert await run(api, parked, "had") == value
     assert set(before) <= set(await generations(api, parked))
 
 
@@ -111,7 +113,8 @@ async def test_an_export_has_the_log_and_leaves_the_machine_parked(
         about = json.load(archive.extractfile("machine.json") or io.BytesIO())
         log = [json.loads(line) for line in archive.extractfile("log.jsonl") or ()]
     assert about["machine"]["parked_reason"] == "its process died again and again"
-    assert [entry["code"] for entry in log] == ["a = 0", "a = 1", "a = 2; print('three')"]
+    assert [entry["instruction_seq"] for entry in log] == [0, 1, 2]
+    assert log[2]["code"] == THIRD
     assert log[2]["events"][0]["text"] == "three\n"
     assert (await api.client.get(f"/v1/machine/{parked}")).json()["state"] == "parked"
 

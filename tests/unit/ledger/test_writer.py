@@ -92,6 +92,19 @@ async def test_an_early_operation_is_done_at_once_unless_the_writer_is_busy(ledg
     assert where[1:] == ["ledger-writer"]
 
 
+async def test_an_early_operation_never_holds_the_event_loop_up_for_another_process(ledger: SqlLedger) -> None:
+    path = await ledger._readers.run(
+        lambda connection: driver(connection).execute("PRAGMA database_list").fetchone()[2]
+    )
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    early = asyncio.create_task(ledger._writer.run(add("a"), early=True))
+    await asyncio.sleep(0)
+    other.execute("ROLLBACK")  # the loop is free to do it: whoever waits is the writer's thread
+    other.close()
+    assert await early == "a"
+
+
 async def test_an_early_operation_that_fails_is_undone_and_what_follows_is_not(ledger: SqlLedger) -> None:
     with pytest.raises(LookupError):
         await ledger._writer.run(add_and_fail, early=True)

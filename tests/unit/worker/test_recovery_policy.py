@@ -105,7 +105,7 @@ async def test_what_ran_in_the_save_is_ended_there_when_recovery_is_set_to_rollb
     assert row.result is not None
     assert "not run again" in str(row.result.error)
     assert await sql.value("a") == "1"
-    assert (await lost(sql))[0] == [seq]
+    assert await lost(sql) == [[seq]]
 
 
 async def test_a_fork_at_a_seq_is_not_cut_back_by_its_first_crash(sql: SqlHouse) -> None:

@@ -115,17 +115,23 @@ class FrameReader:
                 if magic != MAGIC or version != PROTOCOL_VERSION or length > BODY_LIMIT_BYTES:
                     raise ProtocolError("a frame's header is not one of this protocol")
                 body_start = start + HEADER.size
-                if end - body_start < length:
+                body_end = body_start + length
+                if end < body_end:
                     break
-                start = body_start + length
-                body = bytes(buffer[body_start:start])
-                if zlib.crc32(body, zlib.crc32(buffer[body_start - HEADER.size : body_start - 4])) != checksum:
+                body = bytes(buffer[body_start:body_end])
+                if zlib.crc32(body, zlib.crc32(buffer[start : body_start - 4])) != checksum:
                     raise ProtocolError("a frame's checksum is wrong")
                 frames.append(Frame(kind, number, body))
+                start = body_end
         except ProtocolError:
-            buffer.clear()
-            self._seeking = True
-            raise
+            if not self._may_be_cut_short(buffer):
+                buffer.clear()
+                self._seeking = True
+                raise
         if start:
             del buffer[:start]
         return frames
+
+    def _may_be_cut_short(self, buffer: bytearray) -> bool:
+        """Whether what seems wrong may be half a frame and the beginning of the marker, whose end is yet to come."""
+        return self._restarts and any(buffer.endswith(self._marker[:size]) for size in range(1, len(self._marker)))

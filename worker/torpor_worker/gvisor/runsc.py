@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
-import signal
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torpor_snapshotter.runtime import Runtime
+from torpor_worker.gvisor.command import Command
 from torpor_worker.gvisor.fifos import Fifos
 from torpor_worker.sandbox import SandboxError
 
@@ -104,13 +100,10 @@ class Runsc:
         return [*self.prefix, str(self.binary), f"--root={self.state}", *flags]
 
     async def _command(self, timeout_seconds: float, *arguments: str) -> str:
-        process = await _started(
-            [*self._flags(), *arguments], stdin=DEVNULL, stdout=PIPE, stderr=PIPE, cwd=self.runtime_folder
-        )
-        printed, errors = await _finished(process, arguments[0], timeout_seconds)
-        if process.returncode != 0:
-            raise _failure(arguments[0], process.returncode, (errors or printed).decode(errors="replace"))
-        return printed.decode(errors="replace")
+        status, printed, errors = await self._run([*self._flags(), *arguments], arguments[0], timeout_seconds)
+        if status != 0:
+            raise _failure(arguments[0], status, errors or printed)
+        return printed
 
     async def _make(
         self,
@@ -126,46 +119,26 @@ class Runsc:
         log = folder / f"{name}.log"
         with fifos.guest_ends() as (stdin, stdout):
             command = [*wrapper, *self._flags(), f"--log={log}", name, *arguments, container]
-            process = await _started(command, stdin=stdin, stdout=stdout, stderr=DEVNULL, cwd=self.runtime_folder)
-            await _finished(process, name, timeout_seconds)
-        if process.returncode != 0:
+            status, _, _ = await self._run(command, name, timeout_seconds, (stdin, stdout))
+        if status != 0:
             printed = log.read_text(errors="replace") if log.exists() else ""
-            raise _failure(name, process.returncode, printed)
+            raise _failure(name, status, printed)
+
+    async def _run(
+        self, words: list[str], name: str, timeout_seconds: float, ends: tuple[int, int] | None = None
+    ) -> tuple[int, str, str]:
+        """Exit status, and what was printed where no `ends` are given."""
+        command = Command(words, cwd=self.runtime_folder, ends=ends)
+        try:
+            status = await command.finished(timeout_seconds)
+        except TimeoutError:
+            raise SandboxError(f"`runsc {name}` took longer than {timeout_seconds:g} s.") from None
+        finally:
+            printed, errors = command.printed()
+        return status, printed, errors
 
 
-async def _started(command: list[str], *, stdin: int, stdout: int, stderr: int, cwd: Path) -> Process:
-    starting = asyncio.create_task(
-        asyncio.create_subprocess_exec(
-            *command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, start_new_session=True
-        ),
-        name=f"start:{command[0]}",
-    )
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        # Cancelled itself, it would kill the command alone, and wait for the pipes that the command's children hold.
-        await _kill(await starting)
-        raise
-
-
-async def _kill(process: Process) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()
-
-
-async def _finished(process: Process, name: str, timeout_seconds: float) -> tuple[bytes, bytes]:
-    try:
-        async with asyncio.timeout(timeout_seconds):
-            return await process.communicate()
-    except TimeoutError:
-        raise SandboxError(f"`runsc {name}` took longer than {timeout_seconds:g} s.") from None
-    finally:
-        if process.returncode is None:
-            await _kill(process)
-
-
-def _failure(name: str, status: int | None, printed: str) -> SandboxError:
+def _failure(name: str, status: int, printed: str) -> SandboxError:
     # Go's stack traces follow the sentence that matters.
     said = printed.partition("\ngoroutine ")[0].partition("\n\t")[0].strip()[:_PRINTED_CHARACTERS]
     return SandboxError(f"`runsc {name}` failed with status {status}: {said or 'it printed nothing'}")
