@@ -67,9 +67,11 @@ async def test_output_over_the_limit_is_cut_and_counted(tmp_path: Path) -> None:
     await ledger.finish(hold, 0, 1, result(), output=[stdout("d")])
     await ledger.append_output(hold, 0, 1, [stdout("late")], background=True)
     page = await ledger.output(hold.machine, 0, background=True)
+    ends = await ledger.output_offset(hold, 0, 1), await ledger.output_given(hold, 0, 1)
     await ledger.close()
 
     assert joined(page) == b"1234567890"
+    assert ends == (10, 18)
     assert (page.truncated_bytes, page.background_truncated_bytes) == (4, 4)
 
 
