@@ -76,7 +76,7 @@ def known_error(error: Exception) -> TorporError:
 
 def log_error(error: Exception, told: TorporError, error_id: str, **fields: Any) -> None:
     """Write what happened to the log: unforeseen errors with their traceback, refusals shortly."""
-    if told.status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, TorporError):
+    if isinstance(told, InternalError) and not isinstance(error, TorporError):
         log.error("A request failed for a reason that was not foreseen.", id=error_id, exc_info=error, **fields)
     else:
         log.info("A request was refused.", id=error_id, code=told.code, reason=str(told), **fields)
