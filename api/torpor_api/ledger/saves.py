@@ -10,7 +10,7 @@ import secrets
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, union_all, update
 
 from torpor_api.ledger.lines import Reach, descent
 from torpor_api.ledger.moments import moment, now
@@ -222,19 +222,22 @@ def forget_condemned(connection: Connection, keys: list[str]) -> None:
 
 def known_keys(connection: Connection) -> set[str]:
     """Keys of objects that are, or may become, part of a snapshot or of a runtime, or that a rebuild could not read."""
-    keys = select(saves.c.manifest_key).union_all(
-        select(templates.c.manifest_key),
-        select(packs.c.object_key),
-        select(runtime_objects.c.object_key),
-        select(copies.c.manifest_key),
-        select(kept_objects.c.object_key),
-    )
-    return set(connection.scalars(keys))
+    return set(connection.scalars(union_all(*_KNOWN)))
 
 
 def knows_objects(connection: Connection) -> bool:
     """Whether `known_keys`, or `condemned_keys`, has any."""
-    return any(connection.scalar(select(exists().select_from(table))) for table in (saves, templates, packs, condemned))
+    return any(connection.scalar(select(keys.exists())) for keys in (*_KNOWN, select(condemned.c.object_key)))
+
+
+_KNOWN = (
+    select(saves.c.manifest_key),
+    select(templates.c.manifest_key),
+    select(packs.c.object_key),
+    select(runtime_objects.c.object_key),
+    select(copies.c.manifest_key),
+    select(kept_objects.c.object_key),
+)
 
 
 def condemn(connection: Connection, machine_id: int, generation: int, key: str) -> None:

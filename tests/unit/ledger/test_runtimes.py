@@ -39,6 +39,13 @@ async def test_the_store_lacks_what_new_machines_and_snapshots_need_until_all_of
     assert await ledger.runtimes_to_keep() == [("new", "binary")]
 
 
+async def test_a_runtime_that_is_about_to_be_put_is_known_as_the_stores_content(ledger: SqlLedger) -> None:
+    await ledger.register_runtime(runtime("new"), newest=True)
+    assert not await ledger.knows_objects()
+    assert await ledger.allot_runtime("new", [KEPT.key])
+    assert await ledger.knows_objects()
+
+
 async def test_what_a_removed_runtime_shares_with_another_stays_and_the_rest_is_condemned(
     ledger: SqlLedger, tmp_path: Path
 ) -> None:
