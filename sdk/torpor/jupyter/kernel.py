@@ -41,7 +41,7 @@ class TorporKernel(Kernel):
     }
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
+        super().__init__(**settings)  # type: ignore[no-untyped-call]
         self.torpor = NotebookMachine(Client(), binding_of())
         self._running: tuple[Machine, RunStream] | None = None
         self._told = False
@@ -74,7 +74,7 @@ class TorporKernel(Kernel):
         if result.value is not None and not silent:
             bundle = mime_bundle(result.value, result.data)
             content = {"execution_count": self.execution_count, "data": bundle, "metadata": {}}
-            self.send_response(self.iopub_socket, "execute_result", content)
+            self._publish("execute_result", content)
         return self._ok()
 
     def _run(self, machine: Machine, code: str, silent: bool) -> Result:
@@ -98,7 +98,7 @@ class TorporKernel(Kernel):
                             self._say("stderr", event.text, silent)
                         case Display() if not silent:
                             content = {"data": event.data, "metadata": event.metadata, "transient": {}}
-                            self.send_response(self.iopub_socket, "display_data", content)
+                            self._publish("display_data", content)
                         case Notice():
                             self._say("stderr", f"[torpor] {event.message}\n", silent)
                         case _:
@@ -116,7 +116,10 @@ class TorporKernel(Kernel):
 
     def _say(self, stream: str, text: str, silent: bool) -> None:
         if not silent:
-            self.send_response(self.iopub_socket, "stream", {"name": stream, "text": text})
+            self._publish("stream", {"name": stream, "text": text})
+
+    def _publish(self, kind: str, content: dict[str, Any]) -> None:
+        self.send_response(self.iopub_socket, kind, content)  # type: ignore[no-untyped-call]
 
     def _ok(self) -> dict[str, Any]:
         return {
@@ -129,7 +132,7 @@ class TorporKernel(Kernel):
     def _failed(self, name: str, message: str, traceback: list[str], silent: bool) -> dict[str, Any]:
         content = {"ename": name, "evalue": message, "traceback": traceback}
         if not silent:
-            self.send_response(self.iopub_socket, "error", content)
+            self._publish("error", content)
         return {"status": "error", "execution_count": self.execution_count, **content}
 
     async def interrupt_request(self, stream: Any, ident: Any, parent: Any) -> None:
@@ -139,7 +142,8 @@ class TorporKernel(Kernel):
             await self._interrupt()
         except TorporError as error:
             content = {"status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": []}
-        self.session.send(stream, "interrupt_reply", content, parent, ident=ident)
+        if self.session is not None:
+            self.session.send(stream, "interrupt_reply", content, parent, ident=ident)
 
     async def _interrupt(self) -> None:
         deadline = asyncio.get_running_loop().time() + _SEQ_SECONDS
@@ -159,21 +163,9 @@ class TorporKernel(Kernel):
                 self.log.error("The machine stays as it is: %s", error)
         return {"status": "ok", "restart": restart}
 
-    async def do_complete(self, code: str, cursor_pos: int) -> dict[str, Any]:
-        """What could follow at the cursor, as the machine knows its own variables."""
-        matches: list[str] = []
-        start = end = cursor_pos
-        try:
-            machine = await asyncio.to_thread(self.torpor.machine)
-            found = await asyncio.to_thread(machine.complete, code, cursor_pos)
-            matches, start, end = list(found.matches), found.start, found.end
-        except TorporError as error:
-            self.log.info("No completion: %s", error)
-        return {"status": "ok", "matches": matches, "cursor_start": start, "cursor_end": end, "metadata": {}}
-
     async def do_is_complete(self, code: str) -> dict[str, Any]:
         """Whether Enter should run it."""
-        status, indent = TransformerManager().check_complete(code)
+        status, indent = TransformerManager().check_complete(code)  # type: ignore[no-untyped-call]
         return {"status": status, **({"indent": " " * (indent or 0)} if status == "incomplete" else {})}
 
     async def do_history(

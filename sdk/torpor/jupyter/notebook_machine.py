@@ -38,9 +38,10 @@ class NotebookMachine:
         return self._machine
 
     def use(self, name: str) -> None:
-        """Run on this one from now on."""
-        self._binding, self._machine = Binding(name), None
-        self.machine()
+        """Run on this one from now on. Raises `TorporError` if it cannot be, and nothing has changed then."""
+        machine = self._client.machine(name)
+        machine.detail()
+        self._binding, self._machine = Binding(name), machine
 
     def renew(self) -> None:
         """Run on a new one from now on, which has the name from now on; the old one stays under its first name."""
