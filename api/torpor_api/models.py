@@ -140,6 +140,15 @@ class ExecRequest(Request):
     interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
 
 
+class CompleteRequest(StrictRequest):
+    """Code that is being typed."""
+
+    code: Code
+    cursor: int | None = Field(
+        default=None, ge=0, description="How many characters (code points) stand before the cursor; all by default."
+    )
+
+
 class RunRequest(StrictRequest):
     """Code to run, to be answered with all of it."""
 
@@ -251,6 +260,14 @@ class NoticeAnswer(Answer):
     message: str
     seqs: list[int]
     at: str
+
+
+class CompletionAnswer(Answer):
+    """What could stand in place of the characters from `start` to `end`; there are none while an instruction runs."""
+
+    matches: list[str]
+    start: int
+    end: int
 
 
 class NamedMachine(Answer):

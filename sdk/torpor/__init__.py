@@ -49,7 +49,7 @@ from ._errors import (
 from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout
 from ._forked import Forked
 from ._machine import Machine, RunStream
-from ._models import Instruction, MachineInfo, Point, Recovered, Rollback, Snapshot
+from ._models import Completion, Instruction, MachineInfo, Point, Recovered, Rollback, Snapshot
 from ._result import ErrorInfo, Result
 from ._retry import RetryPolicy
 
@@ -63,6 +63,7 @@ __all__ = [
     "CannotWake",
     "Client",
     "CodeError",
+    "Completion",
     "ConfigError",
     "Conflict",
     "Display",

@@ -12,6 +12,7 @@ from ._calls import UNSET, Unset
 from ._events import Display, Event, Stderr, Stdout
 from ._forked import Forked
 from ._models import (
+    Completion,
     Crashed,
     Forks,
     History,
@@ -163,6 +164,16 @@ class AsyncMachine:
         Output from the background that came after its result follows behind that.
         """
         return AsyncRunStream(self._connection, StreamState(self.name, seq=seq), to_the_end=True)
+
+    async def complete(self, code: str, cursor: int | None = None) -> Completion:
+        """What could follow at a cursor, in characters from the beginning of the code; by default at its end.
+
+        It finds nothing while the machine runs something.
+
+        >>> (await machine.complete("impo")).matches
+        ('import',)
+        """
+        return _http.parsed(await self._connection.send(_calls.complete(self.name, code, cursor)), Completion)
 
     async def interrupt(self, seq: int | None = None) -> bool:
         """Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted."""

@@ -179,6 +179,12 @@ def instruction(machine: str, seq: int) -> Call:
     return _get(_machine(machine, f"/exec/{seq}"))
 
 
+def complete(machine: str, code: str, cursor: int | None) -> Call:
+    """What could follow at a cursor. It changes nothing, so that it needs no idempotency key."""
+    body: dict[str, Any] = {"code": code} if cursor is None else {"code": code, "cursor": cursor}
+    return Call("POST", _machine(machine, "/complete"), body=body)
+
+
 def interrupt(machine: str, seq: int | None) -> Call:
     """KeyboardInterrupt in what runs, or only if it is this instruction."""
     return _post(_machine(machine, "/interrupt"), {"seq": seq})

@@ -12,6 +12,7 @@ from ._connection import Connection
 from ._events import Display, Event, Stderr, Stdout
 from ._forked import Forked
 from ._models import (
+    Completion,
     Crashed,
     Forks,
     History,
@@ -163,6 +164,16 @@ class Machine:
         Output from the background that came after its result follows behind that.
         """
         return RunStream(self._connection, StreamState(self.name, seq=seq), to_the_end=True)
+
+    def complete(self, code: str, cursor: int | None = None) -> Completion:
+        """What could follow at a cursor, in characters from the beginning of the code; by default at its end.
+
+        It finds nothing while the machine runs something.
+
+        >>> machine.complete("impo").matches
+        ('import',)
+        """
+        return _http.parsed(self._connection.send(_calls.complete(self.name, code, cursor)), Completion)
 
     def interrupt(self, seq: int | None = None) -> bool:
         """Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted."""

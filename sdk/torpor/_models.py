@@ -23,6 +23,14 @@ class Point(Record):
     seq: int | None = None
 
 
+class Completion(Record):
+    """What could stand in place of the characters from `start` to `end` of some code."""
+
+    matches: tuple[str, ...]
+    start: int
+    end: int
+
+
 class MachineInfo(Record):
     """A machine as the server sees it. Lists fill the first fields, `Machine.detail` all that the server has."""
 
