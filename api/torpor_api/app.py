@@ -9,7 +9,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
 from torpor_api import documentation, edge, exception_handlers
-from torpor_api.routes import accounts, completion, health, instructions, machines, recovery, run, snapshots
+from torpor_api.routes import accounts, completion, health, instructions, keys, machines, recovery, run, snapshots
 from torpor_api.services import Services
 from torpor_api.websocket import repl
 
@@ -39,6 +39,7 @@ def create_app(services: Services) -> ASGIApp:
         snapshots.router,
         recovery.router,
         accounts.router,
+        keys.router,
         health.router,
     ):
         app.include_router(router)

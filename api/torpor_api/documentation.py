@@ -16,6 +16,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (
     models.NewMachineRequest,
     models.ChangeRequest,
     models.CompleteRequest,
+    models.NewKeyRequest,
     models.ListRequest,
     models.ExecRequest,
     models.RunRequest,

@@ -78,6 +78,21 @@ def whoami() -> Call:
     return _get("/v1/whoami")
 
 
+def keys() -> Call:
+    """The account's API keys."""
+    return _get("/v1/keys")
+
+
+def new_key(name: str) -> Call:
+    """Another API key. Its secret is shown once, so that it cannot be asked for again."""
+    return Call("POST", "/v1/keys", body={"name": name})
+
+
+def revoke_key(key: str) -> Call:
+    """Let a key in no longer."""
+    return Call("DELETE", f"/v1/keys/{quote(key, safe='')}")
+
+
 def new_machine(
     tags: Mapping[str, str] | None,
     memory_mb: int | None,
