@@ -101,6 +101,7 @@ class AsyncMachine:
         queue: bool = False,
         interrupt: bool = False,
         timings: bool = False,
+        idempotency_key: str | None = None,
         on_output: Callable[[Stdout | Stderr | Display], Awaitable[None] | None] | None = None,
     ) -> Result:
         """Run code and wait for what comes of it. An error of the code is in the result, and is not raised.
@@ -111,6 +112,8 @@ class AsyncMachine:
             queue: If the machine runs something else, wait for that to end. Else `MachineBusy` is raised.
             interrupt: If the machine runs something else, end that.
             timings: Let `timings` of the result have, as `wake`, the phases of the wake if the machine was asleep.
+            idempotency_key: A word of your own for this call: asked again with the same word within a day, also by
+                another process, it is not run again, and its first result is returned.
             on_output: Called with each piece of output at the moment when it appears.
 
         >>> (await machine.run("import math; math.factorial(20)")).value
@@ -118,11 +121,24 @@ class AsyncMachine:
         """
         if on_output is not None:
             return await self._run_showing(
-                self.stream(code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, timings=timings),
+                self.stream(
+                    code,
+                    timeout_seconds=timeout_seconds,
+                    queue=queue,
+                    interrupt=interrupt,
+                    timings=timings,
+                    idempotency_key=idempotency_key,
+                ),
                 on_output,
             )
         call = _calls.run(
-            self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, timings=timings
+            self.name,
+            code,
+            timeout_seconds=timeout_seconds,
+            queue=queue,
+            interrupt=interrupt,
+            timings=timings,
+            idempotency_key=idempotency_key,
         )
         return result_of_answer(_http.parsed(await self._connection.send(call), RunAnswer), self.name)
 
@@ -134,6 +150,7 @@ class AsyncMachine:
         queue: bool = False,
         interrupt: bool = False,
         timings: bool = False,
+        idempotency_key: str | None = None,
     ) -> AsyncRunStream:
         """Run code and follow what it says. Arguments as for `run`. It is sent when the first event is asked for.
 
@@ -155,6 +172,7 @@ class AsyncMachine:
             interrupt=interrupt,
             timings=timings,
             streamed=True,
+            idempotency_key=idempotency_key,
         )
         return AsyncRunStream(self._connection, StreamState(self.name, call=call))
 
@@ -337,6 +355,18 @@ class AsyncMachine:
     async def delete(self) -> None:
         """Delete it and all that is stored of it, for good."""
         await self._connection.send(_calls.delete(self.name))
+
+    def tool(self) -> Callable[..., Awaitable[str]]:
+        """A plain function `python(code, timeout_seconds=15)` with a docstring, for whatever makes tools of functions.
+
+        It returns what a model should read. `torpor.tools` has more: images, call ids, a machine for each conversation.
+
+        >>> (await machine.tool()('3 + 5'))
+        '8'
+        """
+        from .tools._callable import async_callable_of  # noqa: PLC0415 - the tools are made of machines
+
+        return async_callable_of(self)
 
     def __repr__(self) -> str:
         return f"AsyncMachine({self.name!r})"

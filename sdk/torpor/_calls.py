@@ -149,6 +149,7 @@ def run(
     interrupt: bool = False,
     timings: bool = False,
     streamed: bool = False,
+    idempotency_key: str | None = None,
 ) -> Call:
     """Run code on a machine, or on a new one (None)."""
     body: dict[str, Any] = {"code": code, "timeout_seconds": timeout_seconds}
@@ -159,13 +160,14 @@ def run(
     if timings:
         body["timings"] = True
     running_seconds = DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
-    return _post(
+    call = _post(
         "/v1/run" if machine is None else _machine(machine, "/run"),
         body,
         answer_seconds=QUIET_STREAM_SECONDS if streamed else running_seconds + GRACE_SECONDS,
         patient=True,
         streamed=streamed,
     )
+    return call if idempotency_key is None else replace(call, idempotency_key=idempotency_key)
 
 
 def events(machine: str, seq: int, after: str | None) -> Call:
