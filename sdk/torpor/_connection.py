@@ -98,6 +98,7 @@ class Connection:
                     return
                 delay = attempts.failed(error)
             if delay is not None:
+                state.broken()
                 time.sleep(delay)
 
     def close(self) -> None:

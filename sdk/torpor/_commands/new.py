@@ -41,7 +41,14 @@ def new(
     replay_seconds: ReplaySecondsOption = None,
     as_json: Json = False,
 ) -> None:
-    """Make a machine and print its name. It is there until `torpor rm`."""
+    """Make a machine and print its name. It is there until `torpor rm`.
+
+    [bold]torpor new --tag user=42[/bold]  then `torpor ls --tag user=42` finds it
+
+    [bold]torpor new --template data --memory 4096[/bold]  NumPy, pandas and others are imported already
+
+    [bold]torpor repl $(torpor new)[/bold]  talk to it at once
+    """
     with client() as torpor:
         machine = torpor.new_machine(
             tags=tags_of(tag or ()),

@@ -39,15 +39,15 @@ def rollback(
         tell(machine, done)
 
 
-def tell(machine: str, done: Rollback) -> None:
-    """Say what a rollback did, and how to take it back."""
+def tell(machine: str, done: Rollback, *, undo: str | None = None) -> None:
+    """Say what a rollback did, and how to take it back: by `undo`, or by the command line."""
     where = "its beginning" if done.generation is None else f"generation {done.generation}"
     again = f", and runs again what led to the point: {_named(done.replayed)}" if done.replayed else ""
     note(f"{machine} goes on from {where}{again}.")
     if done.left_behind:
         note(f"Left behind: {_named(done.left_behind)}.")
     if done.undo is not None and done.undo.generation is not None:
-        note(f"To take it back: torpor rollback {machine} --generation {done.undo.generation}")
+        note(f"To take it back: {undo or f'torpor rollback {machine} --generation {done.undo.generation}'}")
 
 
 def _named(seqs: tuple[int, ...]) -> str:

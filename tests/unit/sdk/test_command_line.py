@@ -15,7 +15,7 @@ from tests.support.stub_server import API_KEY, Cut, Script, StubServer
 from typer.testing import CliRunner, Result
 
 from torpor import _cli
-from torpor._commands._input import is_complete, next_indent
+from torpor._repl.cell import is_complete, next_indent
 
 FIGURE = {"type": "display", "data": {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"}}
 
