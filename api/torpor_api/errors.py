@@ -101,6 +101,14 @@ class PointUnreachable(TorporError):
     code = "point_unreachable"
 
 
+class AliasTaken(TorporError):
+    """Another machine of the account has this alias."""
+
+    status = 409
+    code = "alias_taken"
+    hint = "Take it from that one first: `PATCH` with `alias: null`, or delete that machine."
+
+
 class InstructionExpired(TorporError):
     """The machine had this instruction; its code, its output and its result are not kept any more."""
 

@@ -14,6 +14,7 @@ from ._async_client import AsyncClient
 from ._async_machine import AsyncMachine, AsyncRunStream
 from ._client import Client
 from ._errors import (
+    AliasTaken,
     ApiError,
     BodyTooLarge,
     CannotWake,
@@ -53,6 +54,7 @@ from ._result import ErrorInfo, Result
 from ._retry import RetryPolicy
 
 __all__ = [
+    "AliasTaken",
     "ApiError",
     "AsyncClient",
     "AsyncMachine",

@@ -92,18 +92,31 @@ def new_machine(
     return call
 
 
+def is_alias(name: str) -> bool:
+    """Whether this is a name of the account's own: a machine's is 16 letters and digits."""
+    return not (len(name) == 16 and name.isascii() and name.isalnum())
+
+
+def get_or_create(alias: str, new_machine: Call | None = None) -> Call:
+    """The machine that the account calls so; if there is none, one as `new_machine` would make it."""
+    return Call("PUT", _machine(alias), body={} if new_machine is None else new_machine.body)
+
+
 def update(
     machine: str,
     tags: Mapping[str, str | None] | None,
     memory_mb: int | None,
     idle_seconds: float | Unset | None,
     settings: Mapping[str, str | float | None],
+    alias: str | Unset | None,
 ) -> Call:
     """Other settings and tags; what is absent stays."""
     body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, **settings}
     present: dict[str, Any] = {name: value for name, value in body.items() if value is not None}
     if idle_seconds is not UNSET:
         present["idle_seconds"] = idle_seconds
+    if alias is not UNSET:
+        present["alias"] = alias
     return Call("PATCH", _machine(machine), body=present)
 
 

@@ -162,6 +162,12 @@ class MachineNotIdle(Conflict):
     code = "machine_not_idle"
 
 
+class AliasTaken(Conflict):
+    """Another machine of the account has this alias."""
+
+    code = "alias_taken"
+
+
 class PointUnreachable(Conflict):
     """The machine cannot be brought to this point of its history; the hint names the nearest that it can."""
 

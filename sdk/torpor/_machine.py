@@ -206,6 +206,7 @@ class Machine:
         durability: str | None = None,
         recovery: str | None = None,
         replay_seconds: float | None = None,
+        alias: str | Unset | None = UNSET,
     ) -> MachineInfo:
         """Change settings and tags, at once; what is not named stays. All that there is of it then.
 
@@ -216,11 +217,12 @@ class Machine:
             durability: `interval` or `instruction`, as for `new_machine`; so are the others.
             recovery: `replay` or `rollback`.
             replay_seconds: How much running time a recovery may execute again.
+            alias: What it is called from now on; None: only by its own name. Raises `AliasTaken`.
 
         >>> machine.update(tags={"user": "42"}, durability="instruction")
         """
         settings = {"durability": durability, "recovery": recovery, "replay_seconds": replay_seconds}
-        call = _calls.update(self.name, tags, memory_mb, idle_seconds, settings)
+        call = _calls.update(self.name, tags, memory_mb, idle_seconds, settings, alias)
         return _http.parsed(self._connection.send(call), MachineInfo)
 
     def sleep(self) -> None:
@@ -291,7 +293,7 @@ class Machine:
         """
         call = _calls.fork(self.name, generation, seq, count, tags)
         forks = _http.parsed(self._connection.send(call), Forks)
-        machines = [Machine(self._connection, name) for name in forks.machines]
+        machines = [Machine(self._connection.making(None), name) for name in forks.machines]
         return Forked(machines, generation=forks.generation, lacks=forks.lacks)
 
     def recover(self, how: str, *, seq: int | None = None, generation: int | None = None) -> Recovered:

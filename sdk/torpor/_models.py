@@ -27,6 +27,8 @@ class MachineInfo(Record):
     """A machine as the server sees it. Lists fill the first fields, `Machine.detail` all that the server has."""
 
     name: str
+    alias: str | None = None
+    """What the account calls it."""
     created_at: datetime
     running: bool
     """Whether it is awake."""

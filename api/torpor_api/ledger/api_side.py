@@ -90,8 +90,9 @@ class ApiSide:
         recovery: Recovery = Recovery.REPLAY,
         replay_seconds: float = 300.0,
         idempotency: Idempotency | None = None,
+        alias: str | None = None,
     ) -> tuple[str, bool]:
-        """Make a machine: its name, and whether it is the earlier work of the idempotency key.
+        """Make a machine: its name, and whether it was there, made under this idempotency key or called so.
 
         Raises `IdempotencyKeyReused`.
         """
@@ -107,8 +108,13 @@ class ApiSide:
                 recovery=recovery,
                 replay_seconds=replay_seconds,
                 idempotency=idempotency,
+                alias=alias,
             )
         )
+
+    async def machine_of_alias(self, account: str, alias: str) -> str:
+        """The name of the account's machine that it calls so. Raises `MachineNotFound`."""
+        return await self._readers.run(lambda connection: machines.of_alias(connection, account, alias))
 
     async def change_machine(
         self,
@@ -121,9 +127,9 @@ class ApiSide:
     ) -> None:
         """Change those settings that are given, and tags: None takes one away.
 
-        Settings are `memory_mb`, `idle_seconds`, `durability`, `recovery` and `replay_seconds`.
-        `in_use_bytes` is the memory that it uses now. Raises `MachineNotFound`, and `InvalidRequest` for less memory
-        than it uses or was saved with, or too many tags.
+        Settings are `memory_mb`, `idle_seconds`, `durability`, `recovery`, `replay_seconds`, and `alias` (None: none).
+        `in_use_bytes` is the memory that it uses now. Raises `MachineNotFound`, `AliasTaken`, and `InvalidRequest` for
+        less memory than it uses or was saved with, or too many tags.
         """
         await self._writer.run(
             lambda connection: machines.change(connection, account, name, settings, tags, in_use_bytes=in_use_bytes),

@@ -58,6 +58,7 @@ class MachineRow:
     """A machine as its account sees it."""
 
     name: str
+    alias: str | None
     account: str
     created_at: datetime
     tags: dict[str, str]

@@ -31,4 +31,6 @@ def _ask(found: list[tuple[str, str]]) -> None:
         return
     for info in infos:
         tags = " ".join(f"{name}={value}" for name, value in sorted(info.tags.items()))
-        found.append((info.name, f"{info.state or ''} {tags}".strip()))
+        found.append((info.name, f"{info.state or ''} {info.alias or ''} {tags}".strip()))
+        if info.alias is not None:
+            found.append((info.alias, f"{info.state or ''} {info.name} {tags}".strip()))

@@ -21,7 +21,7 @@ def crash(machine: MachineName, as_json: Json = False) -> None:
     [bold]torpor debug crash aB3dE6gH9jK2mN5p[/bold]  then `torpor show aB3dE6gH9jK2mN5p` has its notices
     """
     with client() as torpor:
-        crashed = torpor.machine(machine).crash()
+        crashed = torpor.machine(machine, create=False).crash()
     if as_json:
         write_json({"crashed": crashed})
     elif crashed:

@@ -27,7 +27,7 @@ def interrupt(
     [bold]torpor interrupt aB3dE6gH9jK2mN5p 12[/bold]  only instruction 12, so that nothing that came after it is hit
     """
     with client() as torpor:
-        interrupted = torpor.machine(machine).interrupt(seq)
+        interrupted = torpor.machine(machine, create=False).interrupt(seq)
     running = "runs nothing" if seq is None else f"does not run instruction {seq}"
     sentence = f"{machine} is interrupted." if interrupted else f"{machine} {running}."
     done(machine, sentence, as_json=as_json, interrupted=interrupted)

@@ -33,7 +33,7 @@ def log(
     The number in front of each is what `torpor output`, `fork --seq` and `rollback --seq` take.
     """
     with client() as torpor:
-        target = torpor.machine(machine)
+        target = torpor.machine(machine, create=False)
         if seq is None:
             show_log(target, count=count, as_json=as_json)
             return

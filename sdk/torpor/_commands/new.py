@@ -39,9 +39,15 @@ def new(
     durability: DurabilityOption = None,
     recovery: RecoveryOption = None,
     replay_seconds: ReplaySecondsOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="ALIAS", help="A name of your own for it; if it is there already, that is it."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a machine and print its name. It is there until `torpor rm`.
+
+    [bold]torpor new --name analysis[/bold]  every other command takes that name, too: torpor repl analysis
 
     [bold]torpor new --tag user=42[/bold]  then `torpor ls --tag user=42` finds it
 
@@ -58,6 +64,7 @@ def new(
             durability=durability,
             recovery=recovery,
             replay_seconds=replay_seconds,
+            alias=name,
         )
     if as_json:
         write_json({"machine_name": machine.name})

@@ -42,7 +42,7 @@ def output(
     and Ctrl-C ends the reading, not the code: that does `torpor interrupt`.
     """
     with client() as torpor:
-        target = torpor.machine(machine)
+        target = torpor.machine(machine, create=False)
         if as_json and follow:
             _write_events(target, _chosen(target, seq))
         elif as_json:

@@ -14,5 +14,5 @@ def pin(machine: MachineName, generation: GenerationArgument, as_json: Json = Fa
     [bold]torpor pin aB3dE6gH9jK2mN5p 7[/bold]  keeps generation 7 of `torpor snapshots`
     """
     with client() as torpor:
-        torpor.machine(machine).pin(generation)
+        torpor.machine(machine, create=False).pin(generation)
     done(machine, f"Generation {generation} of {machine} is kept.", as_json=as_json, generation=generation, pinned=True)

@@ -53,7 +53,7 @@ def repl(
 
     patient, quick = RetryPolicy(total_seconds=PATIENCE_SECONDS), RetryPolicy(total_seconds=PATIENCE_ASKING_SECONDS)
     with Client(retry=patient) as running, Client(retry=quick) as asking:
-        target = asking.machine(machine) if machine else asking.new_machine()
+        target = asking.machine(machine, create=False) if machine else asking.new_machine()
         if machine is not None:
             target.detail()
         note(f"Machine {target.name} at {asking.url}. Ctrl-C ends what runs, Ctrl-D leaves, :help tells more.")

@@ -32,7 +32,7 @@ def rm(
         typer.confirm(f"Delete {', '.join(machines)} for good?", abort=True, err=True)
     with client() as torpor:
         for name in machines:
-            torpor.machine(name).delete()
+            torpor.machine(name, create=False).delete()
             if not as_json:
                 note(f"{name} is deleted.")
     if as_json:

@@ -15,7 +15,7 @@ def show(machine: MachineName, as_json: Json = False) -> None:
     [bold]torpor show aB3dE6gH9jK2mN5p --json | jq .state[/bold]  awake, asleep, waking, recovering or parked
     """
     with client() as torpor:
-        show_machine(torpor.machine(machine), as_json=as_json)
+        show_machine(torpor.machine(machine, create=False), as_json=as_json)
 
 
 def show_machine(machine: Machine, *, as_json: bool = False) -> None:

@@ -14,5 +14,5 @@ def sleep(machine: MachineName, as_json: Json = False) -> None:
     [bold]torpor sleep aB3dE6gH9jK2mN5p[/bold]  saves it, and frees the memory that it takes
     """
     with client() as torpor:
-        torpor.machine(machine).sleep()
+        torpor.machine(machine, create=False).sleep()
     done(machine, f"{machine} is asleep.", as_json=as_json, state="asleep")

@@ -20,7 +20,7 @@ def snapshots(machine: MachineName, as_json: Json = False) -> None:
     [bold]torpor pin aB3dE6gH9jK2mN5p 7[/bold]  keeps it for ever
     """
     with client() as torpor:
-        show_snapshots(torpor.machine(machine), as_json=as_json)
+        show_snapshots(torpor.machine(machine, create=False), as_json=as_json)
 
 
 def show_snapshots(machine: Machine, *, as_json: bool = False) -> None:

@@ -16,5 +16,5 @@ def sync(machine: MachineName, as_json: Json = False) -> None:
     [bold]torpor sync aB3dE6gH9jK2mN5p[/bold]  like `sync` and `fsync` for files
     """
     with client() as torpor:
-        torpor.machine(machine).sync()
+        torpor.machine(machine, create=False).sync()
     done(machine, f"All of {machine} is stored.", as_json=as_json, synced=True)

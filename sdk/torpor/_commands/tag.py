@@ -30,7 +30,7 @@ def tag(
     """
     changes: dict[str, str | None] = {**dict.fromkeys(remove or ()), **tags_of(tags or ())}
     with client() as torpor:
-        target = torpor.machine(machine)
+        target = torpor.machine(machine, create=False)
         info = target.update(tags=changes) if changes else target.detail()
     if as_json:
         write_json(info.tags)

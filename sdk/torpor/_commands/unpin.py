@@ -14,7 +14,7 @@ def unpin(machine: MachineName, generation: GenerationArgument, as_json: Json = 
     [bold]torpor unpin aB3dE6gH9jK2mN5p 7[/bold]  generation 7, see `torpor snapshots`
     """
     with client() as torpor:
-        torpor.machine(machine).unpin(generation)
+        torpor.machine(machine, create=False).unpin(generation)
     done(
         machine,
         f"Generation {generation} of {machine} is kept only as long as any other.",

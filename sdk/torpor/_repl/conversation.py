@@ -46,8 +46,8 @@ class Conversation:
             pass
 
     def _turn_to(self, name: str) -> None:
-        self._machine = self._clients.running.machine(name)
-        self._asked: Machine = self._clients.asking.machine(name)
+        self._machine = self._clients.running.machine(name, create=False)
+        self._asked: Machine = self._clients.asking.machine(name, create=False)
         self._history = MachineHistory(self._asked, history_file())
         self._session = make_session(self._history, MachineCompleter(self._asked, list(COMMANDS)))
 
@@ -77,7 +77,7 @@ class Conversation:
 
     def _use(self, name: str) -> None:
         try:
-            self._clients.asking.machine(name).detail()
+            self._clients.asking.machine(name, create=False).detail()
         except TorporError as error:
             explain(error)
         else:

@@ -15,8 +15,8 @@ from .._events import png_of
 from . import colours, graphics
 from .safe_text import one_line
 
-_SUFFIXES = {"image/jpeg": "jpg", "jpeg": "jpg", "image/svg+xml": "svg", "svg": "svg", "image/gif": "gif"}
-"""Forms that are only ever written to files, by MIME type and by ForeverVM's name."""
+_SUFFIXES = {"image/jpeg": "jpg", "image/gif": "gif", "image/svg+xml": "svg"}
+"""Forms that are only ever written to files."""
 
 
 class Pictures:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._events import Display, Event, Notice, Stderr, Stdout
+from .._mime import mime_bundle
 from .._result import ErrorInfo, Result
 from . import colours, frame, pictures
 from .safe_text import plain
@@ -59,7 +60,7 @@ class Screen:
             self._error(result.error)
         elif result.value is not None:
             self._out.end_line()
-            self._show_forms(result.data, result.value)
+            self._show_forms(mime_bundle(result.value, result.data), result.value)
         self.end_line()
 
     def remark(self, text: str) -> None:
@@ -118,7 +119,7 @@ def _text_of(data: Mapping[str, Any]) -> str:
 
 
 def _table_of(data: Mapping[str, Any]) -> str | None:
-    html = data.get("text/html", data.get("html"))
+    html = data.get("text/html")
     found = frame.read(html) if isinstance(html, str) else None
     if found is None:
         return None

@@ -86,6 +86,7 @@ async def test_every_route_of_the_api_is_in_the_document(api: Api) -> None:
         ("GET", "/v1/machine/list"),
         ("POST", "/v1/machine/list"),
         ("GET", "/v1/machine/{name}"),
+        ("PUT", "/v1/machine/{alias}"),
         ("PATCH", "/v1/machine/{name}"),
         ("DELETE", "/v1/machine/{name}"),
         ("POST", "/v1/machine/{name}/exec"),
