@@ -44,11 +44,15 @@ class Cut:
 
 @dataclass
 class Script:
-    """What a piece of code does: events, then a result. While `blocks`, it waits for an interrupt before that."""
+    """What a piece of code does: events, then a result. While `blocks`, it waits for an interrupt before that.
+
+    One that is `stubborn` does not heed interrupts, and waits for the end of the server.
+    """
 
     events: list[Json] = field(default_factory=list)
     result: Json = field(default_factory=lambda: {"value": None, "runtime_ms": 1})
     blocks: bool = False
+    stubborn: bool = False
 
 
 @dataclass
@@ -67,6 +71,8 @@ class StubServer:
     def __init__(self) -> None:
         self.machines: dict[str, list[Ran]] = {}
         self.scripts: dict[str, Script] = {}
+        self.completions: dict[str, tuple[list[str], int, int] | None] = {}
+        """By code: matches, start and end; None where the server knows no completion."""
         self.faults: deque[Refuse | Cut] = deque()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.bodies: list[Json] = []
@@ -202,8 +208,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._run(name, stub.once(key, self.path, lambda: stub.execute(name, body["code"])), cut)
         elif rest == "/interrupt":
             for ran in log:
-                ran.interrupted.set()
+                if not ran.script.stubborn:
+                    ran.interrupted.set()
             self._json({"interrupted": True, "instruction_seq": len(log) - 1}, cut)
+        elif rest == "/complete" and stub.completions.get(body["code"]) is not None:
+            matches, start, end = stub.completions[body["code"]] or ([], 0, 0)
+            self._json({"matches": matches, "start": start, "end": end}, cut)
+        elif rest == "/complete":
+            self._error(404, "not_found", "There is nothing here.")
         elif rest == "/exec":
             limit, start = int(query.get("limit", 100)), int(query.get("cursor", 0))
             page = [self._instruction(ran) for ran in log[::-1]][start:][:limit]

@@ -24,8 +24,11 @@ class Interrupts:
     The third leaves the code running, or ending, and ends only the wait.
     """
 
-    def __init__(self, machine: Machine, stream: RunStream, tell: Callable[[str], object]) -> None:
+    def __init__(
+        self, machine: Machine, stream: RunStream, tell: Callable[[str], object], echoed: Callable[[], object]
+    ) -> None:
         self.pressed = 0
+        self._echoed = echoed
         self._machine = machine
         self._stream = stream
         self._tell = tell
@@ -46,6 +49,7 @@ class Interrupts:
 
     def _press(self, _number: int, _frame: FrameType | None) -> None:
         self.pressed += 1
+        self._echoed()
         if self.pressed >= _PRESSES_TO_LEAVE:
             raise KeyboardInterrupt
         sender = threading.Thread(target=self._interrupt, args=(self.pressed,), name="interrupt", daemon=True)
@@ -89,7 +93,7 @@ def watch(machine: Machine, stream: RunStream, screen: Screen | None = None) -> 
     Raises KeyboardInterrupt at the third Ctrl-C; the code runs on then.
     """
     tell = note if screen is None else screen.remark
-    interrupts = Interrupts(machine, stream, tell)
+    interrupts = Interrupts(machine, stream, tell, (lambda: None) if screen is None else screen.echoed)
     stream.on_connection(_Reconnecting(tell).connection)
     with interrupts.caught(), stream:
         for event in stream:

@@ -10,11 +10,12 @@ from .._commands._console import note
 from .._commands._execution import watch
 from .._errors import MachineNotFound, TorporError
 from .._machine import Machine
+from .._terminal.pictures import for_terminal
 from .._terminal.screen import Screen
 from .commands import COMMANDS, LEAVING, Leave, Use, run_command
 from .completer import MachineCompleter
 from .history import MachineHistory, history_file
-from .session import make_session
+from .session import make_prompt
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,14 @@ class Conversation:
 
     def _turn_to(self, name: str) -> None:
         self._machine = self._clients.running.machine(name, create=False)
+        self._pictures = for_terminal(name)
         self._asked: Machine = self._clients.asking.machine(name, create=False)
         self._history = MachineHistory(self._asked, history_file())
-        self._session = make_session(self._history, MachineCompleter(self._asked, list(COMMANDS)))
+        self._prompt = make_prompt(self._history.loading, MachineCompleter(self._asked, list(COMMANDS)))
 
     def _go_one_step(self) -> bool:
         try:
-            code = self._session.prompt().rstrip()
+            code = self._prompt().rstrip()
             if code and code not in LEAVING:
                 self._do(code)
         except KeyboardInterrupt:
@@ -85,7 +87,7 @@ class Conversation:
             note(f"Machine {name}.")
 
     def _run(self, code: str) -> None:
-        screen = Screen(self._machine.name)
+        screen = Screen(self._machine.name, shown_before=self._pictures)
         stream = self._machine.stream(code, timeout_seconds=self._timeout_seconds, queue=True)
         try:
             result, _ = watch(self._machine, stream, screen)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from prompt_toolkit.history import FileHistory, History
+from prompt_toolkit.history import FileHistory, History, ThreadedHistory
 
 from .._errors import TorporError
 from .._machine import Machine
@@ -24,6 +24,8 @@ class MachineHistory(History):
         self._here = FileHistory(str(file))
         self._known_seq: int | None = None
         self._ran_elsewhere = False
+        self.loading = ThreadedHistory(self)
+        """For the prompt: the same, loaded while the user already looks at it."""
 
     def load_history_strings(self) -> Iterable[str]:
         """The newest first. Where the server does not say what was run, there is only what is known here."""
@@ -61,14 +63,14 @@ class MachineHistory(History):
             ]
         except TorporError:
             return
-        last = self.get_strings()[-1:]
+        last = self.loading.get_strings()[-1:]
         self._ran_elsewhere = True
         try:
             for code in reversed(between):
                 if code:
-                    self.append_string(code)
+                    self.loading.append_string(code)
             for own in last:
-                self.append_string(own)  # the newest stays the newest
+                self.loading.append_string(own)  # the newest stays the newest
         finally:
             self._ran_elsewhere = False
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application.current import get_app
 from prompt_toolkit.completion import Completer
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, has_completions, has_focus
-from prompt_toolkit.history import History, ThreadedHistory
+from prompt_toolkit.history import History
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.lexers import PygmentsLexer
 from prompt_toolkit.shortcuts import CompleteStyle
@@ -20,22 +22,39 @@ PROMPT = ">>> "
 CONTINUATION = "... "
 
 
-def make_session(history: History, completer: Completer) -> PromptSession[str]:
-    """A prompt on the terminal. It returns a whole cell; Ctrl-C raises KeyboardInterrupt, Ctrl-D EOFError."""
-    return PromptSession(
+def make_prompt(history: History, completer: Completer) -> Callable[[], str]:
+    """Returns a whole cell each time that it is called. Ctrl-C raises KeyboardInterrupt, Ctrl-D EOFError.
+
+    A terminal that knows nothing but text edits lines by itself.
+    """
+    if colours.is_dumb():
+        return _plain_cell
+    session: PromptSession[str] = PromptSession(
         PROMPT,
         multiline=True,
         prompt_continuation=CONTINUATION,
         key_bindings=_bindings(),
-        history=ThreadedHistory(history),
+        history=history,
         enable_history_search=True,
         completer=completer,
         complete_in_thread=True,
         complete_while_typing=False,
         complete_style=CompleteStyle.MULTI_COLUMN,
         reserve_space_for_menu=6,
-        lexer=None if colours.is_dumb() else PygmentsLexer(PythonLexer),
+        lexer=PygmentsLexer(PythonLexer),
     )
+    return session.prompt
+
+
+def _plain_cell() -> str:
+    text = input(PROMPT)
+    while not (_is_command(text) or is_complete(text)):
+        text += f"\n{input(CONTINUATION)}"
+    return text
+
+
+def _is_command(text: str) -> bool:
+    return text.startswith(":")
 
 
 @Condition
@@ -50,8 +69,7 @@ def _bindings() -> KeyBindings:
     @bindings.add("enter", filter=editing)
     def _enter(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        is_command = buffer.text.startswith(":")
-        if is_command or (is_complete(buffer.text) and not buffer.document.text_after_cursor.strip()):
+        if _is_command(buffer.text) or (is_complete(buffer.text) and not buffer.document.text_after_cursor.strip()):
             buffer.validate_and_handle()
         else:
             _new_line(event)

@@ -31,7 +31,7 @@ def traceback(text: str) -> str:
     from pygments.formatters import TerminalFormatter  # noqa: PLC0415
     from pygments.lexers import PythonTracebackLexer  # noqa: PLC0415
 
-    return highlight(text, PythonTracebackLexer(stripnl=False, ensurenl=False), TerminalFormatter())
+    return highlight(text, PythonTracebackLexer(stripnl=False), TerminalFormatter()).removesuffix("\n")
 
 
 def dim(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -28,11 +29,12 @@ class Pictures:
         self._inline = inline
         self._protocol: graphics.Protocol | None = None
         self._saved = 0
+        self._last_name = ""
 
     def show(self, data: Mapping[str, Any], name: str) -> str | None:
         """What to write for the picture in a bundle of forms; None if there is none, or nobody wants it.
 
-        `name` is that of its file, without the number that tells it from others.
+        `name` is that of its file, without the number that tells it from others of that name.
         """
         found = picture_of(data)
         if found is None:
@@ -55,7 +57,8 @@ class Pictures:
 
     def _save(self, body: bytes, suffix: str, name: str) -> str:
         assert self._folder is not None  # noqa: S101 - the caller has looked
-        self._saved += 1
+        self._saved = self._saved + 1 if name == self._last_name else 1
+        self._last_name = name
         path = self._folder / f"{name}-{self._saved}.{suffix}"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -68,17 +71,16 @@ class Pictures:
 def picture_of(data: Mapping[str, Any]) -> tuple[str, bytes] | None:
     """The suffix and the bytes of the picture in a bundle of forms."""
     png = png_of(data)
-    if png is not None:
+    if png:
         return "png", png
     for form, suffix in _SUFFIXES.items():
         text = data.get(form)
         if isinstance(text, str):
             if suffix == "svg":
                 return suffix, text.encode()
-            try:
-                return suffix, base64.b64decode(text)
-            except (binascii.Error, ValueError):
-                continue
+            with contextlib.suppress(binascii.Error, ValueError):
+                if body := base64.b64decode(text):
+                    return suffix, body
     return None
 
 

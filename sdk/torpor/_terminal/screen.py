@@ -10,7 +10,8 @@ from typing import Any
 from .._events import Display, Event, Notice, Stderr, Stdout
 from .._mime import mime_bundle
 from .._result import ErrorInfo, Result
-from . import colours, frame, pictures
+from . import colours, frame
+from .pictures import Pictures, for_terminal
 from .safe_text import plain
 from .sink import sinks
 
@@ -22,15 +23,16 @@ class Screen:
     all is as the machine said it, and pictures are written into a folder if there is one.
     """
 
-    def __init__(self, machine_name: str, folder: Path | None = None) -> None:
+    def __init__(self, machine_name: str, folder: Path | None = None, *, shown_before: Pictures | None = None) -> None:
+        """`folder`: pictures go there. `shown_before`: those of a screen before, which know the terminal already."""
         self._out, self._err = sinks()
         self._shown_notices: set[object] = set()
         self._picture_name = "picture"
         self._named_for_seq = folder is None
         if folder is not None or not self._out.is_terminal:
-            self._pictures = pictures.Pictures(folder=folder, inline=False)
+            self.pictures = Pictures(folder=folder, inline=False)
         else:
-            self._pictures = pictures.for_terminal(machine_name)
+            self.pictures = shown_before or for_terminal(machine_name)
 
     def begin(self, seq: int | None) -> None:
         """The instruction's number has become known: files of pictures are named for it where many meet."""
@@ -68,6 +70,10 @@ class Screen:
         self._err.end_line()
         self._err.own(f"{colours.dim(plain(text))}\n")
 
+    def echoed(self) -> None:
+        """The terminal itself has shown a key that was pressed."""
+        self._err.echoed()
+
     def end_line(self) -> None:
         """Begin a new line on each terminal, unless one was just begun."""
         for sink in (self._out, self._err):
@@ -92,7 +98,7 @@ class Screen:
         self._err.own(f"{text}\n")
 
     def _show_forms(self, data: Mapping[str, Any], text: str) -> None:
-        shown = self._pictures.show(data, self._picture_name)
+        shown = self.pictures.show(data, self._picture_name)
         if shown is None and self._out.is_terminal:
             shown = _table_of(data)
         if shown is not None:

@@ -41,6 +41,10 @@ class Sink:
         """Write what is ours, or was made safe, whatever is in it."""
         self._write(text)
 
+    def echoed(self) -> None:
+        """The terminal itself has shown a key that was pressed, as it does with `^C`."""
+        self._line.begun = self.is_terminal
+
     def end_line(self) -> None:
         """End the colours that are in force; begin a new line, unless one was just begun."""
         if self.is_terminal and (rest := self._safe.finish()):
