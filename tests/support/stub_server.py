@@ -298,12 +298,16 @@ class _Handler(BaseHTTPRequestHandler):
             "parked_reason": None,
         }
 
+    def _state(self, ran: Ran) -> Json:
+        if ran.script.blocks and not ran.interrupted.is_set():
+            return {"state": "running", "result": None, "events": ran.script.events}
+        return {"state": "finished", "result": ran.script.result}
+
     def _instruction(self, ran: Ran) -> Json:
         return {
             "instruction_seq": ran.seq,
             "code": ran.code,
-            "state": "finished",
-            "result": ran.script.result,
+            **self._state(ran),
             "replayed": False,
             "undone": False,
             "accepted_at": "2026-01-02T03:04:05Z",

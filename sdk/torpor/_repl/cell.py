@@ -24,7 +24,7 @@ _LEAVES_BLOCK = re.compile(r"\s*(return|pass|raise|break|continue)\b")
 def is_complete(text: str) -> bool:
     """Whether Enter should run it. What no Python can read is complete too: the machine says what is wrong.
 
-    A block is complete after an empty line, as in Python's own prompt; so is a cell magic (`%%bash`).
+    A block is complete after an empty line, as in Python's own prompt, if its last line is indented; so is a cell magic (`%%bash`).
     """
     last_line = text.rsplit("\n", 1)[-1]
     if text.lstrip().startswith("%%"):
@@ -33,13 +33,8 @@ def is_complete(text: str) -> bool:
         return False
     if not last_line.strip():
         text = text[: len(text) - len(last_line)]
-    text = as_python(text)
     try:
-        return _compiles(text, "single")
-    except (SyntaxError, ValueError, OverflowError):
-        pass  # more than one statement, or nothing that this Python can read
-    try:
-        return _compiles(text, "exec") and not last_line[:1].isspace()
+        return _compiles(as_python(text)) and not last_line[:1].isspace()
     except (SyntaxError, ValueError, OverflowError):
         return True
 
@@ -73,12 +68,12 @@ def _begins_statement(before: str) -> bool:
     return not before.endswith("\\")
 
 
-def _compiles(text: str, mode: str) -> bool:
+def _compiles(text: str) -> bool:
     compiler = codeop.CommandCompiler()
     compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return compiler(text, "<input>", mode) is not None
+        return compiler(text, "<input>", "exec") is not None
 
 
 def next_indent(text: str) -> str:

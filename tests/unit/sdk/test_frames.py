@@ -20,7 +20,7 @@ PANDAS = """<div>
     <tr><th>1</th><td>Z&uuml;rich &lt;ZH&gt;</td><td>443037</td></tr>
   </tbody>
 </table>
-<p>2 rows × 2 columns</p>
+<p>2 rows and 2 columns</p>
 </div>"""
 GROUPED = """<table border="1" class="dataframe">
   <thead>
@@ -44,7 +44,8 @@ def drawn(html: str, width: int = 80, *, styled: bool = False) -> str | None:
 def wide(columns: int) -> str:
     head = "".join(f"<th>column{number}</th>" for number in range(columns))
     body = "".join(f"<td>{number}</td>" for number in range(columns))
-    return f'<table class="dataframe"><thead><tr><th></th>{head}</tr></thead><tbody><tr><th>0</th>{body}</tr></tbody></table>'
+    rows = f"<thead><tr><th></th>{head}</tr></thead><tbody><tr><th>0</th>{body}</tr></tbody>"
+    return f'<table class="dataframe">{rows}</table>'
 
 
 def test_a_data_frame_is_a_table_with_its_numbers_on_the_right() -> None:
@@ -53,7 +54,7 @@ def test_a_data_frame_is_a_table_with_its_numbers_on_the_right() -> None:
         "──────────────────────\n"
         "0         Bern  137000\n"
         "1  Zürich <ZH>  443037\n"
-        "2 rows × 2 columns"
+        "2 rows and 2 columns"
     )  # fmt: skip
 
 
