@@ -24,7 +24,7 @@ _LEAVES_BLOCK = re.compile(r"\s*(return|pass|raise|break|continue)\b")
 def is_complete(text: str) -> bool:
     """Whether Enter should run it. What no Python can read is complete too: the machine says what is wrong.
 
-    A block is complete after an empty line, as in Python's own prompt, if its last line is indented; so is a cell magic (`%%bash`).
+    A block whose last line is indented is complete after an empty line; so is a cell magic (`%%bash`).
     """
     last_line = text.rsplit("\n", 1)[-1]
     if text.lstrip().startswith("%%"):
@@ -33,8 +33,9 @@ def is_complete(text: str) -> bool:
         return False
     if not last_line.strip():
         text = text[: len(text) - len(last_line)]
+    text = as_python(text)
     try:
-        return _compiles(as_python(text)) and not last_line[:1].isspace()
+        return _compiles(text) and not (last_line.strip() and last_line[0].isspace() and _ends_in_block(text))
     except (SyntaxError, ValueError, OverflowError):
         return True
 
@@ -74,6 +75,11 @@ def _compiles(text: str) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return compiler(text, "<input>", "exec") is not None
+
+
+def _ends_in_block(text: str) -> bool:
+    statements = compile(text, "<input>", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT).body
+    return bool(statements) and any(hasattr(statements[-1], name) for name in ("body", "cases"))
 
 
 def next_indent(text: str) -> str:
