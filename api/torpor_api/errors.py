@@ -49,6 +49,14 @@ class InstructionNotFound(TorporError):
     code = "instruction_not_found"
 
 
+class KeyNotFound(TorporError):
+    """The account has no API key with this id."""
+
+    status = 404
+    code = "key_not_found"
+    hint = "`GET /v1/keys` lists those that there are."
+
+
 class SnapshotNotFound(TorporError):
     """The machine has no snapshot of this generation, or it is not kept any more."""
 
@@ -99,6 +107,14 @@ class PointUnreachable(TorporError):
 
     status = 409
     code = "point_unreachable"
+
+
+class LastKey(TorporError):
+    """This is the account's last API key: without it nobody could get in any more."""
+
+    status = 409
+    code = "last_key"
+    hint = "Make another one first."
 
 
 class AliasTaken(TorporError):

@@ -118,6 +118,14 @@ class ChangeRequest(StrictRequest):
     alias: Alias | None = Field(default=None, description="What the account calls it; null: nothing any more.")
 
 
+class NewKeyRequest(StrictRequest):
+    """What a new API key shall be like."""
+
+    name: Annotated[str, Field(max_length=TAG_KEY_LIMIT), AfterValidator(_clean)] | None = Field(
+        default=None, description="What you call it, to know later what it was for."
+    )
+
+
 class ListRequest(Request):
     """Which machines to list."""
 
@@ -138,6 +146,15 @@ class ExecRequest(Request):
 
     instruction: Instruction
     interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
+
+
+class CompleteRequest(StrictRequest):
+    """Code that is being typed."""
+
+    code: Code
+    cursor: int | None = Field(
+        default=None, ge=0, description="How many characters (code points) stand before the cursor; all by default."
+    )
 
 
 class RunRequest(StrictRequest):
@@ -251,6 +268,43 @@ class NoticeAnswer(Answer):
     message: str
     seqs: list[int]
     at: str
+
+
+class KeyAnswer(Answer):
+    """An API key without its secret."""
+
+    id: str
+    name: str
+    created_at: str
+    current: bool
+
+
+class KeyList(Answer):
+    """The account's API keys, oldest first."""
+
+    keys: list[KeyAnswer]
+
+
+class NewKey(Answer):
+    """A new API key. `api_key` is shown only here."""
+
+    id: str
+    name: str
+    api_key: str
+
+
+class RevokedKey(Answer):
+    """The key that lets nobody in any more."""
+
+    id: str
+
+
+class CompletionAnswer(Answer):
+    """What could stand in place of the characters from `start` to `end`; there are none while an instruction runs."""
+
+    matches: list[str]
+    start: int
+    end: int
 
 
 class NamedMachine(Answer):

@@ -12,7 +12,7 @@ from ._calls import UNSET, Unset
 from ._config import load_config
 from ._connection import Connection
 from ._machine import Machine
-from ._models import Account, MachineList, NewMachine, RunAnswer
+from ._models import Account, ApiKey, ApiKeys, MachineList, NewApiKey, NewMachine, RunAnswer
 from ._result import Result, result_of_answer
 from ._retry import RetryPolicy
 
@@ -49,6 +49,22 @@ class Client:
     def whoami(self) -> str:
         """The name of the account that the key belongs to."""
         return _http.parsed(self._connection.send(_calls.whoami()), Account).account
+
+    def keys(self) -> list[ApiKey]:
+        """The account's API keys, oldest first, without their secrets."""
+        return list(_http.parsed(self._connection.send(_calls.keys()), ApiKeys).keys)
+
+    def new_key(self, name: str = "") -> NewApiKey:
+        """Make another API key of this account's; `name` says later what it was for. Its secret is shown only here.
+
+        >>> client.new_key("laptop").api_key
+        SecretStr('**********')
+        """
+        return _http.parsed(self._connection.send(_calls.new_key(name)), NewApiKey)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Let a key in no longer, from now on. Raises `KeyNotFound`, and `LastKey` for the only one that there is."""
+        self._connection.send(_calls.revoke_key(key_id))
 
     def new_machine(
         self,

@@ -140,6 +140,13 @@ def test_a_notebook_is_bound_to_a_machine_by_its_first_cell(server: ServerProces
         assert "%torpor use NAME" in execute(client, "%torpor nonsense")[1][0][1]["traceback"][-1]
 
 
+def test_a_frontend_gets_completions_from_the_machine(server: ServerProcess) -> None:
+    with kernel(server, TORPOR_MACHINE="analysis") as (_, client):
+        assert execute(client, "number = 3")[0]["status"] == "ok"
+        found = client.complete("x = numb", 8, reply=True, timeout=SECONDS)["content"]
+        assert (found["matches"], found["cursor_start"], found["cursor_end"]) == (["number"], 4, 8)
+
+
 def test_a_frontend_learns_what_is_complete_and_what_was_run_before(server: ServerProcess) -> None:
     with kernel(server, TORPOR_MACHINE="analysis") as (_, client):
         assert execute(client, "number = 3")[0]["status"] == "ok"

@@ -105,6 +105,15 @@ class GuestState:
 
 
 @dataclass(frozen=True, slots=True)
+class Completion:
+    """What could stand in place of the characters from `start` to `end` of some code."""
+
+    matches: tuple[str, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Adopted:
     """A survivor that answers."""
 
@@ -149,6 +158,13 @@ class Sandbox(Protocol):
 
     async def interrupt(self, seq: int, *, step: Literal["interrupt", "again", "kill"]) -> None:
         """Stop what `seq` runs, if it still runs: SIGCONT + SIGINT, SIGINT again, or SIGKILL of the interpreter."""
+        ...
+
+    async def complete(self, code: str, cursor: int) -> Completion:
+        """What could follow behind `cursor` characters of `code`; nothing while an instruction runs.
+
+        It changes nothing, takes some seconds at most, and finds nothing rather than fail.
+        """
         ...
 
     async def ping(self) -> GuestState:

@@ -28,6 +28,7 @@ from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import (
     Accepted,
+    ApiKey,
     Busy,
     Event,
     Idempotency,
@@ -54,12 +55,21 @@ class ApiSide:
         """Make an account; nothing happens if it exists. Raises ValueError for a name that cannot stand in a token."""
         await self._writer.run(lambda connection: accounts.create(connection, name))
 
-    async def add_key(self, account: str, secret: str) -> None:
+    async def add_key(self, account: str, secret: str, name: str = "") -> None:
         """Let `<account>.<secret>` in from now on; only a hash is stored. Nothing happens if it is there already.
 
         Raises ValueError if there is no such account.
         """
-        await self._writer.run(lambda connection: accounts.add_key(connection, account, secret))
+        await self._writer.run(lambda connection: accounts.add_key(connection, account, secret, name))
+
+    async def keys(self, account: str) -> list[ApiKey]:
+        """The account's API keys, oldest first."""
+        return await self._readers.run(lambda connection: accounts.list_keys(connection, account))
+
+    async def revoke_key(self, account: str, key: str) -> None:
+        """Let the key with this id in no longer, from now on. Raises `KeyNotFound`, `LastKey`."""
+        await self._writer.run(lambda connection: accounts.revoke_key(connection, account, key))
+        self._authenticated.forget()
 
     async def has_accounts(self) -> bool:
         """Whether any account exists."""

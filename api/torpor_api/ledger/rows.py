@@ -54,6 +54,15 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key, without its secret, which nobody but its owner has."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class MachineRow:
     """A machine as its account sees it."""
 

@@ -76,6 +76,7 @@ keys = Table(
     Column("account_id", NUMBER, ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("created_at", NUMBER, nullable=False),
+    Column("name", Text, nullable=False, server_default=text("''")),  # what its owner calls it
     UniqueConstraint("account_id", "digest"),
     CheckConstraint("length(digest) = 32", name="is_a_sha256"),
     sqlite_strict=True,

@@ -197,19 +197,20 @@ async def _transition(
 
     async def work() -> dict[str, Any]:
         services.stopping.refuse_work()
-        await _not_parked(services, account, name)
+        await refuse_parked(services, account, name)
         try:
             if await move(services.machines, name) is False:
                 raise NotIdle
         except MachineGone:  # parked or deleted meanwhile, which the ledger knows
-            await _not_parked(services, account, name)
+            await refuse_parked(services, account, name)
             raise
         return machine_detail(await services.ledger.machine(account, name))
 
     return JsonResponse(await services.once.do(services.ledger, account, idempotency(request, asked), work))
 
 
-async def _not_parked(services: Services, account: str, name: str) -> None:
+async def refuse_parked(services: Services, account: str, name: str) -> None:
+    """Raise `MachineParked` if it is, `MachineNotFound` if it is not the account's."""
     row = await services.ledger.machine(account, name)
     if row.state == "parked":
         raise MachineParked(f"The machine is parked: {row.parked_reason}")

@@ -29,8 +29,8 @@ class MachineCompleter(Completer):
             return
         cursor = document.cursor_position
         try:
-            found = self._machine.complete(text, cursor)  # type: ignore[attr-defined]
-        except (TorporError, AttributeError):
+            found = self._machine.complete(text, cursor)
+        except TorporError:
             return
         if not 0 <= found.start <= cursor <= found.end <= len(text):
             return

@@ -163,6 +163,18 @@ class TorporKernel(Kernel):
                 self.log.error("The machine stays as it is: %s", error)
         return {"status": "ok", "restart": restart}
 
+    async def do_complete(self, code: str, cursor_pos: int) -> dict[str, Any]:
+        """What could follow at the cursor, as the machine knows its own variables."""
+        matches: list[str] = []
+        start = end = cursor_pos
+        try:
+            machine = await asyncio.to_thread(self.torpor.machine)
+            found = await asyncio.to_thread(machine.complete, code, cursor_pos)
+            matches, start, end = list(found.matches), found.start, found.end
+        except TorporError as error:
+            self.log.info("No completion: %s", error)
+        return {"status": "ok", "matches": matches, "cursor_start": start, "cursor_end": end, "metadata": {}}
+
     async def do_is_complete(self, code: str) -> dict[str, Any]:
         """Whether Enter should run it."""
         status, indent = TransformerManager().check_complete(code)  # type: ignore[no-untyped-call]

@@ -119,16 +119,18 @@ def test_the_history_is_that_of_the_machine_and_then_of_this_computer(
 
 
 def test_tab_completes_by_what_the_machine_knows(screen: Terminal, stub: StubServer) -> None:
-    stub.completions["df.hea"] = (["df.head"], 0, 6)
-    screen.type("df.hea\t")
-    screen.wait_for("df.head")
+    stub.completions["df.hea"] = (["df.head_of_it"], 0, 6)
+    screen.type("df.hea")
+    screen.wait_for("df.hea")
+    screen.type("\t")
+    screen.wait_for("_of_it")
     screen.say("()\r")
     stub.completions["x = df.h"] = (["df.head", "df.hist"], 4, 8)
     screen.type("x = df.h\t")
     screen.wait_for("hist")
     screen.type("\t\t\r")
     screen.say("\r")
-    assert stub.ran == ["df.head()", "x = df.hist"]
+    assert stub.ran == ["df.head_of_it()", "x = df.hist"]
 
 
 def test_tab_indents_at_the_beginning_of_a_line(screen: Terminal, stub: StubServer) -> None:

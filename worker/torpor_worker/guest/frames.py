@@ -44,6 +44,7 @@ class FrameType(enum.IntEnum):
     RESEED = 7
     INTERRUPT = 8
     KILL_LARGEST = 9
+    COMPLETE = 18
     UPGRADE = 20
     STATE = 64
     PONG = 65
@@ -52,6 +53,7 @@ class FrameType(enum.IntEnum):
     RESULT = 68
     DIED = 69
     NOTICE = 70
+    COMPLETION = 78
     UPGRADED = 84
 
 

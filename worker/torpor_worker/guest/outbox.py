@@ -32,9 +32,9 @@ class Outbox:
         """Whether more may be kept; if not, nobody is listened to until the host has acknowledged some."""
         return self._kept_bytes < WINDOW_BYTES
 
-    def say(self, kind: FrameType, body: bytes) -> None:
+    def say(self, kind: FrameType, body: bytes, number: int = -1) -> None:
         """Say something that is for the present host only."""
-        self._pending.append(frames.encode(kind, -1, body))
+        self._pending.append(frames.encode(kind, number, body))
         self.urgent = True
 
     def keep(self, kind: FrameType, body: bytes, *, urgent: bool = True) -> None:
