@@ -16,7 +16,10 @@ from tests.support.terminal import COMMAND, PATIENCE_SECONDS, terminal
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
 COUNTING = "for i in range(40):\rprint('number', i, flush=True); time.sleep(0.25)\r\r"
-HOSTILE = "import sys; _ = sys.stdout.write('\\x1b[31mred\\x1b[0m\\x1b]52;c;cm0=\\x07\\x1bP$qm\\x1b\\\\ \\x9b6n 50%\\r100%\\n')"
+HOSTILE = (
+    "import sys; _ = sys.stdout.write("
+    "'\\x1b[31mred\\x1b[0m\\x1b]52;c;cm0=\\x07\\x1bP$qm\\x1b\\\\ \\x9b6n 50%\\r100%\\n')"
+)
 
 
 @pytest.fixture

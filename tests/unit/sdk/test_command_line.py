@@ -228,7 +228,7 @@ def test_tags_and_deletions_are_json_too(name: str) -> None:
 
 
 def test_every_command_of_ours_has_an_example_and_takes_json() -> None:
-    groups = {"debug", "key"}
+    groups = {"debug", "key", "mcp"}
     without_json = groups | {"repl", "completion"}
     for command, entry in _cli.installed().items():
         if not entry.value.startswith("torpor._commands."):
