@@ -22,6 +22,8 @@ GROUP = "torpor.commands"
 SDK = "torpor"
 TROUBLE = 3
 """Exit status when Torpor could not do it; 1 is for an error of the code that ran, 2 for a wrong command line."""
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as a shell gives it to a process that SIGINT ended."""
 
 COMPLETING = "_TORPOR_COMPLETE"
 """A variable of the environment: the shell wants completions; see `torpor completion`."""
@@ -89,12 +91,14 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; what Torpor says is one sentence and a hint, never a traceback."""
+        """Run a command; what Torpor says is one sentence and a hint, never a traceback. Ctrl-C just ends it."""
         try:
             return super().invoke(ctx)
         except TorporError as error:
             explain(error)
             raise typer.Exit(TROUBLE) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
 
 
 def _load(entry: EntryPoint) -> Any:

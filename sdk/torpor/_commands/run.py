@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from .._cli import INTERRUPTED
 from .._errors import TorporError
 from .._result import Result
 from .._terminal.screen import Screen, exit_status
 from ._console import Json, client, note, single_command, write_json
 from ._execution import watch
 from ._machine_names import machine_names
-
-INTERRUPTED = 130
 
 app = single_command()
 
