@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from ._commands._hints import hint_for
 from ._commands._sources import help_of
 from ._errors import TorporError
 from ._terminal.safe_text import plain
@@ -42,13 +44,14 @@ _ORDER = tuple(name for names in _PANELS.values() for name in names)
 _PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
 
 
+@cache
 def installed() -> dict[str, EntryPoint]:
     """The commands of all installed distributions, not loaded yet. Another's command goes before one of the SDK's."""
     return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=_is_from_here, reverse=True)}
 
 
 def _is_from_here(entry: EntryPoint) -> bool:
-    return entry.dist is not None and entry.dist.name == SDK
+    return entry.module.partition(".")[0] == SDK
 
 
 class Commands(TyperGroup):
@@ -160,8 +163,8 @@ def _broken(entry: EntryPoint, error: Exception) -> typer.Typer:
 def explain(error: TorporError) -> None:
     """Write an error to standard error: its sentence, then what to do."""
     text = f"torpor: {error.message}"
-    if error.hint:
-        text += f"\n        {error.hint}"
+    if hint := hint_for(error):
+        text += f"\n        {hint}"
     typer.echo(plain(text) if sys.stderr.isatty() else text, err=True)
 
 

@@ -243,10 +243,10 @@ def test_help_groups_the_commands_and_imports_none_of_them() -> None:
     code = (
         "import sys; from torpor._cli import app\n"
         "try: app(['--help'], standalone_mode=False)\n"
-        "finally: print([name for name in sys.modules if name.startswith(('torpor_api', 'torpor._commands.'))])"
+        "finally: print([name for name in sys.modules if name.startswith(('torpor_api', 'torpor._co', 'httpx2'))])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert ran.stdout.splitlines()[-1] == "['torpor._commands._sources']"
+    assert ran.stdout.splitlines()[-1] == "['torpor._commands', 'torpor._commands._hints', 'torpor._commands._sources']"
     for panel in ("Machines", "Code", "Back, and aside", "You", "Servers"):
         assert f"─ {panel} ─" in ran.stdout
     assert "fsck        Check that the store has all" in ran.stdout
@@ -342,6 +342,12 @@ def test_trouble_is_one_sentence_and_exit_status_3(arguments: tuple[str, ...], s
     assert result.exit_code == _cli.TROUBLE
     assert result.stderr.splitlines()[0] == f"torpor: {sentence}"
     assert "Traceback" not in result.stderr
+
+
+def test_an_error_says_what_to_do_in_commands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "`torpor new --name NAME` makes one" in torpor("show", "nobody0000000000").stderr
+    monkeypatch.setenv("TORPOR_API_KEY", "wrong.key")
+    assert "`torpor login` asks for a key" in torpor("show", name).stderr
 
 
 def test_help_shows_every_command_with_a_sentence() -> None:
