@@ -189,13 +189,13 @@ def torpor(
 
     A machine keeps its variables, files and threads for ever. Nobody starts or stops it:
 
-    [bold]torpor new[/bold]  prints the name of a new machine, say aB3dE6gH9jK2mN5p
+    [bold]torpor new --name analysis[/bold]  makes one; without a name of yours, it gets one
 
-    [bold]torpor run -m aB3dE6gH9jK2mN5p -c 'a = 3'[/bold]
+    [bold]torpor run -m analysis -c 'a = 3'[/bold]
 
-    [bold]torpor run -m aB3dE6gH9jK2mN5p -c 'a + 5'[/bold]  prints 8, now or in two years
+    [bold]torpor run -m analysis -c 'a + 5'[/bold]  prints 8, now or in two years
 
-    [bold]torpor repl aB3dE6gH9jK2mN5p[/bold]  talks to it line by line
+    [bold]torpor repl analysis[/bold]  talks to it line by line
 
     The server and the key are those in TORPOR_URL and TORPOR_API_KEY, or those that `torpor serve` saved. Each command
     has a `--help` with examples. In a pipe output is plain, and with --json it is JSON.

@@ -23,7 +23,7 @@ app = single_command()
 def completion(
     shell: Annotated[
         str | None,
-        typer.Argument(metavar="[bash|zsh|fish]", help="Your shell; by default that of SHELL."),
+        typer.Argument(metavar="bash|zsh|fish", help="Your shell; by default that of SHELL."),
     ] = None,
     install: Annotated[
         bool, typer.Option("--install", help="Write it where the shell looks for it, instead of printing it.")

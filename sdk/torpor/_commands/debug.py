@@ -18,7 +18,7 @@ def debug() -> None:
 def crash(machine: MachineName, as_json: Json = False) -> None:
     """Kill a machine's process, as an accident would: what runs is undone, and the machine is recovered by itself.
 
-    [bold]torpor debug crash aB3dE6gH9jK2mN5p[/bold]  then `torpor show aB3dE6gH9jK2mN5p` has its notices
+    [bold]torpor debug crash analysis[/bold]  then `torpor show analysis` has its notices
     """
     with client() as torpor:
         crashed = torpor.machine(machine, create=False).crash()

@@ -16,15 +16,15 @@ def interrupt(
     machine: MachineName,
     seq: Annotated[
         int | None,
-        typer.Argument(metavar="[SEQ]", help="Only if it is this instruction that runs.", min=0),
+        typer.Argument(metavar="SEQ", help="Only if it is this instruction that runs.", min=0),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Raise KeyboardInterrupt in what a machine runs, as Ctrl-C does; its variables stay.
 
-    [bold]torpor interrupt aB3dE6gH9jK2mN5p[/bold]  whatever runs; code that does not heed it is ended after 3 seconds
+    [bold]torpor interrupt analysis[/bold]  whatever runs; code that does not heed it is ended after 3 seconds
 
-    [bold]torpor interrupt aB3dE6gH9jK2mN5p 12[/bold]  only instruction 12, so that nothing that came after it is hit
+    [bold]torpor interrupt analysis 12[/bold]  only instruction 12, so that nothing that came after it is hit
     """
     with client() as torpor:
         interrupted = torpor.machine(machine, create=False).interrupt(seq)

@@ -26,7 +26,7 @@ def list_keys(as_json: Json = False) -> None:
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="What it is for, such as `laptop` or `ci`.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, such as `laptop` or `ci`.")] = "",
     as_json: Json = False,
 ) -> None:
     """Make a key and print it: only now can it be seen.

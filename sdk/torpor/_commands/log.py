@@ -19,16 +19,16 @@ app = single_command()
 def log(
     machine: MachineName,
     seq: Annotated[
-        int | None, typer.Argument(metavar="[SEQ]", help="Show this instruction, with its output.", min=0)
+        int | None, typer.Argument(metavar="SEQ", help="Show this instruction, with its output.", min=0)
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", help="Show so many of the newest.", min=1)] = 20,
     as_json: Json = False,
 ) -> None:
     """Show what was run on a machine by anyone, the newest last; or one instruction with all of its output.
 
-    [bold]torpor log aB3dE6gH9jK2mN5p -n 100[/bold]  the hundred newest
+    [bold]torpor log analysis -n 100[/bold]  the hundred newest
 
-    [bold]torpor log aB3dE6gH9jK2mN5p 12[/bold]  the whole code of instruction 12, and what it printed
+    [bold]torpor log analysis 12[/bold]  the whole code of instruction 12, and what it printed
 
     The number in front of each is what `torpor output`, `fork --seq` and `rollback --seq` take.
     """

@@ -23,7 +23,7 @@ app = single_command()
 def output(
     machine: MachineName,
     seq: Annotated[
-        int | None, typer.Argument(metavar="[SEQ]", help="The instruction; by default the last.", min=0)
+        int | None, typer.Argument(metavar="SEQ", help="The instruction; by default the last.", min=0)
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="If it still runs, go on until it has finished.")
@@ -32,11 +32,11 @@ def output(
 ) -> None:
     """Print what an instruction printed, and what came of it: as often as you like, while it runs and ever after.
 
-    [bold]torpor output aB3dE6gH9jK2mN5p[/bold]  of the last instruction, whoever ran it
+    [bold]torpor output analysis[/bold]  of the last instruction, whoever ran it
 
-    [bold]torpor output aB3dE6gH9jK2mN5p 12 --follow[/bold]  of instruction 12, until it has finished
+    [bold]torpor output analysis 12 --follow[/bold]  of instruction 12, until it has finished
 
-    [bold]torpor output aB3dE6gH9jK2mN5p 12 2> errors.txt[/bold]  standard error apart, as `torpor run` writes it
+    [bold]torpor output analysis 12 2> errors.txt[/bold]  standard error apart, as `torpor run` writes it
 
     With --json it is one object; with --follow --json one event a line. With --follow the exit status is the code's,
     and Ctrl-C ends the reading, not the code: that does `torpor interrupt`.

@@ -11,7 +11,7 @@ app = single_command()
 def pin(machine: MachineName, generation: GenerationArgument, as_json: Json = False) -> None:
     """Keep a snapshot of a machine until it is unpinned, or the machine deleted.
 
-    [bold]torpor pin aB3dE6gH9jK2mN5p 7[/bold]  keeps generation 7 of `torpor snapshots`
+    [bold]torpor pin analysis 7[/bold]  keeps generation 7 of `torpor snapshots`
     """
     with client() as torpor:
         torpor.machine(machine, create=False).pin(generation)

@@ -25,7 +25,7 @@ def repl(
     machine: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MACHINE]",
+            metavar="MACHINE",
             help="The machine's name; without one, a new machine.",
             envvar="TORPOR_MACHINE",
             autocompletion=machine_names,
@@ -40,7 +40,7 @@ def repl(
 
     [bold]torpor repl[/bold]  to a new machine
 
-    [bold]torpor repl aB3dE6gH9jK2mN5p[/bold]  to that one, with all that it knows; Up brings what was run before
+    [bold]torpor repl analysis[/bold]  to that one, with all that it knows; Up brings what was run before
 
     Enter runs what is complete; after an indented block an empty line does. Esc then Enter always adds a line. Tab
     completes. `!ls`, `%timeit` and `name?` work as in a notebook, and `:help` lists the commands of the prompt.

@@ -17,14 +17,14 @@ app = single_command()
 def rm(
     machines: Annotated[
         list[str],
-        typer.Argument(metavar="MACHINE...", help="Names of machines.", autocompletion=machine_names),
+        typer.Argument(metavar="MACHINE", help="Names of machines.", autocompletion=machine_names),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
     """Delete machines and all that is stored of them, for good. On a terminal it asks first.
 
-    [bold]torpor rm aB3dE6gH9jK2mN5p[/bold]  its forks live on
+    [bold]torpor rm analysis[/bold]  its forks live on
 
     [bold]torpor ls -q --tag env=test | xargs torpor rm --yes[/bold]  all with this tag
     """

@@ -23,9 +23,9 @@ def rollback(
 ) -> None:
     """Let a machine go on from an earlier point of its life. What it did since stays in its log, marked.
 
-    [bold]torpor rollback aB3dE6gH9jK2mN5p --seq 12[/bold]  to when instruction 12 had just finished
+    [bold]torpor rollback analysis --seq 12[/bold]  to when instruction 12 had just finished
 
-    [bold]torpor rollback aB3dE6gH9jK2mN5p --generation 7[/bold]  to a snapshot of `torpor snapshots`
+    [bold]torpor rollback analysis --generation 7[/bold]  to a snapshot of `torpor snapshots`
 
     The machine is saved first: [bold]torpor undo[/bold] takes the rollback back.
     """

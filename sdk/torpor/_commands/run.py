@@ -22,9 +22,7 @@ app = single_command()
 @app.command()
 def run(
     *,
-    file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="A file of Python; `-` is standard input.")
-    ] = None,
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="A file of Python; `-` is standard input.")] = None,
     code: Annotated[str | None, typer.Option("-c", "--code", metavar="CODE", help="Python to run.")] = None,
     machine: Annotated[
         str | None,
@@ -51,9 +49,9 @@ def run(
 
     [bold]torpor run -c 'import sys; sys.version'[/bold]  on a new machine
 
-    [bold]torpor run -m aB3dE6gH9jK2mN5p script.py[/bold]  on that one, with all that it knows
+    [bold]torpor run -m analysis script.py[/bold]  on that one, with all that it knows
 
-    [bold]echo 'a + 5' | torpor run -m aB3dE6gH9jK2mN5p[/bold]
+    [bold]echo 'a + 5' | torpor run -m analysis[/bold]
 
     Ctrl-C ends the code, and its machine lives on.
 

@@ -32,9 +32,9 @@ def set_settings(
 ) -> None:
     """Change a machine's settings, at once also while it is awake; what is not named stays.
 
-    [bold]torpor set aB3dE6gH9jK2mN5p --memory 4096 --idle never[/bold]  more memory, and it stays awake
+    [bold]torpor set analysis --memory 4096 --idle never[/bold]  more memory, and it stays awake
 
-    [bold]torpor set aB3dE6gH9jK2mN5p --durability instruction[/bold]  nothing answered is ever executed again
+    [bold]torpor set analysis --durability instruction[/bold]  nothing answered is ever executed again
     """
     if all(value is None for value in (memory, idle, durability, recovery, replay_seconds)):
         raise TorporError("Nothing to change was named.", hint="See `torpor set --help`.")

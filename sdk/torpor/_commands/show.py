@@ -12,7 +12,7 @@ app = single_command()
 def show(machine: MachineName, as_json: Json = False) -> None:
     """Show a machine: state, settings, sizes, notices. Does not wake it.
 
-    [bold]torpor show aB3dE6gH9jK2mN5p --json | jq .state[/bold]  awake, asleep, waking, recovering or parked
+    [bold]torpor show analysis --json | jq .state[/bold]  awake, asleep, waking, recovering or parked
     """
     with client() as torpor:
         show_machine(torpor.machine(machine, create=False), as_json=as_json)

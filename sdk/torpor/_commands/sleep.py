@@ -11,7 +11,7 @@ app = single_command()
 def sleep(machine: MachineName, as_json: Json = False) -> None:
     """Put a machine to sleep now. Never needed: idle, it falls asleep, and the next call wakes it.
 
-    [bold]torpor sleep aB3dE6gH9jK2mN5p[/bold]  saves it, and frees the memory that it takes
+    [bold]torpor sleep analysis[/bold]  saves it, and frees the memory that it takes
     """
     with client() as torpor:
         torpor.machine(machine, create=False).sleep()

@@ -15,11 +15,11 @@ def snapshots(machine: MachineName, as_json: Json = False) -> None:
 
     SEQ is the last instruction that is finished in it; LINE grows with each rollback.
 
-    [bold]torpor snapshots aB3dE6gH9jK2mN5p[/bold]
+    [bold]torpor snapshots analysis[/bold]
 
-    [bold]torpor rollback aB3dE6gH9jK2mN5p --generation 7[/bold]  lets the machine go on from one
+    [bold]torpor rollback analysis --generation 7[/bold]  lets the machine go on from one
 
-    [bold]torpor pin aB3dE6gH9jK2mN5p 7[/bold]  keeps it for ever
+    [bold]torpor pin analysis 7[/bold]  keeps it for ever
     """
     with client() as torpor:
         show_snapshots(torpor.machine(machine, create=False), as_json=as_json)

@@ -13,7 +13,7 @@ def sync(machine: MachineName, as_json: Json = False) -> None:
 
     Never needed: it is saved by itself, and a crash loses nothing that was answered.
 
-    [bold]torpor sync aB3dE6gH9jK2mN5p[/bold]  like `sync` and `fsync` for files
+    [bold]torpor sync analysis[/bold]  like `sync` and `fsync` for files
     """
     with client() as torpor:
         torpor.machine(machine, create=False).sync()

@@ -16,7 +16,7 @@ app = single_command()
 @app.command()
 def tag(
     machine: MachineName,
-    tags: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Tags to set.")] = None,
+    tags: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Tags to set.")] = None,
     remove: Annotated[
         list[str] | None, typer.Option("--remove", "-r", metavar="NAME", help="A tag to take away; can be repeated.")
     ] = None,
@@ -24,9 +24,9 @@ def tag(
 ) -> None:
     """Set tags of a machine, or take some away; other tags stay. Prints those that it has then.
 
-    [bold]torpor tag aB3dE6gH9jK2mN5p user=42 env=test[/bold]  now `torpor ls --tag user=42` finds it
+    [bold]torpor tag analysis user=42 env=test[/bold]  now `torpor ls --tag user=42` finds it
 
-    [bold]torpor tag aB3dE6gH9jK2mN5p --remove env[/bold]
+    [bold]torpor tag analysis --remove env[/bold]
     """
     changes: dict[str, str | None] = {**dict.fromkeys(remove or ()), **tags_of(tags or ())}
     with client() as torpor:

@@ -13,7 +13,7 @@ app = single_command()
 def undo(machine: MachineName, as_json: Json = False) -> None:
     """Take the last rollback of a machine back: it is again what it was before.
 
-    [bold]torpor undo aB3dE6gH9jK2mN5p[/bold]
+    [bold]torpor undo analysis[/bold]
 
     What was done since the rollback is left behind instead; undo once more to have that back.
     """

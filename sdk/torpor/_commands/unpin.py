@@ -11,7 +11,7 @@ app = single_command()
 def unpin(machine: MachineName, generation: GenerationArgument, as_json: Json = False) -> None:
     """Keep a pinned snapshot only as long as any other: the machine's next save may let it go.
 
-    [bold]torpor unpin aB3dE6gH9jK2mN5p 7[/bold]  generation 7, see `torpor snapshots`
+    [bold]torpor unpin analysis 7[/bold]  generation 7, see `torpor snapshots`
     """
     with client() as torpor:
         torpor.machine(machine, create=False).unpin(generation)

@@ -35,8 +35,10 @@ def is_complete(text: str) -> bool:
         text = text[: len(text) - len(last_line)]
     text = as_python(text)
     try:
-        return _compiles(text) and not (last_line.strip() and last_line[0].isspace() and _ends_in_block(text))
-    except (SyntaxError, ValueError, OverflowError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _compiles(text) and not (last_line.strip() and last_line[0].isspace() and _ends_in_block(text))
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
         return True
 
 
@@ -72,9 +74,7 @@ def _begins_statement(before: str) -> bool:
 def _compiles(text: str) -> bool:
     compiler = codeop.CommandCompiler()
     compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return compiler(text, "<input>", "exec") is not None
+    return compiler(text, "<input>", "exec") is not None
 
 
 def _ends_in_block(text: str) -> bool:
