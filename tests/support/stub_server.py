@@ -160,9 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         body = json.loads(text) if text else {}
+        fault = stub.faults.popleft() if stub.faults else None
         stub.requests.append((self.command, self.path, {name.lower(): value for name, value in self.headers.items()}))
         stub.bodies.append(body)
-        fault = stub.faults.popleft() if stub.faults else None
         if isinstance(fault, Refuse):
             extra = {"Retry-After": fault.retry_after} if fault.retry_after else {}
             self._error(fault.status, fault.code, fault.message, extra)

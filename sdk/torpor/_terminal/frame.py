@@ -82,7 +82,8 @@ class Frame(HTMLParser):
 
     def _fill(self, row: list[str]) -> None:
         """Empty ones where cells of earlier rows reach into this one, as far as they stand next in it."""
-        while (left := self._below.pop(len(row), 0)) > 0:
+        while (left := self._below.pop(len(row), 0)) > 0 and self._cells <= MOST_CELLS:
+            self._cells += 1
             if left > 1:
                 self._below[len(row)] = left - 1
             row.append("")

@@ -40,9 +40,10 @@ def name(stub: StubServer) -> str:
 
 
 @pytest.fixture
-def screen(environment: dict[str, str], name: str) -> Iterator[Terminal]:
+def screen(environment: dict[str, str], stub: StubServer, name: str) -> Iterator[Terminal]:
     with terminal(environment, "repl", name) as screen:
         screen.wait_for_prompt()
+        screen.wait_until(lambda: any("/exec?" in path for _, path, _ in stub.requests))  # the history was asked for
         yield screen
 
 
