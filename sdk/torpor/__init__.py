@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._async_client import AsyncClient
+    from ._async_execution import AsyncExecution
     from ._async_machine import AsyncMachine, AsyncRunStream
     from ._client import Client
     from ._errors import (
@@ -53,7 +54,9 @@ if TYPE_CHECKING:
         UnknownApiError,
     )
     from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout
+    from ._execution import Execution
     from ._forked import Forked
+    from ._local import local
     from ._machine import Machine, RunStream
     from ._models import ApiKey, Completion, Instruction, MachineInfo, NewApiKey, Point, Recovered, Rollback, Snapshot
     from ._result import ErrorInfo, Result
@@ -64,6 +67,7 @@ __all__ = [
     "ApiError",
     "ApiKey",
     "AsyncClient",
+    "AsyncExecution",
     "AsyncMachine",
     "AsyncRunStream",
     "BodyTooLarge",
@@ -77,6 +81,7 @@ __all__ = [
     "Error",
     "ErrorInfo",
     "Event",
+    "Execution",
     "Finished",
     "Forked",
     "IdempotencyKeyReused",
@@ -119,15 +124,19 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "UnknownApiError",
+    "local",
 ]
 
 _HOMES = (
     "_async_client",
+    "_async_execution",
     "_async_machine",
     "_client",
     "_errors",
     "_events",
+    "_execution",
     "_forked",
+    "_local",
     "_machine",
     "_models",
     "_result",
