@@ -71,7 +71,8 @@ class PythonTool(BaseTool):
         """For whatever thread it is called in, or for one machine.
 
         Args:
-            machine: A client; by default a `Client()` of the environment's, in threads. Or one machine, whatever the thread is.
+            machine: A client, by default `Client()`, which asynchronous runs use in threads; an `AsyncClient` spares
+                them. Or one machine, whatever the thread is.
             conversation: With a client, the id of the conversation where the run's configuration names no thread.
             timeout_seconds: After so much running time code is ended, unless the model asks for another time.
             limit_tokens: About how long an answer may be; of what is longer, beginning and end are kept.

@@ -44,10 +44,10 @@ class Arguments(BaseModel):
 class PythonToolSpec(BaseToolSpec):
     """Runs a model's code on the machine of the conversation; text and figures come back as blocks.
 
-    A conversation is a workflow's context: the machine's name is kept in the context's store, so that a context which is
+    A conversation is a workflow's context: the name of its machine is kept in its store, so that a context which is
     restored, in another process or years later, has its machine again. The id of the tool call is its idempotency key:
     when a restored context repeats a step, code that ran is not run again. `raw_output` of the tool's output is a dict
-    with `machine`, the machine's name, and `seq`, the instruction's number.
+    with `machine`, the machine's own name, and `seq`, the instruction's number.
     """
 
     spec_functions: list[SPEC_FUNCTION_TYPE] = [("python", "apython")]  # noqa: RUF012 - as the base class has it
@@ -63,7 +63,8 @@ class PythonToolSpec(BaseToolSpec):
         """For whatever context it is called in, or for one machine.
 
         Args:
-            machine: A client; by default a `Client()` of the environment's, in threads. Or one machine, whatever the context is.
+            machine: A client, by default `Client()`, which agents use in threads; an `AsyncClient` spares them. Or one
+                machine, whatever the context is.
             conversation: With a client, the id of the conversation, whatever the context is.
             timeout_seconds: After so much running time code is ended, unless the model asks for another time.
             limit_tokens: About how long an answer may be; of what is longer, beginning and end are kept.
@@ -108,9 +109,7 @@ class PythonToolSpec(BaseToolSpec):
                 "Nothing says whose machine this is: make the spec with `conversation` or with a machine, "
                 "or run the tool in an agent's workflow."
             )
-        return PythonTool(
-            owner, conversation, timeout_seconds=self._timeout_seconds, limit_tokens=self._limit_tokens
-        )
+        return PythonTool(owner, conversation, timeout_seconds=self._timeout_seconds, limit_tokens=self._limit_tokens)
 
 
 class _PythonFunction(FunctionTool):

@@ -41,11 +41,11 @@ _ARGUMENTS = SchemaValidator(TypeAdapter(_Arguments).core_schema)
 class PythonToolset(AbstractToolset[AgentDepsT], Generic[AgentDepsT]):
     """Runs a model's code on the machine of the conversation; text and figures come back in the tool's result.
 
-    The conversation is that of the run: `conversation_id`, which Pydantic AI keeps in the message history. The id of the
-    tool call is its idempotency key: when a run is resumed, or a durable step is tried again, code that ran is not run
-    again. An error of the code asks the model to try again; when it has done that as often as the tool's retries allow,
-    it is told as a failure, which ends no run. `metadata` of the result is a dict with `machine`, the machine's name,
-    and `seq`, the instruction's number. The agent is told what the machine is by the toolset's instructions.
+    The conversation is that of the run: `conversation_id`, which Pydantic AI keeps in the message history. The id of
+    the tool call is its idempotency key: when a run is resumed, or a durable step is tried again, code that ran is not
+    run again. An error of the code asks the model to try again; when it has done that as often as the tool's retries
+    allow, it is told as a failure, which ends no run. `metadata` of the result is a dict with `machine`, the machine's
+    own name, and `seq`, the instruction's number. The toolset's instructions tell the agent what the machine is.
     """
 
     def __init__(
@@ -62,9 +62,10 @@ class PythonToolset(AbstractToolset[AgentDepsT], Generic[AgentDepsT]):
         """For whatever conversation it is called in, or for one machine.
 
         Args:
-            machine: A client; by default a `Client()` of the environment's, in threads. Or one machine, whatever the conversation is.
-            conversation: With a client, another id than the run's `conversation_id`, or a function of the run's context:
-                `lambda context: context.deps.user` gives each user a machine.
+            machine: A client, by default `Client()`, which is used in threads; an `AsyncClient` spares them. Or one
+                machine, whatever the conversation is.
+            conversation: With a client, another id than the run's `conversation_id`, or a function of the run's
+                context: `lambda context: context.deps.user` gives each user a machine.
             timeout_seconds: After so much running time code is ended, unless the model asks for another time.
             limit_tokens: About how long an answer may be; of what is longer, beginning and end are kept.
             max_retries: How many errors in a row ask to try again; by default as many as the agent's tools.
@@ -103,7 +104,7 @@ class PythonToolset(AbstractToolset[AgentDepsT], Generic[AgentDepsT]):
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[AgentDepsT], tool: ToolsetTool[AgentDepsT]
     ) -> ToolReturn[Any]:
-        """Run the code. Raises `ModelRetry`, and `ToolFailed` at the last retry, for errors that came without figures."""
+        """Run the code. Raises `ModelRetry`, or at the last retry `ToolFailed`, for an error that has no figures."""
         rendered = await self._tool(ctx).acall(tool_args, call_id=ctx.tool_call_id)
         if rendered.is_error and not rendered.images:  # an exception of theirs has no place for figures
             raise ToolFailed(rendered.text) if ctx.last_attempt else ModelRetry(rendered.text)
