@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic
+from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic_ai import BinaryContent, ModelRetry, RunContext, ToolDefinition, ToolReturn
@@ -38,7 +38,7 @@ class _Arguments(TypedDict):
 _ARGUMENTS = SchemaValidator(TypeAdapter(_Arguments).core_schema)
 
 
-class PythonToolset(AbstractToolset[AgentDepsT], Generic[AgentDepsT]):
+class PythonToolset(AbstractToolset[AgentDepsT]):
     """Runs a model's code on the machine of the conversation; text and figures come back in the tool's result.
 
     The conversation is that of the run: `conversation_id`, which Pydantic AI keeps in the message history. The id of
