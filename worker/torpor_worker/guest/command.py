@@ -10,7 +10,7 @@ import struct
 import termios
 import time
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import handover
 from .processes import ENVIRONMENT, HOME, PASSED_ON, USER_ID
@@ -22,6 +22,16 @@ FROM_KEYS = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP})
 WINDOW = struct.Struct("HHHH")
 END_OF_INPUT = b"\x04"
 """What a terminal takes for the end of its input."""
+
+
+class Limits(NamedTuple):
+    """What a command's processes may use."""
+
+    address_space_bytes: int = 0
+    """0: nobody has said."""
+    tasks: int = 0
+    """Processes and threads of the user's, all together: from then on a command starts no other. It only keeps a bomb
+    from growing faster than it is noticed, so it is larger than the number of processes for which they are killed."""
 
 
 class Command:
@@ -60,7 +70,7 @@ class Command:
             self.input.append(handover.unpack(fields["stdin"]))
         self.closing = not fields["stdin_open"]
 
-    def start(self, address_space_bytes: int) -> None:
+    def start(self, limits: Limits) -> None:
         """Start it; what is in the way is said on its standard error by the child. Raises `OSError` if there is none."""
         spec, self.spec = self.spec or {}, None
         self.started = time.monotonic()
@@ -90,7 +100,7 @@ class Command:
             raise
         if self.pid == 0:
             try:
-                _become(spec, theirs, address_space_bytes, in_sandbox=in_sandbox)
+                _become(spec, theirs, limits, in_sandbox=in_sandbox)
             finally:
                 os._exit(NOT_STARTED)
         for fd in set(theirs):
@@ -219,7 +229,7 @@ def _terminal(size: dict[str, Any]) -> tuple[int, int]:
     return master, slave
 
 
-def _become(spec: dict[str, Any], fds: list[int], address_space_bytes: int, *, in_sandbox: bool) -> None:
+def _become(spec: dict[str, Any], fds: list[int], limits: Limits, *, in_sandbox: bool) -> None:
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -238,8 +248,9 @@ def _become(spec: dict[str, Any], fds: list[int], address_space_bytes: int, *, i
     else:
         environment |= {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
     environment |= spec["env"]
-    if address_space_bytes:
-        resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, resource.RLIM_INFINITY))
+    if in_sandbox and limits.address_space_bytes:
+        resource.setrlimit(resource.RLIMIT_AS, (limits.address_space_bytes, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_NPROC, (limits.tasks, limits.tasks))
     folder, argv = spec["cwd"], spec["argv"]
     try:
         if folder is not None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import frames, handover, processes
-from .command import END_OF_INPUT, NOT_STARTED, Command
+from .command import END_OF_INPUT, NOT_STARTED, Command, Limits
 from .frames import FrameType
 from .outbox import Outbox
 
@@ -41,7 +41,7 @@ class Commands:
         self._known: dict[int, Command] = {}
         """By seq, in the order in which they came; those too that have ended and left pipes open."""
         self._to_start: deque[Command] = deque()
-        self.address_space_bytes = 0
+        self.limits = Limits()
 
     def add(self, fields: dict[str, Any]) -> None:
         """A command came from the host; it is started in its turn, so that many at once hold up nobody."""
@@ -151,7 +151,7 @@ class Commands:
     def _start(self, command: Command) -> None:
         self._to_start.remove(command)
         try:
-            command.start(self.address_space_bytes)
+            command.start(self.limits)
         except OSError as error:
             self._say(command, STDERR, f"torpor: the command cannot be started: {error.strerror}\n".encode())
             self._told(command, NOT_STARTED, None)

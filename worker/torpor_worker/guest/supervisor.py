@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any
 
 from . import channel, frames, handover, processes
+from .command import Limits
 from .commands import Commands
 from .frames import FrameType
 from .outbox import Outbox
@@ -29,6 +30,8 @@ GATHER_BYTES = 4 << 10
 NUDGE_SECONDS = 0.02
 COUNT_SECONDS = 0.25
 IDLE_SECONDS = 60.0
+TASKS_PER_PROCESS = 2
+"""How many processes and threads commands may start for each process that there may be."""
 
 STDIN, STDOUT = 0, 1
 KIND_OF_MESSAGE = {channel.STDOUT: 0, channel.STDERR: 1, channel.DISPLAY: 2}
@@ -204,7 +207,7 @@ class Supervisor:
             fields = json.loads(body)
             self._process_limit = fields["processes"]
             self._count_at = time.monotonic() + COUNT_SECONDS
-            self._commands.address_space_bytes = fields["address_space_bytes"]
+            self._commands.limits = Limits(fields["address_space_bytes"], TASKS_PER_PROCESS * self._process_limit)
             address_space = str(fields["address_space_bytes"]).encode()
             self._waiting.append((None, channel.packets(channel.LIMITS, 0, 0, address_space)))
         elif kind == FrameType.KILL_LARGEST:
@@ -432,8 +435,8 @@ class Supervisor:
         pids = processes.of_user()
         if len(pids) > self._process_limit:
             reason = f"killed with all its children, because there were more than {self._process_limit} processes"
-            # What a command started ends with it; what is left then is the interpreter's doing.
-            if not self._commands.kill(reason) or len(processes.of_user()) > self._process_limit:
+            # What a command started ends with it; what is there at the next count is the interpreter's doing.
+            if not self._commands.kill(reason):
                 self._kill(reason)
                 processes.kill_all_of_user()
         # With nothing that could start another process there is nothing to count, and an idle machine costs nothing.
@@ -478,7 +481,7 @@ class Supervisor:
         return {
             "format": handover.FORMAT_WITH_COMMANDS if commands else handover.FORMAT,
             "commands": commands,
-            "address_space_bytes": self._commands.address_space_bytes,
+            "command_limits": self._commands.limits,
             "channel": self._channel,
             "seeking": seeking,
             "buffer": handover.pack(buffer),
@@ -521,7 +524,7 @@ class Supervisor:
         self._garbage_seq = fields["garbage_seq"]
         self._count_at = self._nudge_at = time.monotonic()
         self._commands.take_over(fields.get("commands", []))
-        self._commands.address_space_bytes = fields.get("address_space_bytes", 0)
+        self._commands.limits = Limits(*fields.get("command_limits", ()))
 
     def succeed(self, fields: dict[str, Any]) -> None:
         """Go on where the predecessor was, after `take_over`."""
