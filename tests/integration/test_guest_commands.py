@@ -79,9 +79,10 @@ async def test_a_terminal_goes_on_in_an_image(host, sandbox, talk, folder):
     restored, _ = await host.restore("restored", folder / "image", LIMITS)
     again = Talk(restored, first=10)
     await again.signal(shell, signal.SIGWINCH, terminal=Terminal(11, 22))
-    await again.feed(shell, b"echo it is $colour; stty size; sleep 1000\n")
+    await again.feed(shell, b"echo it is $colour; stty size; sh -c 'echo in$0er; exec sleep 1000' n\n")
     await again.until(shell, b"it is green\r\n")
     await again.until(shell, b"11 22\r\n")
+    await again.until(shell, b"inner\r\n")
     await again.feed(shell, b"\x03")
     while not again.bytes(shell).endswith(b"ready> "):  # what is typed before is thrown away by the terminal
         await again.hear()
