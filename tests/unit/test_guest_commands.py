@@ -112,7 +112,9 @@ async def test_a_signal_ends_it_and_is_told(talk: Talk) -> None:
 
 
 async def test_a_kill_of_its_session_reaches_what_left_its_process_group(talk: Talk) -> None:
-    seq = await talk.send("set -m; trap '' TERM; (trap '' TERM; echo inner $BASHPID; sleep 1000) & echo outer; wait; sleep 1000")
+    seq = await talk.send(
+        "set -m; trap '' TERM; (trap '' TERM; echo inner $BASHPID; sleep 1000) & echo outer; wait; sleep 1000"
+    )
     await talk.until(seq, b"outer\n")
     await talk.until(seq, b"inner ")
     await talk.signal(seq, signal.SIGTERM, session=True)

@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
-"""What a guest says of a command's output if nobody tells it otherwise; the rest it only counts."""
-
 
 @dataclass(frozen=True, slots=True)
 class Terminal:

@@ -71,7 +71,7 @@ class Command:
         self.closing = not fields["stdin_open"]
 
     def start(self, limits: Limits) -> None:
-        """Start it; what is in the way is said on its standard error by the child. Raises `OSError` if there is none."""
+        """Start it; what is in the way its child says on standard error. Raises `OSError` if there is none."""
         spec, self.spec = self.spec or {}, None
         self.started = time.monotonic()
         theirs: list[int] = []
@@ -206,10 +206,10 @@ class Command:
         )
         command.spec = None
         command.pid = fields["pid"]
-        command.pipes = {fd: kind for fd, kind in fields["pipes"]}
+        command.pipes = dict(fields["pipes"])
         command.stdin = fields["stdin"]
         command.input.extend(map(handover.unpack, fields["input"]))
-        command.unread = {fd: size for fd, size in fields["unread"]}
+        command.unread = dict(fields["unread"])
         for name in ("started", "said_bytes", "skipped_bytes", "status", "ended", "runtime_ms", "reason"):
             setattr(command, name, fields[name])
         return command
