@@ -131,7 +131,7 @@ class GuestState:
     """Whether threads, children or tasks of the user's are alive."""
     running_seconds: float = 0.0
     """For how long `running` has run, by the sandbox's clock, which does not stop while it is frozen."""
-    commands: Mapping[int, float] | None = None
+    commands: Mapping[int, float] | None = field(default=None, compare=False)
     """For how long each of the commands that run has run, by seq; None from a guest that knows of no commands."""
     answered_seconds: float = field(default=0.0, compare=False)
     """On attaching: how long it took to answer the first frame."""

@@ -13,7 +13,7 @@ from torpor_api.ledger.moments import moment
 from torpor_api.ledger.results import from_columns
 from torpor_api.ledger.rows import InstructionRow
 from torpor_api.ledger.schema import accounts, entries, machines
-from torpor_worker.ledger import EndedBy
+from torpor_worker.ledger import EndedBy, EntryKind
 
 _COLUMNS = (
     entries.c.seq,
@@ -33,9 +33,13 @@ _COLUMNS = (
     entries.c.error,
     entries.c.error_detail,
     entries.c.runtime_ms,
+    entries.c.exit_code,
+    entries.c.exit_signal,
     entries.c.wake,
     entries.c.expired,
     entries.c.output_expired,
+    entries.c.kind,
+    entries.c.background,
 )
 _ONE = Statement(
     select(*_COLUMNS)
@@ -87,7 +91,9 @@ def newest_first(
 
 def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
     seq, code, timeout_seconds, attempt, accepted_at, started_at, finished_at, *marks_and_result = columns
-    undone, rolled_back, replays, ended_by, waited_for_save_ms, *result, expired, output_expired = marks_and_result
+    undone, rolled_back, replays, ended_by, waited_for_save_ms, *result, expired, output_expired, kind, background = (
+        marks_and_result
+    )
     finished = finished_at is not None
     return InstructionRow(
         seq=seq,
@@ -106,4 +112,6 @@ def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
         started_at=None if started_at is None else moment(started_at),
         finished_at=moment(finished_at) if finished else None,
         waited_for_save_ms=waited_for_save_ms,
+        kind=EntryKind(kind),
+        background=bool(background),
     )

@@ -215,4 +215,6 @@ def test_the_instruction_that_runs_has_used_what_the_guest_says() -> None:
 def test_what_must_not_run_again_is_captured_before_the_next_frame() -> None:
     ended = [entry(1), entry(2, ended_by=EndedBy.TIMEOUT)]
     assert judge(HOLD, FACTS, GuestState(2, None, False), ended, [], was_frozen=False).capture_first
-    assert not judge(HOLD, FACTS, GuestState(2, None, False), [*ended[:1], entry(2)], [], was_frozen=False).capture_first
+    assert not judge(
+        HOLD, FACTS, GuestState(2, None, False), [*ended[:1], entry(2)], [], was_frozen=False
+    ).capture_first
