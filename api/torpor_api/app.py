@@ -9,7 +9,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
 from torpor_api import documentation, edge, exception_handlers
-from torpor_api.routes import accounts, health, instructions, machines, recovery, run, snapshots
+from torpor_api.routes import accounts, commands, health, instructions, machines, recovery, run, snapshots
 from torpor_api.services import Services
 from torpor_api.websocket import repl
 
@@ -34,6 +34,7 @@ def create_app(services: Services) -> ASGIApp:
     app.router.routes.append(WebSocketRoute("/v1/machine/{name}/repl", repl))
     for router in (
         instructions.router,
+        commands.router,
         machines.router,
         snapshots.router,
         recovery.router,

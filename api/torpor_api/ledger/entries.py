@@ -427,6 +427,11 @@ def _insert(connection: Connection, machine_id: int, entry: Entry, *, line: int,
     return replace(entry, id=cursor.lastrowid)
 
 
+def by_id(connection: Connection, entry_id: int) -> Entry:
+    """The entry of an id that is known."""
+    return _one(connection, entries.c.id == entry_id)
+
+
 def _one(connection: Connection, condition: Any) -> Entry:
     return _entry(tuple(connection.execute(_ENTRY.where(condition)).one()))
 

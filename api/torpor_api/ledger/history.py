@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 
 from torpor_api.errors import InstructionNotFound
 from torpor_api.ledger import machines as machine_rows
@@ -63,7 +63,7 @@ def one(connection: Connection, account: str, machine: str, seq: int) -> Instruc
                 f"What instruction {seq} was is not known any more: the database was rebuilt from the store."
             )
         raise InstructionNotFound
-    return _instruction(row)
+    return instruction(row)
 
 
 def lost_before(connection: Connection, account: str, machine: str) -> int | None:
@@ -77,19 +77,25 @@ def newest_first(
 ) -> tuple[list[InstructionRow], str | None]:
     """A page of a machine's history, and the cursor of the next."""
     machine_id = machine_rows.identify(connection, account, machine)
-    query = select(*_COLUMNS).where(entries.c.machine_id == machine_id, entries.c.seq.is_not(None))
-    query = query.order_by(entries.c.seq.desc())
+    rows_of = select(*_COLUMNS).where(entries.c.machine_id == machine_id, entries.c.seq.is_not(None))
+    rows_of = rows_of.order_by(entries.c.seq.desc())
     if cursor is not None:
-        query = query.where(entries.c.seq < machine_rows.number_of(cursor))
+        rows_of = rows_of.where(entries.c.seq < machine_rows.number_of(cursor))
     if limit is not None:
-        query = query.limit(limit + 1)
-    rows = connection.execute(query).all()
+        rows_of = rows_of.limit(limit + 1)
+    rows = connection.execute(rows_of).all()
     has_more = limit is not None and len(rows) > limit
-    page = [_instruction(tuple(row)) for row in rows[:limit]]
+    page = [instruction(tuple(row)) for row in rows[:limit]]
     return page, str(page[-1].seq) if has_more and page else None
 
 
-def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
+def query(condition: ColumnElement[bool]) -> Select[Any]:
+    """Rows for `instruction`."""
+    return select(*_COLUMNS).where(condition)
+
+
+def instruction(columns: tuple[Any, ...]) -> InstructionRow:
+    """The instruction, or command, of a row."""
     seq, code, timeout_seconds, attempt, accepted_at, started_at, finished_at, *marks_and_result = columns
     undone, rolled_back, replays, ended_by, waited_for_save_ms, *result, expired, output_expired, kind, background = (
         marks_and_result
