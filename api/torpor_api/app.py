@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -9,7 +10,19 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
 from torpor_api import documentation, edge, exception_handlers
-from torpor_api.routes import accounts, commands, health, instructions, machines, recovery, run, snapshots
+from torpor_api.mounts import Mount, routes
+from torpor_api.routes import (
+    accounts,
+    commands,
+    completion,
+    health,
+    instructions,
+    keys,
+    machines,
+    recovery,
+    run,
+    snapshots,
+)
 from torpor_api.services import Services
 from torpor_api.websocket import repl
 
@@ -20,8 +33,8 @@ The first part of this API is ForeverVM's, byte for byte; the rest is Torpor's o
 """
 
 
-def create_app(services: Services) -> ASGIApp:
-    """The API over these services, which outlive it."""
+def create_app(services: Services, mounted: Iterable[Mount] = ()) -> ASGIApp:
+    """The API over these services, which outlive it, with other applications beside it."""
     app = FastAPI(
         title="Torpor",
         version=version("torpor-server"),
@@ -32,13 +45,16 @@ def create_app(services: Services) -> ASGIApp:
     app.state.services = services
     app.router.routes.extend(run.routes())
     app.router.routes.append(WebSocketRoute("/v1/machine/{name}/repl", repl))
+    app.router.routes.extend(routes(mounted))
     for router in (
         instructions.router,
         commands.router,
+        completion.router,
         machines.router,
         snapshots.router,
         recovery.router,
         accounts.router,
+        keys.router,
         health.router,
     ):
         app.include_router(router)

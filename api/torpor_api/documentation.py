@@ -15,6 +15,8 @@ from torpor_api.errors import TorporError
 REQUESTS: tuple[type[BaseModel], ...] = (
     models.NewMachineRequest,
     models.ChangeRequest,
+    models.CompleteRequest,
+    models.NewKeyRequest,
     models.ListRequest,
     models.ExecRequest,
     models.RunRequest,

@@ -57,6 +57,14 @@ class CommandNotFound(TorporError):
     hint = "`GET /v1/machine/{name}/commands` lists them."
 
 
+class KeyNotFound(TorporError):
+    """The account has no API key with this id."""
+
+    status = 404
+    code = "key_not_found"
+    hint = "`GET /v1/keys` lists those that there are."
+
+
 class SnapshotNotFound(TorporError):
     """The machine has no snapshot of this generation, or it is not kept any more."""
 
@@ -130,6 +138,22 @@ class PointUnreachable(TorporError):
 
     status = 409
     code = "point_unreachable"
+
+
+class LastKey(TorporError):
+    """This is the account's last API key: without it nobody could get in any more."""
+
+    status = 409
+    code = "last_key"
+    hint = "Make another one first."
+
+
+class AliasTaken(TorporError):
+    """Another machine of the account has this alias."""
+
+    status = 409
+    code = "alias_taken"
+    hint = "Take it from that one first: `PATCH` with `alias: null`, or delete that machine."
 
 
 class InstructionExpired(TorporError):

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torpor_worker.exporting import Exported
 from torpor_worker.ledger import Entry, Snapshot
+from torpor_worker.sandbox import Completion
 from torpor_worker.snapshots import Stored
 
 
@@ -34,6 +35,10 @@ class Machines(Protocol):
 
     async def sync(self, machine: str) -> None:
         """Save it, and wait until the snapshot is committed; nothing happens if it is asleep."""
+        ...
+
+    async def complete(self, machine: str, code: str, cursor: int) -> Completion:
+        """What could follow behind `cursor` characters of code, once it is awake; nothing while it runs something."""
         ...
 
     async def crash(self, machine: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from torpor_api.ledger.machines import TAGS_LIMIT
+from torpor_api.names import is_alias
 
 CODE_LIMIT_BYTES = 1024 * 1024
 TAG_KEY_LIMIT = 128
@@ -28,6 +29,16 @@ def _code(value: str) -> str:
     return _clean(value)
 
 
+def _alias(value: str) -> str:
+    if not is_alias(value):
+        raise ValueError(
+            "must be 1 to 63 letters, digits, dots, underscores and hyphens, beginning with a letter or a digit, "
+            "and neither 16 letters and digits, as a machine's own name is, nor `new` or `list`"
+        )
+    return value
+
+
+Alias = Annotated[str, AfterValidator(_alias)]
 Code = Annotated[str, AfterValidator(_code)]
 TagKey = Annotated[str, Field(min_length=1, max_length=TAG_KEY_LIMIT), AfterValidator(_clean)]
 TagValue = Annotated[str, Field(max_length=TAG_VALUE_LIMIT), AfterValidator(_clean)]
@@ -104,6 +115,15 @@ class ChangeRequest(StrictRequest):
     durability: Durability | None = DURABILITY
     recovery: Recovery | None = RECOVERY
     replay_seconds: ReplaySeconds | None = REPLAY_SECONDS
+    alias: Alias | None = Field(default=None, description="What the account calls it; null: nothing any more.")
+
+
+class NewKeyRequest(StrictRequest):
+    """What a new API key shall be like."""
+
+    name: Annotated[str, Field(max_length=TAG_KEY_LIMIT), AfterValidator(_clean)] | None = Field(
+        default=None, description="What you call it, to know later what it was for."
+    )
 
 
 class ListRequest(Request):
@@ -126,6 +146,15 @@ class ExecRequest(Request):
 
     instruction: Instruction
     interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
+
+
+class CompleteRequest(StrictRequest):
+    """Code that is being typed."""
+
+    code: Code
+    cursor: int | None = Field(
+        default=None, ge=0, description="How many characters (code points) stand before the cursor; all by default."
+    )
 
 
 class RunRequest(StrictRequest):
@@ -241,10 +270,56 @@ class NoticeAnswer(Answer):
     at: str
 
 
+class KeyAnswer(Answer):
+    """An API key without its secret."""
+
+    id: str
+    name: str
+    created_at: str
+    current: bool
+
+
+class KeyList(Answer):
+    """The account's API keys, oldest first."""
+
+    keys: list[KeyAnswer]
+
+
+class NewKey(Answer):
+    """A new API key. `api_key` is shown only here."""
+
+    id: str
+    name: str
+    api_key: str
+
+
+class RevokedKey(Answer):
+    """The key that lets nobody in any more."""
+
+    id: str
+
+
+class CompletionAnswer(Answer):
+    """What could stand in place of the characters from `start` to `end`; there are none while an instruction runs."""
+
+    matches: list[str]
+    start: int
+    end: int
+
+
+class NamedMachine(Answer):
+    """The machine that has the alias, and whether it was made for it just now."""
+
+    machine_name: str
+    alias: str
+    created: bool
+
+
 class Machine(Answer):
     """A machine in a list."""
 
     name: str
+    alias: str | None
     created_at: str
     running: bool
     has_pending_instruction: bool

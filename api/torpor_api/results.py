@@ -82,6 +82,7 @@ def machine_json(row: MachineRow) -> dict[str, Any]:
     """Part 1's `Machine`, and what Torpor adds to it."""
     return {
         "name": row.name,
+        "alias": row.alias,
         "created_at": moment(row.created_at),
         "running": row.state == "awake",
         "has_pending_instruction": row.has_pending_instruction,

@@ -20,6 +20,7 @@ from torpor_api.config import Config
 from torpor_api.export import remove_leftovers
 from torpor_api.first_key import introduce, prepare_accounts
 from torpor_api.ledger import LogRetention, SqlLedger
+from torpor_api.mounts import mounts
 from torpor_api.server import Server, make_server, url_of
 from torpor_api.services import Services
 from torpor_worker.config import WorkerConfig
@@ -48,7 +49,8 @@ async def serve(config: Config, folder: Path, listener: socket.socket, tell: Tel
     url = url_of(listener)
     async with parts(config, folder, tell) as (services, worker):
         api_key = await prepare_accounts(services.ledger, config)
-        server = make_server(create_app(services))
+        mounted = mounts(url)
+        server = make_server(create_app(services, mounted))
         serving = asyncio.create_task(server.serve([listener]), name="http server")
         gc.freeze()  # what is there now stays: collections, which stop every request, need not look at it
         with signals:
@@ -57,6 +59,8 @@ async def serve(config: Config, folder: Path, listener: socket.socket, tell: Tel
             log.info("The server is ready.", action="ready", url=url)
             await _first_of(serving, signals.stop)
             saved = await _stop(config, services, worker, server, serving, signals, tell)
+            for mount in mounted:
+                await _close(mount.path, mount.close)
     return 0 if saved else FORCED_STATUS
 
 

@@ -15,8 +15,8 @@ from torpor_api.exception_handlers import error_body, known_error, log_error, ne
 from torpor_api.instructions import submit, timeout_of
 from torpor_api.ledger import Accepted, Notice
 from torpor_api.models import NewMachineRequest, WebSocketExec
+from torpor_api.names import machine_named
 from torpor_api.routes.machines import create
-from torpor_api.routes.parameters import checked_name
 from torpor_api.services import Services, services_of
 from torpor_api.streams import messages
 
@@ -49,7 +49,7 @@ async def _machine(services: Services, account: str, name: str) -> str:
     if name == "new":
         return await create(services, account, NewMachineRequest(), None)
     services.stopping.refuse_work()
-    return (await services.ledger.machine(account, checked_name(name))).name
+    return (await services.ledger.machine(account, await machine_named(services.ledger, account, name))).name
 
 
 def _denial(error: TorporError, websocket: WebSocket) -> JsonResponse:

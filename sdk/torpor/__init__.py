@@ -14,6 +14,7 @@ from ._async_client import AsyncClient
 from ._async_machine import AsyncMachine, AsyncRunStream
 from ._client import Client
 from ._errors import (
+    AliasTaken,
     ApiError,
     BodyTooLarge,
     CannotWake,
@@ -25,6 +26,8 @@ from ._errors import (
     InstructionNotFound,
     InternalError,
     InvalidRequest,
+    KeyNotFound,
+    LastKey,
     MachineBusy,
     MachineNotFound,
     MachineNotIdle,
@@ -48,12 +51,14 @@ from ._errors import (
 from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout
 from ._forked import Forked
 from ._machine import Machine, RunStream
-from ._models import Instruction, MachineInfo, Point, Recovered, Rollback, Snapshot
+from ._models import ApiKey, Completion, Instruction, MachineInfo, NewApiKey, Point, Recovered, Rollback, Snapshot
 from ._result import ErrorInfo, Result
 from ._retry import RetryPolicy
 
 __all__ = [
+    "AliasTaken",
     "ApiError",
+    "ApiKey",
     "AsyncClient",
     "AsyncMachine",
     "AsyncRunStream",
@@ -61,6 +66,7 @@ __all__ = [
     "CannotWake",
     "Client",
     "CodeError",
+    "Completion",
     "ConfigError",
     "Conflict",
     "Display",
@@ -75,6 +81,8 @@ __all__ = [
     "InstructionNotFound",
     "InternalError",
     "InvalidRequest",
+    "KeyNotFound",
+    "LastKey",
     "Machine",
     "MachineBusy",
     "MachineInfo",
@@ -83,6 +91,7 @@ __all__ = [
     "MachineNotParked",
     "MachineParked",
     "MethodNotAllowed",
+    "NewApiKey",
     "NotFound",
     "Notice",
     "Point",

@@ -12,7 +12,7 @@ from ._async_connection import AsyncConnection
 from ._async_machine import AsyncMachine
 from ._calls import UNSET, Unset
 from ._config import load_config
-from ._models import Account, MachineList, NewMachine, RunAnswer
+from ._models import Account, ApiKey, ApiKeys, MachineList, NewApiKey, NewMachine, RunAnswer
 from ._result import Result, result_of_answer
 from ._retry import RetryPolicy
 
@@ -47,6 +47,22 @@ class AsyncClient:
         """The name of the account that the key belongs to."""
         return _http.parsed(await self._connection.send(_calls.whoami()), Account).account
 
+    async def keys(self) -> list[ApiKey]:
+        """The account's API keys, oldest first, without their secrets."""
+        return list(_http.parsed(await self._connection.send(_calls.keys()), ApiKeys).keys)
+
+    async def new_key(self, name: str = "") -> NewApiKey:
+        """Make another API key of this account's; `name` says later what it was for. Its secret is shown only here.
+
+        >>> (await client.new_key("laptop")).api_key
+        SecretStr('**********')
+        """
+        return _http.parsed(await self._connection.send(_calls.new_key(name)), NewApiKey)
+
+    async def revoke_key(self, key_id: str) -> None:
+        """Let a key in no longer, from now on. Raises `KeyNotFound`, and `LastKey` for the only one that there is."""
+        await self._connection.send(_calls.revoke_key(key_id))
+
     async def new_machine(
         self,
         *,
@@ -57,6 +73,7 @@ class AsyncClient:
         durability: str | None = None,
         recovery: str | None = None,
         replay_seconds: float | None = None,
+        alias: str | None = None,
     ) -> AsyncMachine:
         """A new machine, which is there until it is deleted.
 
@@ -71,6 +88,7 @@ class AsyncClient:
             recovery: What becomes of what it did since its last save when its process is lost: `replay`, which is the
                 default, executes it again, `rollback` leaves it behind, so that nothing is executed twice.
             replay_seconds: How much running time a recovery may execute again; the server's default is 300.
+            alias: A name of your own for it. If the account has a machine of this name, that is returned as it is.
         """
         settings = {
             "template": template,
@@ -79,15 +97,22 @@ class AsyncClient:
             "replay_seconds": replay_seconds,
         }
         call = _calls.new_machine(tags, memory_mb, idle_seconds, settings)
+        if alias is not None:
+            call = _calls.get_or_create(alias, call)
         return self.machine(_http.parsed(await self._connection.send(call), NewMachine).machine_name)
 
-    def machine(self, name: str) -> AsyncMachine:
-        """The machine of this name. Nothing is asked yet: the first call on it says whether it exists.
+    def machine(self, name: str, *, create: bool = True) -> AsyncMachine:
+        """The machine of this name: its own of 16 letters and digits, or an alias, a name that you chose for it.
 
-        >>> (await client.machine("aB3dE6gH9jK2mN5p").run("a + 5")).value
+        Nothing is asked yet. With an alias, the first call makes the machine if there is none, unless `create` is
+        false; with a machine's own name it says whether it exists. An alias has 1 to 63 letters, digits, dots,
+        underscores and hyphens.
+
+        >>> (await client.machine("analysis").run("a + 5")).value
         '8'
         """
-        return AsyncMachine(self._connection, name)
+        making = _calls.get_or_create(name) if create and _calls.is_alias(name) else None
+        return AsyncMachine(self._connection.making(making), name)
 
     async def machines(self, *, tags: Mapping[str, str] | None = None) -> list[AsyncMachine]:
         """The account's machines, newest first: those that have all of these tags, each with its `info`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 from collections.abc import AsyncGenerator
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ import httpx2
 from . import _http
 from ._calls import Call
 from ._config import Config
+from ._errors import MachineNotFound
 from ._events import Event
 from ._retry import Attempts, Contact, RetryPolicy
 from ._stream import StreamState
@@ -24,6 +26,7 @@ class AsyncConnection:
         self.url = config.url
         self._retry = retry
         self._contact = Contact()
+        self._making: Call | None = None
         self._http = httpx2.AsyncClient(
             base_url=config.url,
             headers=_http.headers(config),
@@ -32,8 +35,23 @@ class AsyncConnection:
             trust_env=_http.uses_proxies(config),
         )
 
+    def making(self, call: Call | None) -> AsyncConnection:
+        """The same connection for one machine, which it makes by this call when there is none; None: never."""
+        other = copy.copy(self)
+        other._making = call
+        return other
+
     async def send(self, call: Call) -> httpx2.Response:
         """The good answer to a call. Raises `ApiError` or `ServerUnreachable`."""
+        try:
+            return await self._send(call)
+        except MachineNotFound:
+            if self._making is None or call.method == "DELETE":
+                raise
+            await self._send(self._making)
+            return await self._send(call)
+
+    async def _send(self, call: Call) -> httpx2.Response:
         attempts = Attempts(call, self._retry, self._contact)
         while True:
             attempts.sending()
@@ -74,6 +92,19 @@ class AsyncConnection:
 
     async def follow(self, state: StreamState, *, to_the_end: bool = False) -> AsyncGenerator[Event, None]:
         """The events that are still to come, up to the result; `to_the_end` also those behind it that exist."""
+        try:
+            async with contextlib.aclosing(self._follow(state, to_the_end)) as events:
+                async for event in events:
+                    yield event
+        except MachineNotFound:
+            if self._making is None or state.events:
+                raise
+            await self._send(self._making)
+            async with contextlib.aclosing(self._follow(state, to_the_end)) as events:
+                async for event in events:
+                    yield event
+
+    async def _follow(self, state: StreamState, to_the_end: bool) -> AsyncGenerator[Event, None]:
         attempts = Attempts(state.next_call(), self._retry, self._contact)
         while state.finished is None:
             attempts.sending()

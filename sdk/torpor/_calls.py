@@ -78,6 +78,21 @@ def whoami() -> Call:
     return _get("/v1/whoami")
 
 
+def keys() -> Call:
+    """The account's API keys."""
+    return _get("/v1/keys")
+
+
+def new_key(name: str) -> Call:
+    """Another API key. Its secret is shown once, so that it cannot be asked for again."""
+    return Call("POST", "/v1/keys", body={"name": name})
+
+
+def revoke_key(key: str) -> Call:
+    """Let a key in no longer."""
+    return Call("DELETE", f"/v1/keys/{quote(key, safe='')}")
+
+
 def new_machine(
     tags: Mapping[str, str] | None,
     memory_mb: int | None,
@@ -92,18 +107,31 @@ def new_machine(
     return call
 
 
+def is_alias(name: str) -> bool:
+    """Whether this is a name of the account's own: a machine's is 16 letters and digits."""
+    return not (len(name) == 16 and name.isascii() and name.isalnum())
+
+
+def get_or_create(alias: str, new_machine: Call | None = None) -> Call:
+    """The machine that the account calls so; if there is none, one as `new_machine` would make it."""
+    return Call("PUT", _machine(alias), body={} if new_machine is None else new_machine.body)
+
+
 def update(
     machine: str,
     tags: Mapping[str, str | None] | None,
     memory_mb: int | None,
     idle_seconds: float | Unset | None,
     settings: Mapping[str, str | float | None],
+    alias: str | Unset | None,
 ) -> Call:
     """Other settings and tags; what is absent stays."""
     body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, **settings}
     present: dict[str, Any] = {name: value for name, value in body.items() if value is not None}
     if idle_seconds is not UNSET:
         present["idle_seconds"] = idle_seconds
+    if alias is not UNSET:
+        present["alias"] = alias
     return Call("PATCH", _machine(machine), body=present)
 
 
@@ -121,6 +149,7 @@ def run(
     interrupt: bool = False,
     timings: bool = False,
     streamed: bool = False,
+    idempotency_key: str | None = None,
 ) -> Call:
     """Run code on a machine, or on a new one (None)."""
     body: dict[str, Any] = {"code": code, "timeout_seconds": timeout_seconds}
@@ -131,13 +160,14 @@ def run(
     if timings:
         body["timings"] = True
     running_seconds = DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
-    return _post(
+    call = _post(
         "/v1/run" if machine is None else _machine(machine, "/run"),
         body,
         answer_seconds=QUIET_STREAM_SECONDS if streamed else running_seconds + GRACE_SECONDS,
         patient=True,
         streamed=streamed,
     )
+    return call if idempotency_key is None else replace(call, idempotency_key=idempotency_key)
 
 
 def events(machine: str, seq: int, after: str | None) -> Call:
@@ -164,6 +194,12 @@ def history(machine: str, limit: int | None, cursor: str | None) -> Call:
 def instruction(machine: str, seq: int) -> Call:
     """One instruction of a machine."""
     return _get(_machine(machine, f"/exec/{seq}"))
+
+
+def complete(machine: str, code: str, cursor: int | None) -> Call:
+    """What could follow at a cursor. It changes nothing, so that it needs no idempotency key."""
+    body: dict[str, Any] = {"code": code} if cursor is None else {"code": code, "cursor": cursor}
+    return Call("POST", _machine(machine, "/complete"), body=body)
 
 
 def interrupt(machine: str, seq: int | None) -> Call:

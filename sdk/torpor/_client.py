@@ -12,7 +12,7 @@ from ._calls import UNSET, Unset
 from ._config import load_config
 from ._connection import Connection
 from ._machine import Machine
-from ._models import Account, MachineList, NewMachine, RunAnswer
+from ._models import Account, ApiKey, ApiKeys, MachineList, NewApiKey, NewMachine, RunAnswer
 from ._result import Result, result_of_answer
 from ._retry import RetryPolicy
 
@@ -50,6 +50,22 @@ class Client:
         """The name of the account that the key belongs to."""
         return _http.parsed(self._connection.send(_calls.whoami()), Account).account
 
+    def keys(self) -> list[ApiKey]:
+        """The account's API keys, oldest first, without their secrets."""
+        return list(_http.parsed(self._connection.send(_calls.keys()), ApiKeys).keys)
+
+    def new_key(self, name: str = "") -> NewApiKey:
+        """Make another API key of this account's; `name` says later what it was for. Its secret is shown only here.
+
+        >>> client.new_key("laptop").api_key
+        SecretStr('**********')
+        """
+        return _http.parsed(self._connection.send(_calls.new_key(name)), NewApiKey)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Let a key in no longer, from now on. Raises `KeyNotFound`, and `LastKey` for the only one that there is."""
+        self._connection.send(_calls.revoke_key(key_id))
+
     def new_machine(
         self,
         *,
@@ -60,6 +76,7 @@ class Client:
         durability: str | None = None,
         recovery: str | None = None,
         replay_seconds: float | None = None,
+        alias: str | None = None,
     ) -> Machine:
         """A new machine, which is there until it is deleted.
 
@@ -74,6 +91,7 @@ class Client:
             recovery: What becomes of what it did since its last save when its process is lost: `replay`, which is the
                 default, executes it again, `rollback` leaves it behind, so that nothing is executed twice.
             replay_seconds: How much running time a recovery may execute again; the server's default is 300.
+            alias: A name of your own for it. If the account has a machine of this name, that is returned as it is.
         """
         settings = {
             "template": template,
@@ -82,15 +100,22 @@ class Client:
             "replay_seconds": replay_seconds,
         }
         call = _calls.new_machine(tags, memory_mb, idle_seconds, settings)
+        if alias is not None:
+            call = _calls.get_or_create(alias, call)
         return self.machine(_http.parsed(self._connection.send(call), NewMachine).machine_name)
 
-    def machine(self, name: str) -> Machine:
-        """The machine of this name. Nothing is asked yet: the first call on it says whether it exists.
+    def machine(self, name: str, *, create: bool = True) -> Machine:
+        """The machine of this name: its own of 16 letters and digits, or an alias, a name that you chose for it.
 
-        >>> client.machine("aB3dE6gH9jK2mN5p").run("a + 5").value
+        Nothing is asked yet. With an alias, the first call makes the machine if there is none, unless `create` is
+        false; with a machine's own name it says whether it exists. An alias has 1 to 63 letters, digits, dots,
+        underscores and hyphens.
+
+        >>> client.machine("analysis").run("a + 5").value
         '8'
         """
-        return Machine(self._connection, name)
+        making = _calls.get_or_create(name) if create and _calls.is_alias(name) else None
+        return Machine(self._connection.making(making), name)
 
     def machines(self, *, tags: Mapping[str, str] | None = None) -> list[Machine]:
         """The account's machines, newest first: those that have all of these tags, each with its `info`."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +70,19 @@ def load_config(
     if not chosen_key.isascii() or not chosen_key.isprintable() or " " in chosen_key:
         raise ConfigError("The API key contains characters that no key has.", hint="It reads `<account>.<secret>`.")
     return Config(url=final_url, api_key=SecretStr(chosen_key))
+
+
+def save_config(path: Path, url: str, api_key: str) -> None:
+    """Write the configuration file, readable by its owner only: all of it or nothing. Raises `ConfigError`."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, half_made = tempfile.mkstemp(dir=path.parent, prefix=".config-")  # mode 0600
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            # A JSON string of printable ASCII is a TOML string.
+            file.write(f"url = {json.dumps(url)}\napi_key = {json.dumps(api_key)}\n")
+        Path(half_made).replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def _read(path: Path) -> dict[str, str]:

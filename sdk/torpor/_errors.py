@@ -119,6 +119,12 @@ class InstructionNotFound(NotFound):
     code = "instruction_not_found"
 
 
+class KeyNotFound(NotFound):
+    """The account has no API key with this id."""
+
+    code = "key_not_found"
+
+
 class SnapshotNotFound(NotFound):
     """The machine has no snapshot of this generation, or it is not kept any more."""
 
@@ -160,6 +166,18 @@ class MachineNotIdle(Conflict):
     """The machine cannot fall asleep while an instruction is unfinished."""
 
     code = "machine_not_idle"
+
+
+class LastKey(Conflict):
+    """This is the account's last API key, which cannot be revoked."""
+
+    code = "last_key"
+
+
+class AliasTaken(Conflict):
+    """Another machine of the account has this alias."""
+
+    code = "alias_taken"
 
 
 class PointUnreachable(Conflict):

@@ -12,6 +12,7 @@ from ._connection import Connection
 from ._events import Display, Event, Stderr, Stdout
 from ._forked import Forked
 from ._models import (
+    Completion,
     Crashed,
     Forks,
     History,
@@ -100,6 +101,7 @@ class Machine:
         queue: bool = False,
         interrupt: bool = False,
         timings: bool = False,
+        idempotency_key: str | None = None,
         on_output: Callable[[Stdout | Stderr | Display], object] | None = None,
     ) -> Result:
         """Run code and wait for what comes of it. An error of the code is in the result, and is not raised.
@@ -110,6 +112,8 @@ class Machine:
             queue: If the machine runs something else, wait for that to end. Else `MachineBusy` is raised.
             interrupt: If the machine runs something else, end that.
             timings: Let `timings` of the result have, as `wake`, the phases of the wake if the machine was asleep.
+            idempotency_key: A word of your own for this call: asked again with the same word within a day, also by
+                another process, it is not run again, and its first result is returned.
             on_output: Called with each piece of output at the moment when it appears.
 
         >>> machine.run("import math; math.factorial(20)").value
@@ -117,11 +121,24 @@ class Machine:
         """
         if on_output is not None:
             return self._run_showing(
-                self.stream(code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, timings=timings),
+                self.stream(
+                    code,
+                    timeout_seconds=timeout_seconds,
+                    queue=queue,
+                    interrupt=interrupt,
+                    timings=timings,
+                    idempotency_key=idempotency_key,
+                ),
                 on_output,
             )
         call = _calls.run(
-            self.name, code, timeout_seconds=timeout_seconds, queue=queue, interrupt=interrupt, timings=timings
+            self.name,
+            code,
+            timeout_seconds=timeout_seconds,
+            queue=queue,
+            interrupt=interrupt,
+            timings=timings,
+            idempotency_key=idempotency_key,
         )
         return result_of_answer(_http.parsed(self._connection.send(call), RunAnswer), self.name)
 
@@ -133,6 +150,7 @@ class Machine:
         queue: bool = False,
         interrupt: bool = False,
         timings: bool = False,
+        idempotency_key: str | None = None,
     ) -> RunStream:
         """Run code and follow what it says. Arguments as for `run`. It is sent when the first event is asked for.
 
@@ -154,6 +172,7 @@ class Machine:
             interrupt=interrupt,
             timings=timings,
             streamed=True,
+            idempotency_key=idempotency_key,
         )
         return RunStream(self._connection, StreamState(self.name, call=call))
 
@@ -163,6 +182,16 @@ class Machine:
         Output from the background that came after its result follows behind that.
         """
         return RunStream(self._connection, StreamState(self.name, seq=seq), to_the_end=True)
+
+    def complete(self, code: str, cursor: int | None = None) -> Completion:
+        """What could follow at a cursor, in characters from the beginning of the code; by default at its end.
+
+        It finds nothing while the machine runs something.
+
+        >>> machine.complete("impo").matches
+        ('import',)
+        """
+        return _http.parsed(self._connection.send(_calls.complete(self.name, code, cursor)), Completion)
 
     def interrupt(self, seq: int | None = None) -> bool:
         """Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted."""
@@ -202,6 +231,7 @@ class Machine:
         durability: str | None = None,
         recovery: str | None = None,
         replay_seconds: float | None = None,
+        alias: str | Unset | None = UNSET,
     ) -> MachineInfo:
         """Change settings and tags, at once; what is not named stays. All that there is of it then.
 
@@ -212,11 +242,12 @@ class Machine:
             durability: `interval` or `instruction`, as for `new_machine`; so are the others.
             recovery: `replay` or `rollback`.
             replay_seconds: How much running time a recovery may execute again.
+            alias: What it is called from now on; None: only by its own name. Raises `AliasTaken`.
 
         >>> machine.update(tags={"user": "42"}, durability="instruction")
         """
         settings = {"durability": durability, "recovery": recovery, "replay_seconds": replay_seconds}
-        call = _calls.update(self.name, tags, memory_mb, idle_seconds, settings)
+        call = _calls.update(self.name, tags, memory_mb, idle_seconds, settings, alias)
         return _http.parsed(self._connection.send(call), MachineInfo)
 
     def sleep(self) -> None:
@@ -287,7 +318,7 @@ class Machine:
         """
         call = _calls.fork(self.name, generation, seq, count, tags)
         forks = _http.parsed(self._connection.send(call), Forks)
-        machines = [Machine(self._connection, name) for name in forks.machines]
+        machines = [Machine(self._connection.making(None), name) for name in forks.machines]
         return Forked(machines, generation=forks.generation, lacks=forks.lacks)
 
     def recover(self, how: str, *, seq: int | None = None, generation: int | None = None) -> Recovered:
@@ -321,6 +352,18 @@ class Machine:
     def delete(self) -> None:
         """Delete it and all that is stored of it, for good."""
         self._connection.send(_calls.delete(self.name))
+
+    def tool(self) -> Callable[..., str]:
+        """A plain function `python(code, timeout_seconds=15)` with a docstring, for whatever makes tools of functions.
+
+        It returns what a model should read. `torpor.tools` has more: images, call ids, a machine for each conversation.
+
+        >>> machine.tool()('3 + 5')
+        '8'
+        """
+        from .tools._callable import callable_of  # noqa: PLC0415 - the tools are made of machines
+
+        return callable_of(self)
 
     def __repr__(self) -> str:
         return f"Machine({self.name!r})"

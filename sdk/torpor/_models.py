@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ._events import Event, Notice
 
@@ -23,10 +23,45 @@ class Point(Record):
     seq: int | None = None
 
 
+class ApiKey(Record):
+    """An API key of the account's, without its secret."""
+
+    id: str
+    name: str = ""
+    created_at: datetime
+    current: bool = False
+    """Whether it is the one that this client uses."""
+
+
+class NewApiKey(Record):
+    """A new API key. Its secret is here and nowhere else; it shows in no `repr`."""
+
+    id: str
+    name: str = ""
+    api_key: SecretStr
+    """`<account>.<secret>`; `api_key.get_secret_value()` gives it as a text."""
+
+
+class ApiKeys(Record):
+    """A list of them."""
+
+    keys: tuple[ApiKey, ...]
+
+
+class Completion(Record):
+    """What could stand in place of the characters from `start` to `end` of some code."""
+
+    matches: tuple[str, ...]
+    start: int
+    end: int
+
+
 class MachineInfo(Record):
     """A machine as the server sees it. Lists fill the first fields, `Machine.detail` all that the server has."""
 
     name: str
+    alias: str | None = None
+    """What the account calls it."""
     created_at: datetime
     running: bool
     """Whether it is awake."""

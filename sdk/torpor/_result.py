@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ._errors import CodeError, ProtocolError
 from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout, parse_event, png_of
+from ._mime import mime_bundle
 from ._models import RunAnswer
+from ._reading import text_of
 
 _SHOWN_CHARACTERS = 60
 
@@ -67,6 +70,23 @@ class Result:
         """The first picture that was displayed, or the value's, as the bytes of a PNG file; None if there is none."""
         pictures = (picture for display in self.displays if (picture := display.png) is not None)
         return next(pictures, None) or png_of(self.data)
+
+    @property
+    def text(self) -> str:
+        """What a language model should read: output, value or error, notices; the middle of what is long is left out.
+
+        >>> print(machine.run("print('adding'); 3 + 5").text)
+        adding
+        8
+        """
+        return text_of(self)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        """Show itself in a notebook as the value that it holds, or the first figure."""
+        bundle = mime_bundle(self.text, {} if self.value is None else self.data)
+        if "image/png" not in bundle and (picture := self.png) is not None:
+            bundle["image/png"] = base64.b64encode(picture).decode("ascii")
+        return bundle
 
     def raise_for_error(self) -> Result:
         """Raise `CodeError` if the code ended in an error; itself otherwise.

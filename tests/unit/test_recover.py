@@ -239,7 +239,28 @@ def test_every_column_of_a_machine_is_a_setting_or_known_to_be_none() -> None:
         "durability",
         "recovery",
         "replay_seconds",
+        "alias",
     }
+
+
+async def _renamed(house: House) -> Lost:
+    """Two machines, of which the second took over the first one's alias."""
+    names = []
+    for _ in range(2):
+        hold = await house.new()
+        if names:
+            await house.ledger.change_machine(ACCOUNT, names[0], settings={"alias": None}, tags={})
+        await house.ledger.change_machine(ACCOUNT, hold.machine, settings={"alias": "analysis"}, tags={})
+        await ran(house.ledger, hold)
+        await house.save(hold, 1)
+        names.append(hold.machine)
+    return Lost(house.folder, names[1], names[0])
+
+
+def test_an_alias_that_two_manifests_claim_goes_to_the_one_that_was_saved_last(tmp_path: Path) -> None:
+    lost = lose(tmp_path, _renamed)
+    lost.recover()
+    assert dict(lost.rows("SELECT name, alias FROM machines")) == {lost.kept: None, lost.machine: "analysis"}
 
 
 def test_a_dry_run_changes_nothing_and_a_second_run_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import pickle
+import string
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
 from torpor_worker.fake_commands import FakeCommand, FakeCommands
 from torpor_worker.sandbox import (
     Adopted,
+    Completion,
     Event,
     GuestState,
     InterpreterDied,
@@ -298,6 +300,16 @@ class FakeSandbox:
             if self._player is not None:
                 self._player.cancel()
             self._end(None, {"name": "KeyboardInterrupt", "message": "", "traceback": ["KeyboardInterrupt\n"]})
+
+    async def complete(self, code: str, cursor: int) -> Completion:
+        """See `Sandbox`; it knows the names of variables only."""
+        self._alive()
+        before = code[:cursor]
+        stem = before[len(before.rstrip(string.ascii_letters + string.digits + "_")) :]
+        if self._image.running is not None or not stem:
+            return Completion((), cursor, cursor)
+        matches = tuple(sorted(name for name in self._image.names if name.startswith(stem)))
+        return Completion(matches, cursor - len(stem), cursor)
 
     async def ping(self) -> GuestState:
         """See `Sandbox`."""

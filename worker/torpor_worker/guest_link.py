@@ -20,6 +20,7 @@ from torpor_worker.nesting import too_deep
 from torpor_worker.sandbox import (
     CommandEnded,
     CommandOutput,
+    Completion,
     Event,
     GuestNotice,
     GuestState,
@@ -34,6 +35,7 @@ from torpor_worker.sandbox import (
 )
 
 PING_SECONDS = 5.0
+COMPLETE_SECONDS = 5.0
 UPGRADE_SECONDS = 60.0
 """It starts Python twice; a guest that has not answered by then is of no use."""
 READ_BYTES = 64 << 10
@@ -78,6 +80,7 @@ class GuestLink:
         self._ready: asyncio.Future[None] | None = None
         self._pings: dict[int, asyncio.Future[GuestState]] = {}
         self._ping = 0
+        self._completions: dict[int, asyncio.Future[bytes]] = {}
         self._upgraded: asyncio.Future[str | None] | None = None
         self.code: str | None = None
         """The digest of the guest's code, as it says when it is greeted; None from one that cannot be replaced."""
@@ -153,6 +156,24 @@ class GuestLink:
     async def kill_largest(self, reason: str) -> None:
         """Kill the user's largest process; if that is the interpreter, `reason` is why it died."""
         await self._send(FrameType.KILL_LARGEST, -1, json.dumps(reason).encode())
+
+    async def complete(self, code: str, cursor: int) -> Completion:
+        """What could follow at a cursor; nothing from a guest that does not know, or does not say in time."""
+        nothing = Completion((), cursor, cursor)
+        if self.code is None:
+            return nothing
+        self._ping += 1
+        asked = self._ping
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._completions[asked] = future
+        try:
+            async with asyncio.timeout(COMPLETE_SECONDS):
+                await self._send(FrameType.COMPLETE, asked, json.dumps({"code": code, "cursor": cursor}).encode())
+                return _completion(await future, len(code)) or nothing
+        except TimeoutError:
+            return nothing
+        finally:
+            del self._completions[asked]
 
     async def ping(self) -> GuestState:
         """Ask the guest for its state. Raises `SandboxError` after 5 s."""
@@ -327,6 +348,10 @@ class GuestLink:
             future = self._pings.get(int(fields["id"]))
             if future is not None and not future.done():
                 future.set_result(state)
+        elif kind == FrameType.COMPLETION:
+            asked = self._completions.get(serial)
+            if asked is not None and not asked.done():
+                asked.set_result(body)
         elif kind == FrameType.READY:
             if self._ready is not None and not self._ready.done():
                 self._ready.set_result(None)
@@ -355,7 +380,8 @@ class GuestLink:
         self._lost = SandboxLost(reason)
         self._events.append((self._lost, -1, 0))
         error = SandboxDied(reason)
-        for future in [self._attached, self._ready, self._upgraded, self._writable, *self._pings.values()]:
+        waiting: list[asyncio.Future[Any]] = [*self._pings.values(), *self._completions.values()]
+        for future in [self._attached, self._ready, self._upgraded, self._writable, *waiting]:
             if future is not None and not future.done():
                 future.set_exception(error)
                 future.exception()
@@ -392,6 +418,17 @@ def _commands(said: Any) -> dict[int, float] | None:
     if not all(0.0 <= each < float("inf") for each in seconds.values()):
         raise ValueError("a time that is none")
     return seconds
+
+
+def _completion(body: bytes, characters: int) -> Completion | None:
+    if not body:
+        return None
+    fields = json.loads(body)
+    matches = tuple(str(match) for match in fields["matches"])
+    start, end = int(fields["start"]), int(fields["end"])
+    if not 0 <= start <= end <= characters:
+        raise ValueError("a place that is none")
+    return Completion(matches, start, end)
 
 
 def _event(kind: int, body: bytes) -> Event:

@@ -16,7 +16,7 @@ from torpor_worker.inbox import Inbox, Wishes
 from torpor_worker.ledger import EndedBy, Entry, Fenced, Hold
 from torpor_worker.process import Process
 from torpor_worker.replaying import FROM_BEGINNING, FROM_MIDDLE
-from torpor_worker.sandbox import SandboxError
+from torpor_worker.sandbox import Completion, SandboxError
 from torpor_worker.services import Services
 from torpor_worker.sleeping import Sleeping
 from torpor_worker.survivors import Survivor
@@ -116,6 +116,12 @@ class Machine:
             return False
         await self._process.attached.sandbox.crash()
         return True
+
+    async def complete(self, code: str, cursor: int) -> Completion:
+        """What could follow at a cursor, if it is awake."""
+        if self.phase != "awake" or self._process is None:
+            raise FellAsleep
+        return await self._process.attached.sandbox.complete(code, cursor)
 
     def change_settings(self) -> None:
         """Its settings or tags were changed in the ledger."""

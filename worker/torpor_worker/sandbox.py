@@ -138,6 +138,15 @@ class GuestState:
 
 
 @dataclass(frozen=True, slots=True)
+class Completion:
+    """What could stand in place of the characters from `start` to `end` of some code."""
+
+    matches: tuple[str, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Adopted:
     """A survivor that answers."""
 
@@ -194,6 +203,13 @@ class Sandbox(Protocol):
 
     async def signal_command(self, position: int | None, seq: int, signal: CommandSignal) -> None:
         """Send a command a signal; nothing happens if it does not run. Without a position it is not of the log."""
+        ...
+
+    async def complete(self, code: str, cursor: int) -> Completion:
+        """What could follow behind `cursor` characters of `code`; nothing while an instruction runs.
+
+        It changes nothing, takes some seconds at most, and finds nothing rather than fail.
+        """
         ...
 
     async def ping(self) -> GuestState:

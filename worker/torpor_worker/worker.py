@@ -18,7 +18,7 @@ from torpor_worker.images import Images
 from torpor_worker.ledger import Entry, Ledger, Snapshot
 from torpor_worker.machine import Machine, Phase
 from torpor_worker.metrics import Metrics
-from torpor_worker.sandbox import SandboxError, SandboxHost
+from torpor_worker.sandbox import Completion, SandboxError, SandboxHost
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Snapshotter, SnapshotterError, Stored
 from torpor_worker.survivors import Survivor
@@ -152,6 +152,15 @@ class Worker:
         if held is not None:
             with contextlib.suppress(FellAsleep):
                 await held.sync()
+
+    async def complete(self, machine: str, code: str, cursor: int) -> Completion:
+        """What could follow at a cursor, once it is awake; nothing while an instruction runs. Raises as `wake` does."""
+        await self.wake(machine)
+        held = self._machines.get(machine)
+        with contextlib.suppress(FellAsleep, SandboxError):
+            if held is not None:
+                return await held.complete(code, cursor)
+        return Completion((), cursor, cursor)
 
     async def crash(self, machine: str) -> bool:
         """Kill its process as an accident would, so that it is recovered; False if it is not awake."""

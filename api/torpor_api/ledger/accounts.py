@@ -6,10 +6,12 @@ import hashlib
 import hmac
 import re
 
-from sqlalchemy import Connection, bindparam, exists, insert, select
+from sqlalchemy import Connection, bindparam, delete, exists, insert, select
 
+from torpor_api.errors import KeyNotFound, LastKey
 from torpor_api.ledger.database import Statement
-from torpor_api.ledger.moments import now
+from torpor_api.ledger.moments import moment, now
+from torpor_api.ledger.rows import ApiKey
 from torpor_api.ledger.schema import accounts, keys
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -29,7 +31,7 @@ def create(connection: Connection, name: str) -> None:
         connection.execute(insert(accounts).values(name=name, created_at=now()))
 
 
-def add_key(connection: Connection, account: str, secret: str) -> None:
+def add_key(connection: Connection, account: str, secret: str, name: str = "") -> None:
     """Let a secret in. Raises ValueError if there is no such account, or the secret is empty."""
     account_id = connection.scalar(select(accounts.c.id).where(accounts.c.name == account))
     if account_id is None:
@@ -39,7 +41,33 @@ def add_key(connection: Connection, account: str, secret: str) -> None:
     digest = digest_of(secret)
     known = select(exists().where(keys.c.account_id == account_id, keys.c.digest == digest))
     if not connection.scalar(known):
-        connection.execute(insert(keys).values(account_id=account_id, digest=digest, created_at=now()))
+        connection.execute(insert(keys).values(account_id=account_id, digest=digest, created_at=now(), name=name))
+
+
+def list_keys(connection: Connection, account: str) -> list[ApiKey]:
+    """The account's keys, oldest first."""
+    query = select(keys).join(accounts, accounts.c.id == keys.c.account_id).where(accounts.c.name == account)
+    return [
+        ApiKey(id=key_id(row.digest), name=row.name, created_at=moment(row.created_at))
+        for row in connection.execute(query.order_by(keys.c.id))
+    ]
+
+
+def revoke_key(connection: Connection, account: str, wanted: str) -> None:
+    """Let a key in no longer. Raises `KeyNotFound`, and `LastKey` if nobody could get in any more."""
+    query = select(keys).join(accounts, accounts.c.id == keys.c.account_id).where(accounts.c.name == account)
+    rows = connection.execute(query).all()
+    found = next((row for row in rows if key_id(row.digest) == wanted), None)
+    if found is None:
+        raise KeyNotFound
+    if len(rows) == 1:
+        raise LastKey
+    connection.execute(delete(keys).where(keys.c.id == found.id))
+
+
+def key_id(digest: bytes) -> str:
+    """What a key is called by in the API: enough of its digest to tell it from the account's others."""
+    return digest.hex()[:16]
 
 
 def any_exist(connection: Connection) -> bool:

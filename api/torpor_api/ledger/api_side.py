@@ -28,6 +28,7 @@ from torpor_api.ledger.output_page import read_page
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.rows import (
     Accepted,
+    ApiKey,
     Busy,
     Event,
     Idempotency,
@@ -54,12 +55,21 @@ class ApiSide:
         """Make an account; nothing happens if it exists. Raises ValueError for a name that cannot stand in a token."""
         await self._writer.run(lambda connection: accounts.create(connection, name))
 
-    async def add_key(self, account: str, secret: str) -> None:
+    async def add_key(self, account: str, secret: str, name: str = "") -> None:
         """Let `<account>.<secret>` in from now on; only a hash is stored. Nothing happens if it is there already.
 
         Raises ValueError if there is no such account.
         """
-        await self._writer.run(lambda connection: accounts.add_key(connection, account, secret))
+        await self._writer.run(lambda connection: accounts.add_key(connection, account, secret, name))
+
+    async def keys(self, account: str) -> list[ApiKey]:
+        """The account's API keys, oldest first."""
+        return await self._readers.run(lambda connection: accounts.list_keys(connection, account))
+
+    async def revoke_key(self, account: str, key: str) -> None:
+        """Let the key with this id in no longer, from now on. Raises `KeyNotFound`, `LastKey`."""
+        await self._writer.run(lambda connection: accounts.revoke_key(connection, account, key))
+        self._authenticated.forget()
 
     async def has_accounts(self) -> bool:
         """Whether any account exists."""
@@ -90,8 +100,9 @@ class ApiSide:
         recovery: Recovery = Recovery.REPLAY,
         replay_seconds: float = 300.0,
         idempotency: Idempotency | None = None,
+        alias: str | None = None,
     ) -> tuple[str, bool]:
-        """Make a machine: its name, and whether it is the earlier work of the idempotency key.
+        """Make a machine: its name, and whether it was there, made under this idempotency key or called so.
 
         Raises `IdempotencyKeyReused`.
         """
@@ -107,8 +118,13 @@ class ApiSide:
                 recovery=recovery,
                 replay_seconds=replay_seconds,
                 idempotency=idempotency,
+                alias=alias,
             )
         )
+
+    async def machine_of_alias(self, account: str, alias: str) -> str:
+        """The name of the account's machine that it calls so. Raises `MachineNotFound`."""
+        return await self._readers.run(lambda connection: machines.of_alias(connection, account, alias))
 
     async def change_machine(
         self,
@@ -121,9 +137,9 @@ class ApiSide:
     ) -> None:
         """Change those settings that are given, and tags: None takes one away.
 
-        Settings are `memory_mb`, `idle_seconds`, `durability`, `recovery` and `replay_seconds`.
-        `in_use_bytes` is the memory that it uses now. Raises `MachineNotFound`, and `InvalidRequest` for less memory
-        than it uses or was saved with, or too many tags.
+        Settings are `memory_mb`, `idle_seconds`, `durability`, `recovery`, `replay_seconds`, and `alias` (None: none).
+        `in_use_bytes` is the memory that it uses now. Raises `MachineNotFound`, `AliasTaken`, and `InvalidRequest` for
+        less memory than it uses or was saved with, or too many tags.
         """
         await self._writer.run(
             lambda connection: machines.change(connection, account, name, settings, tags, in_use_bytes=in_use_bytes),

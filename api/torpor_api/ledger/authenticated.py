@@ -35,6 +35,10 @@ class Authenticated:
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
 
+    def forget(self) -> None:
+        """A key was revoked: each is looked up again."""
+        self._known.clear()
+
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

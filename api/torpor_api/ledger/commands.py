@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Row, and_, func, select
 
@@ -134,7 +134,7 @@ def running_first(
 
 
 def _for_accept(connection: Connection, account: str, machine: str) -> Row[Any]:
-    row: Row[Any] | None = connection.execute(
+    query = (
         select(
             machines.c.id,
             machines.c.account_id,
@@ -147,10 +147,11 @@ def _for_accept(connection: Connection, account: str, machine: str) -> Row[Any]:
         )
         .join(accounts, accounts.c.id == machines.c.account_id)
         .where(machines.c.name == machine, accounts.c.name == account)
-    ).first()
+    )
+    row = connection.execute(query).first()
     if row is None:
         raise MachineNotFound
-    return row
+    return cast("Row[Any]", row)
 
 
 def _earlier(connection: Connection, account_id: int, idempotency: Idempotency | None) -> Accepted | None:

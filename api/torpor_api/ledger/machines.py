@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, update
 
-from torpor_api.errors import InvalidRequest, MachineNotFound
+from torpor_api.errors import AliasTaken, InvalidRequest, MachineNotFound
 from torpor_api.ledger import idempotency as repeats
 from torpor_api.ledger import running, saves
 from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
@@ -50,16 +50,17 @@ def create(
     recovery: Recovery,
     replay_seconds: float,
     idempotency: Idempotency | None,
+    alias: str | None = None,
 ) -> tuple[str, bool]:
-    """Make a machine, whose first entry is its reseed: its name, and whether that was done before under the key."""
-    account_id = connection.scalar(select(accounts.c.id).where(accounts.c.name == account))
-    if account_id is None:
-        raise ValueError(f"there is no account {account}")
+    """Make a machine, whose first entry is its reseed: its name, and whether it was there, under the key or alias."""
+    account_id = _account_id(connection, account)
     if idempotency is not None:
         earlier = repeats.earlier_work(connection, account_id, idempotency)
         if earlier is not None and earlier.machine_id is not None:
             name = connection.scalar(select(machines.c.name).where(machines.c.id == earlier.machine_id))
             return str(name), True
+    if alias is not None and (there := _of_alias(connection, account_id, alias)) is not None:
+        return there, True
     name = new_name()
     machine_id = connection.scalar(
         insert(machines)
@@ -73,6 +74,7 @@ def create(
             durability=durability,
             recovery=recovery,
             replay_seconds=replay_seconds,
+            alias=alias,
         )
         .returning(machines.c.id)
     )
@@ -110,6 +112,10 @@ def change(
         if memory_mb < needed_mb:
             raise InvalidRequest(f"memory_mb: the machine uses {needed_mb} MiB, and must have at least that.")
         changes["memory_bytes"] = memory_mb * MEBIBYTE
+    if (alias := changes.get("alias")) is not None:
+        holder = _of_alias(connection, _account_id(connection, account), alias)
+        if holder not in (None, name):
+            raise AliasTaken(f"The account's machine {holder} is called {alias} already.")
     if changes:
         connection.execute(update(machines).where(of_machine).values(**changes))
     connection.execute(
@@ -172,6 +178,28 @@ def identify(connection: Connection, account: str, name: str) -> int:
     if machine_id is None:
         raise MachineNotFound
     return int(machine_id)
+
+
+def of_alias(connection: Connection, account: str, alias: str) -> str:
+    """The name of the account's machine with this alias. Raises `MachineNotFound`."""
+    name = connection.scalar(
+        select(machines.c.name).join(accounts).where(accounts.c.name == account, machines.c.alias == alias)
+    )
+    if name is None:
+        raise MachineNotFound
+    return str(name)
+
+
+def _of_alias(connection: Connection, account_id: int, alias: str) -> str | None:
+    query = select(machines.c.name).where(machines.c.account_id == account_id, machines.c.alias == alias)
+    return connection.scalar(query)
+
+
+def _account_id(connection: Connection, account: str) -> int:
+    account_id = connection.scalar(select(accounts.c.id).where(accounts.c.name == account))
+    if account_id is None:
+        raise ValueError(f"there is no account {account}")
+    return int(account_id)
 
 
 def names(connection: Connection) -> set[str]:
@@ -248,6 +276,7 @@ def _machine_rows(connection: Connection, rows: Iterable[Row[Any]]) -> list[Mach
     return [
         MachineRow(
             name=row.name,
+            alias=row.alias,
             account=row.account,
             created_at=moment(row.created_at),
             tags=tags[row.id],

@@ -147,7 +147,7 @@ def _write_machines(connection: Connection, some: tuple[PlannedMachine, ...]) ->
         account_rows.add_key(connection, account, secret)
         api_keys[account] = f"{account}.{secret}"
     _write_packs(connection, [one.found for machine in some for one in machine.snapshots])
-    for machine in some:
+    for machine in sorted(some, key=lambda machine: machine.head.created_at, reverse=True):
         _write_machine(connection, machine)
     return Rebuilt(some, api_keys)
 
@@ -206,6 +206,10 @@ def _write_runtime(connection: Connection, found: Description) -> None:
 def _write_machine(connection: Connection, machine: PlannedMachine) -> None:
     settings = {**DEFAULTS, **{name: machine.settings[name] for name in SETTINGS if name in machine.settings}}
     account = select(accounts.c.id).where(accounts.c.name == machine.account).scalar_subquery()
+    if settings.get("alias") is not None:  # it may have gone from one to the other: the last that said so has it
+        taken = select(machines.c.id).where(machines.c.account_id == account, machines.c.alias == settings["alias"])
+        if connection.scalar(taken) is not None:
+            settings["alias"] = None
     machine_id = connection.scalar(
         insert(machines)
         .values(

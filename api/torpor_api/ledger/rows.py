@@ -63,10 +63,20 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key, without its secret, which nobody but its owner has."""
+
+    id: str
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class MachineRow:
     """A machine as its account sees it."""
 
     name: str
+    alias: str | None
     account: str
     created_at: datetime
     tags: dict[str, str]

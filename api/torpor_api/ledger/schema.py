@@ -76,6 +76,7 @@ keys = Table(
     Column("account_id", NUMBER, ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
     Column("digest", LargeBinary, nullable=False),
     Column("created_at", NUMBER, nullable=False),
+    Column("name", Text, nullable=False, server_default=text("''")),  # what its owner calls it
     UniqueConstraint("account_id", "digest"),
     CheckConstraint("length(digest) = 32", name="is_a_sha256"),
     sqlite_strict=True,
@@ -111,6 +112,7 @@ machines = Table(
     Column("next_seq", NUMBER, nullable=False, server_default=text("0")),
     Column("next_position", NUMBER, nullable=False, server_default=text("0")),
     Column("template", Text),
+    Column("alias", Text),  # a name of the account's own
     Column("rebuilt_line", NUMBER),  # a rebuild from the store began it: there is no log of lines before it
     Column("rebuilt_seq", NUMBER),  # the first that was allotted since
     Column("recovery", Text, nullable=False, server_default=text("'replay'")),
@@ -134,6 +136,7 @@ machines = Table(
     CheckConstraint("line < next_line", name="line_was_allotted"),
     CheckConstraint("head_generation < next_generation", name="head_was_allotted"),
     Index("ix_machines_account_id_id", "account_id", "id"),
+    Index("ix_machines_alias", "account_id", "alias", unique=True, sqlite_where=text("alias IS NOT NULL")),
     Index("ix_machines_held", "session_id", sqlite_where=text("session_id IS NOT NULL")),
     sqlite_strict=True,
     sqlite_autoincrement=True,

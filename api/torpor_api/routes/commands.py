@@ -125,7 +125,7 @@ async def feed(request: Request, account: AccountOf, name: Name, seq: Seq) -> Js
     openapi_extra=post(CommandSignalRequest, required=True),
 )
 async def send_signal(request: Request, account: AccountOf, name: Name, seq: Seq) -> JsonResponse:
-    """Send a command's process group a signal; with a terminal, what that has in front. `KILL` ends its whole session."""
+    """Send a command's process group a signal; with a terminal, what it has in front. `KILL` ends its whole session."""
     asked = parse_body(CommandSignalRequest, await request.body())
     sign = CommandSignal(asked.number, session=asked.number == signal.SIGKILL)
     return await _tell(request, account, name, seq, asked, sign)

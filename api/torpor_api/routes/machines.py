@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter
@@ -14,6 +15,7 @@ from torpor_api.bodies import parse_body
 from torpor_api.documentation import post, refusals, request_body
 from torpor_api.encoding import JsonResponse
 from torpor_api.errors import (
+    AliasTaken,
     BodyTooLarge,
     CannotWake,
     IdempotencyKeyReused,
@@ -30,7 +32,7 @@ from torpor_api.ledger import Idempotency
 from torpor_api.machines import Machines
 from torpor_api.models import ChangeRequest, EmptyRequest, ListRequest, NewMachineRequest
 from torpor_api.results import machine_detail, machine_json
-from torpor_api.routes.parameters import Cursor, Limit, Name, idempotency
+from torpor_api.routes.parameters import AliasInPath, Cursor, Limit, Name, idempotency
 from torpor_api.services import Services, services_of
 from torpor_worker.errors import MachineGone
 from torpor_worker.ledger import Durability, Recovery
@@ -43,12 +45,19 @@ MEBIBYTE = 1024 * 1024
 
 async def create(services: Services, account: str, asked: NewMachineRequest, key: Idempotency | None) -> str:
     """Make a machine with the settings asked for, the server's where nothing was said; its name."""
+    name, _ = await _make(services, account, asked, key)
+    return name
+
+
+async def _make(
+    services: Services, account: str, asked: NewMachineRequest, key: Idempotency | None, alias: str | None = None
+) -> tuple[str, bool]:
     services.stopping.refuse_work()
     config = services.config
     memory_mb = asked.memory_mb or int(config.memory_per_machine) // MEBIBYTE
     _check_memory(services, memory_mb)
     idle_seconds = asked.idle_seconds if "idle_seconds" in asked.model_fields_set else config.idle_seconds
-    name, _ = await services.ledger.create_machine(
+    return await services.ledger.create_machine(
         account,
         tags=dict(asked.tags or {}),
         memory_mb=memory_mb,
@@ -58,8 +67,8 @@ async def create(services: Services, account: str, asked: NewMachineRequest, key
         recovery=Recovery(asked.recovery or Recovery.REPLAY),
         replay_seconds=asked.replay_seconds or config.replay_seconds,
         idempotency=key,
+        alias=alias,
     )
-    return name
 
 
 def _check_memory(services: Services, memory_mb: int) -> None:
@@ -79,6 +88,21 @@ async def new_machine(request: Request, account: AccountOf) -> JsonResponse:
     asked = parse_body(NewMachineRequest, await request.body())
     name = await create(services_of(request), account, asked, idempotency(request, asked))
     return JsonResponse({"machine_name": name})
+
+
+@router.put(
+    "/v1/machine/{alias}",
+    response_model=models.NamedMachine,
+    responses=refusals(Unauthorized, BodyTooLarge, InvalidRequest, ShuttingDown)
+    | {201: {"model": models.NamedMachine, "description": "It was made."}},
+    openapi_extra=request_body(NewMachineRequest),
+)
+async def get_or_create_machine(request: Request, account: AccountOf, alias: AliasInPath) -> JsonResponse:
+    """The machine that the account calls so, made if there is none; only then do the settings mean anything."""
+    asked = parse_body(NewMachineRequest, await request.body())
+    name, was_there = await _make(services_of(request), account, asked, None, alias)
+    answer = {"machine_name": name, "alias": alias, "created": not was_there}
+    return JsonResponse(answer, status_code=HTTPStatus.OK if was_there else HTTPStatus.CREATED)
 
 
 async def _list(
@@ -131,7 +155,7 @@ async def get_machine(request: Request, account: AccountOf, name: Name) -> JsonR
 @router.patch(
     "/v1/machine/{name}",
     response_model=models.MachineDetail,
-    responses=refusals(Unauthorized, MachineNotFound, BodyTooLarge, InvalidRequest),
+    responses=refusals(Unauthorized, MachineNotFound, AliasTaken, BodyTooLarge, InvalidRequest),
     openapi_extra=request_body(ChangeRequest),
 )
 async def change_machine(request: Request, account: AccountOf, name: Name) -> JsonResponse:
@@ -140,7 +164,7 @@ async def change_machine(request: Request, account: AccountOf, name: Name) -> Js
     services = services_of(request)
     settings = asked.model_dump(include=asked.model_fields_set - {"tags"})
     for name_of_setting, value in settings.items():
-        if value is None and name_of_setting != "idle_seconds":
+        if value is None and name_of_setting not in ("idle_seconds", "alias"):
             raise InvalidRequest(f"{name_of_setting}: it cannot be null.")
     if asked.memory_mb is not None:
         _check_memory(services, asked.memory_mb)
@@ -173,19 +197,20 @@ async def _transition(
 
     async def work() -> dict[str, Any]:
         services.stopping.refuse_work()
-        await _not_parked(services, account, name)
+        await refuse_parked(services, account, name)
         try:
             if await move(services.machines, name) is False:
                 raise NotIdle
         except MachineGone:  # parked or deleted meanwhile, which the ledger knows
-            await _not_parked(services, account, name)
+            await refuse_parked(services, account, name)
             raise
         return machine_detail(await services.ledger.machine(account, name))
 
     return JsonResponse(await services.once.do(services.ledger, account, idempotency(request, asked), work))
 
 
-async def _not_parked(services: Services, account: str, name: str) -> None:
+async def refuse_parked(services: Services, account: str, name: str) -> None:
+    """Raise `MachineParked` if it is, `MachineNotFound` if it is not the account's."""
     row = await services.ledger.machine(account, name)
     if row.state == "parked":
         raise MachineParked(f"The machine is parked: {row.parked_reason}")

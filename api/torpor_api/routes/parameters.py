@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from fastapi import Depends, Path, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import Request
 
+from torpor_api.authentication import AccountOf
 from torpor_api.bodies import fingerprint
-from torpor_api.errors import InstructionNotFound, InvalidRequest, MachineNotFound, SnapshotNotFound
+from torpor_api.errors import InstructionNotFound, InvalidRequest, SnapshotNotFound
 from torpor_api.ledger import Idempotency
+from torpor_api.models import Alias
+from torpor_api.names import machine_named
 from torpor_api.once import idempotency_of
+from torpor_api.services import services_of
 
-MACHINE_NAME = re.compile(r"[A-Za-z0-9]{16}")
 LARGEST_SEQ = 2**62
 
 
-def checked_name(name: str) -> str:
-    """A machine's name. Raises `MachineNotFound` for what cannot be one, as for one that is not there."""
-    if MACHINE_NAME.fullmatch(name) is None:
-        raise MachineNotFound
-    return name
+async def _name(
+    request: Request,
+    account: AccountOf,
+    name: Annotated[str, Path(description="16 letters and digits, or an alias of the account's own.")],
+) -> str:
+    return await machine_named(services_of(request).ledger, account, name)
 
 
-def _name(name: Annotated[str, Path(description="16 letters and digits.")]) -> str:
-    return checked_name(name)
+def _alias(
+    alias: Annotated[str, Path(description="1 to 63 letters, digits, dots, underscores and hyphens.")],
+) -> str:
+    try:
+        return TypeAdapter(Alias).validate_python(alias)
+    except ValidationError as error:
+        raise InvalidRequest(f"alias: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
 
 
 def _seq(seq: Annotated[int, Path(description="Counted from 0 per machine.")]) -> int:
@@ -50,6 +58,7 @@ def _cursor(
 
 
 Name = Annotated[str, Depends(_name)]
+AliasInPath = Annotated[str, Depends(_alias)]
 Generation = Annotated[int, Depends(_generation)]
 Seq = Annotated[int, Depends(_seq)]
 Limit = Annotated[int | None, Query(ge=1, le=1000, description="Page with this many; all by default.")]

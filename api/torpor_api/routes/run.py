@@ -41,10 +41,10 @@ from torpor_api.instructions import (
 )
 from torpor_api.ledger import Idempotency, Outcome
 from torpor_api.models import Error, NewMachineRequest, RunAnswer, RunNewRequest, RunRequest
+from torpor_api.names import machine_named
 from torpor_api.once import idempotency_of
 from torpor_api.presence import Presence
 from torpor_api.routes.machines import create
-from torpor_api.routes.parameters import checked_name
 from torpor_api.services import Services, services_of
 from torpor_api.streams import NDJSON, SSE, event_stream, wanted
 
@@ -62,7 +62,7 @@ class Run:
         account = await account_of_token(services, bearer_token(headers))
         name = scope["path_params"].get("name")
         if name is not None:
-            checked_name(name)
+            name = await machine_named(services.ledger, account, name)
         body = await read_body(receive)
         asked = parse_body(RunRequest, body) if name is not None else parse_body(RunNewRequest, body)
         timeout_seconds = timeout_of(services, asked.timeout_seconds)

@@ -18,7 +18,7 @@ def debug() -> None:
 def crash(machine: MachineName, as_json: Json = False) -> None:
     """Kill a machine's process, as an accident would: what runs is undone, and the machine is recovered by itself."""
     with client() as torpor:
-        crashed = torpor.machine(machine).crash()
+        crashed = torpor.machine(machine, create=False).crash()
     if as_json:
         write_json({"crashed": crashed})
     elif crashed:

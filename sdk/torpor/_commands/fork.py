@@ -45,7 +45,7 @@ def fork(
     Forks share what is stored with the machine, and outlive it.
     """
     with client() as torpor:
-        forks = torpor.machine(machine).fork(
+        forks = torpor.machine(machine, create=False).fork(
             generation=generation, seq=seq, count=count, tags=tags_of(tag) if tag else None
         )
     if as_json:

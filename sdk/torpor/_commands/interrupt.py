@@ -11,5 +11,5 @@ app = single_command()
 def interrupt(machine: MachineName) -> None:
     """Raise KeyboardInterrupt in what a machine runs. Its variables stay."""
     with client() as torpor:
-        interrupted = torpor.machine(machine).interrupt()
+        interrupted = torpor.machine(machine, create=False).interrupt()
     note(f"{machine} is interrupted." if interrupted else f"{machine} runs nothing.")

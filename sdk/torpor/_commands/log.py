@@ -23,7 +23,7 @@ def log(
 ) -> None:
     """Show what was run on a machine, the newest last; or one instruction with all of its output."""
     with client() as torpor:
-        target = torpor.machine(machine)
+        target = torpor.machine(machine, create=False)
         if seq is not None:
             instruction = target.instruction(seq)
             if as_json:

@@ -30,10 +30,11 @@ def ls(
         write("".join(f"{info.name}\n" for info in machines), sys.stdout)
     else:
         table(
-            ("MACHINE", "STATE", "LAST USED", "STORED", "TAGS"),
+            ("MACHINE", "ALIAS", "STATE", "LAST USED", "STORED", "TAGS"),
             (
                 (
                     info.name,
+                    info.alias or "",
                     info.state or ("awake" if info.running else "asleep"),
                     time_text(info.last_used_at or info.created_at),
                     size_text(info.stored_bytes),

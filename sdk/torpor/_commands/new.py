@@ -39,9 +39,16 @@ def new(
     durability: DurabilityOption = None,
     recovery: RecoveryOption = None,
     replay_seconds: ReplaySecondsOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="ALIAS", help="A name of your own for it; if it is there already, that is it."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a machine and print its name. It is there until `torpor rm`."""
+    """Make a machine and print its name. It is there until `torpor rm`.
+
+    With a name of your own, such as `torpor new --name analysis`, every other command takes that name too.
+    """
     with client() as torpor:
         machine = torpor.new_machine(
             tags=tags_of(tag or ()),
@@ -51,6 +58,7 @@ def new(
             durability=durability,
             recovery=recovery,
             replay_seconds=replay_seconds,
+            alias=name,
         )
     if as_json:
         write_json({"machine_name": machine.name})

@@ -14,5 +14,5 @@ def pin(machine: MachineName, generation: GenerationArgument) -> None:
     [bold]torpor pin aB3dE6gH9jK2mN5p 7[/bold]  keeps generation 7 of `torpor snapshots`
     """
     with client() as torpor:
-        torpor.machine(machine).pin(generation)
+        torpor.machine(machine, create=False).pin(generation)
     note(f"Generation {generation} of {machine} is kept.")

@@ -63,7 +63,7 @@ def recover_machine(
     if how not in ("retry", "skip", "rollback", "export"):
         raise TorporError(f"--how takes retry, skip, rollback or export, not {how!r}.")
     with client() as torpor:
-        target = torpor.machine(machine)
+        target = torpor.machine(machine, create=False)
         if how == "export":
             path = output or Path(f"{machine}.tar")
             _export_into(path, target.export, as_json=as_json)

@@ -42,7 +42,7 @@ def repl(
     if not sys.stdin.isatty():
         raise TorporError("There is no terminal to talk on.", hint="To run code from a pipe: torpor run -m MACHINE")
     with client() as torpor:
-        target = torpor.machine(machine) if machine else torpor.new_machine()
+        target = torpor.machine(machine, create=False) if machine else torpor.new_machine()
         if machine is not None:
             target.detail()
         note(f"Machine {target.name} at {torpor.url}. Ctrl-C ends what runs, Ctrl-D leaves.")

@@ -22,5 +22,5 @@ def rm(
         typer.confirm(f"Delete {', '.join(machines)} for good?", abort=True, err=True)
     with client() as torpor:
         for name in machines:
-            torpor.machine(name).delete()
+            torpor.machine(name, create=False).delete()
             note(f"{name} is deleted.")

@@ -32,7 +32,7 @@ def rollback(
     if (generation is None) == (seq is None):
         raise TorporError("Where to?", hint="Say --seq or --generation; see `torpor log` and `torpor snapshots`.")
     with client() as torpor:
-        done = torpor.machine(machine).rollback(generation=generation, seq=seq, interrupt=interrupt)
+        done = torpor.machine(machine, create=False).rollback(generation=generation, seq=seq, interrupt=interrupt)
     if as_json:
         write_json(done.model_dump(mode="json"))
     else:

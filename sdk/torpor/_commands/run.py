@@ -51,7 +51,7 @@ def run(
     """
     source = _source(file, code)
     with client() as torpor:
-        target = torpor.machine(machine) if machine else torpor.new_machine()
+        target = torpor.machine(machine, create=False) if machine else torpor.new_machine()
         if machine is None and not as_json:
             note(f"[new machine: {target.name}]")
         stream = target.stream(source, timeout_seconds=timeout, queue=queue, interrupt=interrupt, timings=as_json)

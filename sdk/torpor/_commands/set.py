@@ -32,7 +32,7 @@ def set_settings(
     if all(value is None for value in (memory, idle, durability, recovery, replay_seconds)):
         raise TorporError("Nothing to change was named.", hint="See `torpor set --help`.")
     with client() as torpor:
-        info = torpor.machine(machine).update(
+        info = torpor.machine(machine, create=False).update(
             memory_mb=memory,
             idle_seconds=idle_seconds_of(idle),
             durability=durability,

@@ -11,7 +11,7 @@ app = single_command()
 def show(machine: MachineName, as_json: Json = False) -> None:
     """Show a machine: state, settings, sizes, notices. Does not wake it."""
     with client() as torpor:
-        info = torpor.machine(machine).detail()
+        info = torpor.machine(machine, create=False).detail()
     if as_json:
         write_json(info.model_dump(mode="json"))
         return

@@ -11,5 +11,5 @@ app = single_command()
 def sleep(machine: MachineName) -> None:
     """Put a machine to sleep now. Never needed: idle, it falls asleep, and the next call wakes it."""
     with client() as torpor:
-        torpor.machine(machine).sleep()
+        torpor.machine(machine, create=False).sleep()
     note(f"{machine} is asleep.")

@@ -19,7 +19,7 @@ def snapshots(machine: MachineName, as_json: Json = False) -> None:
     [bold]torpor pin aB3dE6gH9jK2mN5p 7[/bold]  keeps it for ever
     """
     with client() as torpor:
-        found = torpor.machine(machine).snapshots()
+        found = torpor.machine(machine, create=False).snapshots()
     if as_json:
         write_json([snapshot.model_dump(mode="json") for snapshot in found])
         return

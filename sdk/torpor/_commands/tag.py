@@ -23,6 +23,6 @@ def tag(
     """Set tags of a machine, or take some away; other tags stay. Prints those that it has then."""
     changes: dict[str, str | None] = {**dict.fromkeys(remove or ()), **tags_of(tags or ())}
     with client() as torpor:
-        target = torpor.machine(machine)
+        target = torpor.machine(machine, create=False)
         info = target.update(tags=changes) if changes else target.detail()
     write(f"{tags_text(info.tags)}\n", sys.stdout)

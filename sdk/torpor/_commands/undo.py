@@ -16,7 +16,7 @@ def undo(machine: MachineName, as_json: Json = False) -> None:
     What was done since the rollback is left behind instead; undo once more to have that back.
     """
     with client() as torpor:
-        target = torpor.machine(machine)
+        target = torpor.machine(machine, create=False)
         undone = target.detail().undo
         if undone is None or undone.generation is None:
             raise TorporError(f"{machine} has no rollback to take back.")

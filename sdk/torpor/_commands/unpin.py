@@ -11,5 +11,5 @@ app = single_command()
 def unpin(machine: MachineName, generation: GenerationArgument) -> None:
     """Keep a pinned snapshot only as long as any other: the machine's next save may let it go."""
     with client() as torpor:
-        torpor.machine(machine).unpin(generation)
+        torpor.machine(machine, create=False).unpin(generation)
     note(f"Generation {generation} of {machine} is kept only as long as any other.")

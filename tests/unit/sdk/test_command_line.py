@@ -111,7 +111,7 @@ def test_ctrl_c_ends_the_code_and_not_the_client(stub: StubServer, name: str) ->
 
 def test_ls_is_one_line_a_machine_in_a_pipe(stub: StubServer, name: str) -> None:
     line = torpor("ls").stdout
-    assert line.split("\t")[:2] == [name, "asleep"]
+    assert line.split("\t")[:3] == [name, "", "asleep"]
     assert line.endswith("\t4.1 KB\tuser=42\n")
     assert torpor("ls", "-q").stdout == f"{name}\n"
     assert json.loads(torpor("ls", "--json").stdout)[0]["tags"] == {"user": "42"}

@@ -12,9 +12,9 @@ import socket
 import struct
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
 """Of all that is said over the channel. Goes up when an interpreter of before could not talk with this supervisor."""
-SPOKEN = frozenset({1})
+SPOKEN = frozenset({1, 2})
 """Versions in which this supervisor can talk with an interpreter, which keeps its code as long as it lives."""
 
 PACKET = struct.Struct(">BBIq")
@@ -31,10 +31,12 @@ BURST = 16
 """Flag of output: more may wait, so nudge for it."""
 
 
-EXECUTE, RESEED, LIMITS = 1, 2, 3
-READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE = 16, 17, 18, 19, 20, 21
-FROM_SUPERVISOR = EXECUTE, RESEED, LIMITS
-FROM_INTERPRETER = READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE
+EXECUTE, RESEED, LIMITS, COMPLETE = 1, 2, 3, 4
+READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE, COMPLETION = 16, 17, 18, 19, 20, 21, 22
+FROM_SUPERVISOR = EXECUTE, RESEED, LIMITS, COMPLETE
+FROM_INTERPRETER = READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE, COMPLETION
+COMPLETES = 2
+"""The first version in which an interpreter can be asked what could follow at a cursor."""
 
 _idents = itertools.count(1)
 

@@ -49,6 +49,7 @@ class FrameType(enum.IntEnum):
     COMMAND = 14
     COMMAND_INPUT = 15
     COMMAND_SIGNAL = 16
+    COMPLETE = 18
     UPGRADE = 20
     STATE = 64
     PONG = 65
@@ -59,6 +60,7 @@ class FrameType(enum.IntEnum):
     NOTICE = 70
     COMMAND_OUTPUT = 74
     COMMAND_ENDED = 75
+    COMPLETION = 78
     UPGRADED = 84
 
 

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from . import channel, offline, randomness, results
+from . import channel, completing, offline, randomness, results
 from .cell import Cell
 from .connection import Connection
 from .eventloop import AgentLoop, count_threads, let_loops_nest
@@ -46,6 +46,7 @@ class Interpreter:
         self._seq = -1
         self._replaying = False
         self._user_code = False
+        self._completing = False
         self._interrupts = 0
         self._skip_next = False
         self._task: asyncio.Task[Any] | None = None
@@ -75,6 +76,8 @@ class Interpreter:
                 self._execute(message.seq, message.body, replaying=bool(message.flags & channel.REPLAYING))
             elif message.type == channel.RESEED:
                 self._reseed(message.body)
+            elif message.type == channel.COMPLETE:
+                self._complete(message)
             elif message.type == channel.LIMITS:
                 limit = int(message.body)
                 with contextlib.suppress(ValueError, OSError):
@@ -85,6 +88,20 @@ class Interpreter:
             self._own_step(lambda: randomness.reseed(seed))
         except Exception as error:
             self._notice(f"Fresh randomness could not be given to every generator: {type(error).__name__}: {error}")
+
+    def _complete(self, message: channel.Message) -> None:
+        body = b""
+        try:
+            try:
+                self._completing = True
+                body = json.dumps(completing.complete(self._shell, message.body)).encode()
+            finally:
+                self._completing = False
+        except BaseException:  # noqa: S110  # an interrupt, or whatever the user's objects do when they are looked at
+            pass
+        if os.getpid() != self._pid:
+            os._exit(0)
+        self._output.send(channel.COMPLETION, message.seq, body)
 
     # Waiting for an instruction.
 
@@ -258,6 +275,8 @@ class Interpreter:
 
     def _interrupted(self, number: int, frame: types.FrameType | None) -> None:
         if os.getpid() != self._pid:
+            raise KeyboardInterrupt
+        if self._completing:
             raise KeyboardInterrupt
         if not self._user_code:
             hogs = self._loop.is_running() and asyncio.current_task(self._loop) is not None

@@ -43,9 +43,9 @@ class Outbox:
         """Whether more output of commands may be kept."""
         return self._commands_bytes < COMMANDS_BYTES and self.has_room
 
-    def say(self, kind: FrameType, body: bytes) -> None:
+    def say(self, kind: FrameType, body: bytes, number: int = -1) -> None:
         """Say something that is for the present host only."""
-        self._pending.append(frames.encode(kind, -1, body))
+        self._pending.append(frames.encode(kind, number, body))
         self.urgent = True
 
     def keep(self, kind: FrameType, body: bytes, *, urgent: bool = True) -> None:

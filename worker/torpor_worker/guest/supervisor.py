@@ -29,6 +29,8 @@ GATHER_SECONDS = 0.002
 GATHER_BYTES = 4 << 10
 NUDGE_SECONDS = 0.02
 COUNT_SECONDS = 0.25
+COMPLETE_SECONDS = 1.0
+"""After so long a completion is interrupted; after the second time nobody waits for it any more."""
 IDLE_SECONDS = 60.0
 TASKS_PER_PROCESS = 2
 """How many processes and threads commands may start for each process that there may be."""
@@ -67,6 +69,10 @@ class Supervisor:
         """When what is not urgent is to be written."""
         self._process_limit = 256
         self._count_at = self._nudge_at = float("inf")
+        self._completing: int | None = None
+        """The number of a completion that the interpreter is at: no instruction is given to it meanwhile."""
+        self._complete_by = float("inf")
+        self._complete_tries = 0
         self._garbage_seq: int | None = None
         self._poll = select.poll()
         self._polled: tuple[int, ...] = ()
@@ -132,7 +138,11 @@ class Supervisor:
         if now >= self._count_at:
             self._count_processes()
             now = time.monotonic()
-        wake_at = now if self._commands.are_waiting else min(self._nudge_at, self._count_at, now + IDLE_SECONDS)
+        if now >= self._complete_by:
+            self._hurry_completion()
+        wake_at = min(self._nudge_at, self._count_at, self._complete_by, now + IDLE_SECONDS)
+        if self._commands.are_waiting:
+            wake_at = now
         present = now >= self._absent_until
         wants = [self._wake_read, select.POLLIN]
         if present:
@@ -210,6 +220,8 @@ class Supervisor:
             self._commands.limits = Limits(fields["address_space_bytes"], TASKS_PER_PROCESS * self._process_limit)
             address_space = str(fields["address_space_bytes"]).encode()
             self._waiting.append((None, channel.packets(channel.LIMITS, 0, 0, address_space)))
+        elif kind == FrameType.COMPLETE:
+            self._complete(number, body)
         elif kind == FrameType.KILL_LARGEST:
             self._kill_largest(json.loads(body))
         elif kind == FrameType.UPGRADE:
@@ -258,7 +270,7 @@ class Supervisor:
         interpreter = self._interpreter
         if interpreter is None:
             return
-        while self._waiting and self._running is None:
+        while self._waiting and self._running is None and self._completing is None:
             seq, packets = self._waiting.popleft()
             self._to_interpreter.extend(packets)
             if seq is not None:
@@ -307,6 +319,9 @@ class Supervisor:
                 self._nudge_at = time.monotonic() + NUDGE_SECONDS
         elif message.type == channel.NOTICE:
             self._out.keep(FrameType.NOTICE, message.body[:10_000])
+        elif message.type == channel.COMPLETION:
+            if message.seq == self._completing:
+                self._completed(message.body)
         else:
             self._ready = True
             self._out.say(FrameType.READY, b"")
@@ -382,6 +397,35 @@ class Supervisor:
             interpreter.signal(signal.SIGCONT)
             interpreter.signal(signal.SIGINT)
 
+    # Completions.
+
+    def _complete(self, number: int, body: bytes) -> None:
+        busy = self._running is not None or self._completing is not None or bool(self._waiting)
+        if busy or self._interpreter is None or self._channel < channel.COMPLETES:
+            self._out.say(FrameType.COMPLETION, b"", number)
+            return
+        self._to_interpreter.extend(channel.packets(channel.COMPLETE, 0, number, body))
+        self._completing, self._complete_tries = number, 0
+        self._complete_by = time.monotonic() + COMPLETE_SECONDS
+
+    def _hurry_completion(self) -> None:
+        interpreter = self._interpreter
+        if interpreter is not None and interpreter.socket_fd >= 0:
+            self._read_interpreter(interpreter, {})  # it may be there already
+        if self._completing is None or interpreter is None:
+            return
+        self._complete_tries += 1
+        if self._complete_tries > 2:
+            self._completed(b"")
+        else:
+            interpreter.signal(signal.SIGINT)
+            self._complete_by = time.monotonic() + COMPLETE_SECONDS
+
+    def _completed(self, body: bytes) -> None:
+        if self._completing is not None:
+            self._out.say(FrameType.COMPLETION, body, self._completing)
+        self._completing, self._complete_by = None, float("inf")
+
     # Deaths and limits.
 
     def _kill(self, reason: str) -> None:
@@ -420,6 +464,7 @@ class Supervisor:
         self._interpreter = None
         self._running = None
         self._nudge_at = float("inf")
+        self._completed(b"")
 
     def _kill_largest(self, reason: str) -> None:
         pid = processes.largest()

@@ -25,7 +25,7 @@ from torpor_worker.gvisor.leftovers import forget_container
 from torpor_worker.gvisor.memory import MemoryFile
 from torpor_worker.gvisor.record import Record, started_ticks
 from torpor_worker.gvisor.runsc import Runsc
-from torpor_worker.sandbox import Event, GuestState, Limits, SandboxDied, SandboxError
+from torpor_worker.sandbox import Completion, Event, GuestState, Limits, SandboxDied, SandboxError
 from torpor_worker.survivors import ProcessFacts
 
 log = structlog.get_logger(__name__)
@@ -133,6 +133,11 @@ class GVisorSandbox:
         """Send a command a signal."""
         self._check_alive()
         await self._link.signal_command(position, seq, signal)
+
+    async def complete(self, code: str, cursor: int) -> Completion:
+        """What could follow at a cursor."""
+        self._check_alive()
+        return await self._link.complete(code, cursor)
 
     async def ping(self) -> GuestState:
         """Ask the guest for its state."""

@@ -10,7 +10,7 @@ from alembic import op
 from torpor_api.ledger.migrations.checks import change_check
 
 revision = "0022"
-down_revision = "0016"
+down_revision = "0021"
 
 NUMBER: sa.types.TypeEngine[Any] = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 SECONDS: sa.types.TypeEngine[Any] = sa.Double().with_variant(sa.REAL(), "sqlite")

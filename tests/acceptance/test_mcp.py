@@ -1,0 +1,166 @@
+"""MCP with its published client: a scripted model, its tools, a machine on real gVisor, and all of it again later."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from tests.support.server import ServerProcess
+
+import torpor
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
+
+COMMAND = str(Path(sys.executable).with_name("torpor"))
+PLOT = "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show(); print('drawn')"
+
+
+def environment(server: ServerProcess) -> dict[str, str]:
+    return server.environment() | {"TORPOR_URL": server.url, "TORPOR_API_KEY": server.api_key}
+
+
+@asynccontextmanager
+async def over_stdio(server: ServerProcess, *arguments: str) -> AsyncIterator[Client]:
+    parameters = StdioServerParameters(command=COMMAND, args=["mcp", *arguments], env=environment(server))
+    async with Client(stdio_client(parameters)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def over_http(server: ServerProcess, api_key: str | None = None, **headers: str) -> AsyncIterator[Client]:
+    own = {"Authorization": f"Bearer {api_key or server.api_key}", **headers}
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx2.AsyncClient(headers=own, timeout=60))
+        yield await stack.enter_async_context(Client(streamable_http_client(f"{server.url}/mcp", http_client=http)))
+
+
+WAYS = {"standard input": over_stdio, "HTTP": over_http}
+
+
+async def call(client: Client, tool: str, **arguments: Any) -> tuple[str, list[bytes], bool]:
+    """Text, images, and whether it is an error."""
+    result = await client.call_tool(tool, arguments)
+    texts = [block.text for block in result.content if block.type == "text"]
+    images = [base64.b64decode(block.data) for block in result.content if block.type == "image"]
+    return "\n".join(texts), images, bool(result.is_error)
+
+
+async def value(client: Client, code: str, **arguments: Any) -> str:
+    """What code gives, without the notices of the machine's recoveries."""
+    return (await call(client, "run_python", code=code, **arguments))[0].partition("\n")[0]
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_a_conversation_goes_on_after_machine_server_and_client_have_gone(
+    server: ServerProcess, way: Any
+) -> None:
+    async with way(server) as client:
+        assert "always there" in (client.instructions or "")
+        assert await call(client, "run_python", code="a = 3") == ("(no output)", [], False)
+        text, images, is_error = await call(client, "run_python", code=PLOT)
+        assert (text.splitlines()[-1], is_error) == ("drawn", False)
+        assert [image[:8] for image in images] == [b"\x89PNG\r\n\x1a\n"]
+        text, _, is_error = await call(client, "run_python", code="1 / 0")
+        assert is_error
+        assert text.endswith("ZeroDivisionError: division by zero")
+    with torpor.Client(url=server.url, api_key=server.api_key) as api:
+        api.machine("mcp", create=False).sleep()
+    server.restart()
+    async with way(server) as client:
+        assert await call(client, "run_python", code="a + 5") == ("8", [], False)
+        assert "0: 'a = 3'" in (await call(client, "history"))[0]
+
+
+async def test_machines_are_made_copied_taken_back_and_read(server: ServerProcess) -> None:
+    async with over_http(server, **{"Torpor-Machine": "work"}) as client:
+        names = [tool.name for tool in (await client.list_tools()).tools]
+        assert {"run_python", "history", "read_output", "new_machine", "fork_machine", "rollback_machine"} <= set(names)
+        await call(client, "run_python", code="a = 3")
+        await call(client, "run_python", code="a = 4")
+        fork, _, _ = await call(client, "fork_machine", after_instruction=0)
+        assert await value(client, "a", machine=fork) == "3"
+        text, _, _ = await call(client, "rollback_machine", after_instruction=0)
+        assert "left behind: 1" in text
+        assert await value(client, "a") == "3"
+        generation = int(text.rpartition("generation ")[2].rstrip("."))
+        await call(client, "undo_rollback", generation=generation)
+        assert await value(client, "a") == "4"
+        assert "is there" in (await call(client, "new_machine", name="other", template="data"))[0]
+        listed, _, _ = await call(client, "list_machines")
+        assert {"work", "other"} <= {line.partition(":")[0] for line in listed.splitlines()}
+        (content,) = (await client.read_resource("torpor://machine/work")).contents
+        assert '"alias": "work"' in content.text  # type: ignore[union-attr]
+
+
+async def test_of_a_flood_a_model_sees_both_ends_and_can_read_the_rest(server: ServerProcess) -> None:
+    async with over_http(server) as client:
+        text, _, _ = await call(client, "run_python", code="print('first'); print('x' * 100_000); print('last')")
+        assert text.startswith("first")
+        assert text.endswith("last")
+        assert len(text) < 20_000
+        piece, _, _ = await call(client, "read_output", instruction=0, start=-10)
+        assert piece == "xxxx\nlast\n"
+        piece, _, _ = await call(client, "read_output", instruction=0, start=6)
+        assert piece.startswith("x" * 100)
+        assert "more characters from" in piece
+
+
+async def test_what_cannot_be_done_is_said_to_the_model(server: ServerProcess) -> None:
+    async with over_http(server) as client:
+        text, _, is_error = await call(client, "run_python", code="1", machine="a" * 16)
+        assert text.endswith("No machine of this name belongs to the account.")
+        assert is_error
+        text, _, is_error = await call(client, "read_output", instruction=7)
+        assert is_error
+        text, _, is_error = await call(client, "run_python", code="1", timeout_seconds=10**6)
+        assert "at most" in text
+        assert is_error
+
+
+async def test_a_cancelled_call_ends_its_code_and_nothing_else(server: ServerProcess) -> None:
+    async with torpor.AsyncClient(url=server.url, api_key=server.api_key) as api:
+        machine = api.machine("mcp")
+        await machine.run("a = 3")
+        async with over_stdio(server) as client:
+            running = asyncio.create_task(call(client, "run_python", code="while True: pass", timeout_seconds=600))
+            while not (await machine.detail()).has_pending_instruction:  # noqa: ASYNC110 - another process's
+                await asyncio.sleep(0.05)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            assert (await call(client, "run_python", code="a + 5"))[0] == "8"
+        assert (await machine.instruction(1)).ended_by == "interrupt"
+
+
+async def test_long_work_reports_what_it_prints(server: ServerProcess) -> None:
+    told: list[str | None] = []
+
+    async def progress(progress: float, total: float | None, message: str | None) -> None:
+        told.append(message)
+
+    async with over_stdio(server) as client:
+        code = "import time\nfor i in range(4):\n    print('step', i, flush=True)\n    time.sleep(0.7)"
+        await client.call_tool("run_python", {"code": code}, progress_callback=progress)
+    assert any(message and message.startswith("step") for message in told)
+
+
+async def test_each_key_has_its_own_machines_and_none_opens_nothing(server: ServerProcess) -> None:
+    async with httpx2.AsyncClient() as http:
+        request = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+        for headers in ({}, {"Authorization": "Bearer tester.wrong"}):
+            answer = await http.post(f"{server.url}/mcp", json=request, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    server.set(bootstrap_api_key="other.0123456789abcdef0123")
+    async with over_http(server) as client:
+        await call(client, "run_python", code="a = 3", machine="shared")
+    server.restart()
+    async with over_http(server, "other.0123456789abcdef0123") as client:
+        assert (await call(client, "run_python", code="a", machine="shared"))[2]

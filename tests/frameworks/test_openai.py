@@ -1,0 +1,141 @@
+"""OpenAI's published client, a scripted model behind its wire, and a machine on real gVisor."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from openai import OpenAI
+
+import torpor
+from torpor.tools.openai import INSTRUCTIONS, ChatTool, ResponsesTool
+
+PLOT = "import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show(); print('drawn')"
+
+
+def arguments(code: str) -> str:
+    return json.dumps({"code": code, "timeout_seconds": None})
+
+
+def response(*output: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed",
+        "model": "scripted",
+        "output": list(output),
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+    }
+
+
+def call(call_id: str, code: str) -> dict[str, Any]:
+    return {
+        "type": "function_call",
+        "id": f"fc_{call_id}",
+        "call_id": call_id,
+        "name": "python",
+        "arguments": arguments(code),
+    }
+
+
+def saying(text: str) -> dict[str, Any]:
+    content = [{"type": "output_text", "text": text, "annotations": []}]
+    return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content}
+
+
+def completion(*calls: tuple[str, str], text: str | None = None) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    if calls:
+        message["tool_calls"] = [
+            {"id": call_id, "type": "function", "function": {"name": "python", "arguments": arguments(code)}}
+            for call_id, code in calls
+        ]
+    return {
+        "id": "chat_1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "scripted",
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}],
+    }
+
+
+def test_responses_run_code_and_read_text_images_and_errors(
+    client: torpor.Client, conversation: str, model: Any, later: Any
+) -> None:
+    model.answers = [
+        response(call("c1", "a = 3"), call("c2", PLOT)),
+        response(call("c3", "1 / 0")),
+        response(saying("done")),
+    ]
+    messages: list[Any] = [{"role": "user", "content": "Draw."}]
+    python = ResponsesTool(client, conversation)
+    with OpenAI(base_url=f"{model.url}/v1", api_key="none") as openai:
+        while True:
+            answer = openai.responses.create(
+                model="scripted", input=messages, tools=[python.schema], instructions=INSTRUCTIONS
+            )
+            outputs = python.outputs(answer)
+            if not outputs:
+                break
+            assert python.outputs(answer) == outputs  # run again, nothing is run again
+            messages += [*answer.output, *outputs]
+    assert answer.output_text == "done"
+    tool = model.requests[0]["tools"][0]
+    assert (tool["name"], tool["strict"]) == ("python", True)
+    first, second = model.requests[1]["input"][-2:]
+    assert first == {"type": "function_call_output", "call_id": "c1", "output": "(no output)"}
+    assert [part["type"] for part in second["output"]] == ["input_text", "input_image"]
+    assert second["output"][1]["image_url"].startswith("data:image/png;base64,iVBOR")
+    assert model.requests[2]["input"][-1]["output"].endswith("ZeroDivisionError: division by zero")
+    assert later(model.url) == "8"
+    history = [row.code for row in client.machine(conversation).history()]
+    assert history == ["a + 5", "1 / 0", PLOT, "a = 3"]
+
+
+def later(conversation: str, url: str) -> str:
+    """The same conversation in another process; the model of before is gone, and its next words are these."""
+    from openai.types.responses import Response
+
+    with torpor.Client() as client:
+        outputs = ResponsesTool(client, conversation).outputs(Response.model_validate(response(call("c4", "a + 5"))))
+        return str(outputs[0]["output"])
+
+
+def test_chat_completions_have_images_in_a_message_of_the_users(
+    client: torpor.Client, conversation: str, model: Any
+) -> None:
+    model.answers = [completion(("c1", "a = 3"), ("c2", PLOT)), completion(text="done")]
+    messages: list[Any] = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": "Draw."}]
+    python = ChatTool(client, conversation)
+    with OpenAI(base_url=f"{model.url}/v1", api_key="none") as openai:
+        answer = openai.chat.completions.create(model="scripted", messages=messages, tools=[python.schema])
+        message = answer.choices[0].message
+        more = python.messages(message)
+        messages += [message, *more]
+        answer = openai.chat.completions.create(model="scripted", messages=messages, tools=[python.schema])
+    assert answer.choices[0].message.content == "done"
+    sent = model.requests[1]["messages"][-3:]
+    assert [each["role"] for each in sent] == ["tool", "tool", "user"]
+    assert (sent[0]["tool_call_id"], sent[0]["content"]) == ("c1", "(no output)")
+    assert sent[2]["content"][1]["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
+
+
+async def test_the_asynchronous_twins_answer_the_same(conversation: str) -> None:
+    from openai.types.chat import ChatCompletion
+    from openai.types.responses import Response
+
+    async with torpor.AsyncClient() as client:
+        asked = Response.model_validate(
+            response(
+                call("c1", "a = 3; a"),
+                {"type": "function_call", "id": "x", "call_id": "x", "name": "other", "arguments": "{}"},
+            )
+        )
+        outputs = await ResponsesTool(client, conversation).aoutputs(asked)
+        assert [output["output"] for output in outputs] == ["3"]
+        message = ChatCompletion.model_validate(completion(("c2", "a + 5"))).choices[0].message
+        (answer,) = await ChatTool(client, conversation).amessages(message)
+        assert answer["content"] == "8"
