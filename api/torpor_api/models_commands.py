@@ -26,7 +26,7 @@ def _without_nulls(value: str) -> str:
 
 Text = Annotated[str, AfterValidator(_without_nulls)]
 ShortText = Annotated[str, Field(max_length=4096), AfterValidator(_without_nulls)]
-Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^=\0]+$"), AfterValidator(_without_nulls)]
+Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^=]+$"), AfterValidator(_without_nulls)]
 Cells = Annotated[int, Field(ge=1, le=CELLS_LIMIT)]
 
 

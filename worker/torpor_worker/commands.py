@@ -159,9 +159,9 @@ class Commands:
         seq, _ = _numbers(entry)
         if entry.result is not None and not entry.ended_here:
             # What it says now comes behind all that it said before.
-            self._said[seq] = Said(seq, entry.attempt, at.output_offset)
+            self._said[seq] = Said(seq, entry.attempt, at.said_bytes)
             self._take_up(entry, entry.attempt, at.used_seconds, again=True)
-            self._ahead[seq] = await self._ledger.output_given(hold, seq, entry.attempt) - at.output_offset
+            self._ahead[seq] = await self._ledger.output_given(hold, seq, entry.attempt) - at.said_bytes
         elif entry.result is not None:
             self._said[seq] = None
             self._take_up(_patient(entry, float("inf")), entry.attempt, 0.0)
@@ -171,8 +171,9 @@ class Commands:
             attempt = entry.attempt
             if recovering or await self._ledger.output_given(hold, seq, attempt) != at.output_offset:
                 attempt = await self._ledger.count_attempt(hold, seq, at.output_offset, counted=True)
-            self._said[seq] = Said(seq, attempt, at.output_offset)
+            self._said[seq] = Said(seq, attempt, at.said_bytes)
             self._take_up(entry, attempt, at.used_seconds)
+            self._ahead[seq] = at.output_offset - at.said_bytes
 
     async def take_over(self, hold: Hold, entry: Entry, used_seconds: float, ahead_bytes: int) -> None:
         """Take up a command of a process that has outlived its worker."""
@@ -351,12 +352,14 @@ class Commands:
         found = []
         for seq, live in self._live.items():
             said = self._said.get(seq)
+            said_bytes = 0 if said is None else said.heard_bytes
             found.append(
                 RunningCommand(
                     seq=seq,
                     attempt=live.running.attempt,
                     used_seconds=live.running.used_seconds(now),
-                    output_offset=0 if said is None else said.heard_bytes,
+                    output_offset=said_bytes + self._ahead.get(seq, 0),
+                    said_bytes=said_bytes,
                     background=not live.entry.is_awaited,
                     again=live.again,
                 )

@@ -148,7 +148,10 @@ class RunningCommand:
     used_seconds: float
     """Of its time-out, the part already used."""
     output_offset: int
-    """Bytes that it had said before, as far as the snapshot does not say them again."""
+    """Bytes that the ledger had been given of its output."""
+    said_bytes: int
+    """How many its guest had said by then: what it says again lies behind. Where it has run on another machine, or
+    longer than its log has it, this is not the same."""
     background: bool
     again: bool = False
     """It had its end already: a rollback went back to before it."""

@@ -336,7 +336,7 @@ class Saver:
                 {
                     "seq": each.seq,
                     "used_seconds": each.used_seconds,
-                    "output_offset": each.output_offset,
+                    "said_bytes": each.said_bytes,
                     "background": each.background,
                     "again": each.again,
                     **facts.get("commands", {}).get(each.seq, {}),

@@ -116,7 +116,7 @@ def begin_attempt(
     """
     end, dropped_bytes = _end(connection, entry_id, attempt - 1)
     if counted:
-        dropped_bytes = output_offset - end
+        dropped_bytes = max(0, output_offset - end)
     connection.execute(
         insert(output_attempts).values(
             entry_id=entry_id,

@@ -295,7 +295,8 @@ def _write_snapshot(
                 seq=command["seq"],
                 attempt=1,
                 used_seconds=command["used_seconds"],
-                output_offset=command["output_offset"],
+                output_offset=0,  # what came before is not known any more
+                said_bytes=command["said_bytes"],
                 background=int(command["background"]),
                 again=int(command["again"]),
             )

@@ -33,6 +33,7 @@ def write(connection: Connection, machine_id: int, snapshot: Snapshot) -> None:
                 attempt=command.attempt,
                 used_seconds=command.used_seconds,
                 output_offset=command.output_offset,
+                said_bytes=command.said_bytes,
                 background=int(command.background),
                 again=int(command.again),
             )
@@ -48,7 +49,13 @@ def read(connection: Connection, machine_id: int, generation: int | None = None)
     for row in connection.execute(query.order_by(snapshot_commands.c.seq)):
         found[row.generation].append(
             RunningCommand(
-                row.seq, row.attempt, row.used_seconds, row.output_offset, bool(row.background), bool(row.again)
+                row.seq,
+                row.attempt,
+                row.used_seconds,
+                row.output_offset,
+                row.said_bytes,
+                bool(row.background),
+                bool(row.again),
             )
         )
     return found
@@ -113,7 +120,8 @@ def copy_into_fork(
                 seq=command.seq,
                 attempt=1,
                 used_seconds=command.used_seconds,
-                output_offset=command.output_offset,
+                output_offset=0,
+                said_bytes=command.said_bytes,
                 background=1,
             )
         )

@@ -349,6 +349,7 @@ snapshot_commands = Table(
     Column("attempt", NUMBER, nullable=False),
     Column("used_seconds", SECONDS, nullable=False),
     Column("output_offset", NUMBER, nullable=False),
+    Column("said_bytes", NUMBER, nullable=False),  # as its guest counts
     _flag("background"),
     _flag("again"),  # it had its end: a rollback went back to before that
     _is_flag("background"),
@@ -357,7 +358,7 @@ snapshot_commands = Table(
     ForeignKeyConstraint(
         ["machine_id", "generation"], ["snapshots.machine_id", "snapshots.generation"], ondelete="CASCADE"
     ),
-    CheckConstraint("attempt >= 1 AND output_offset >= 0", name="place_makes_sense"),
+    CheckConstraint("attempt >= 1 AND output_offset >= 0 AND said_bytes >= 0", name="place_makes_sense"),
     sqlite_strict=True,
 )
 

@@ -44,7 +44,7 @@ class PlannedSnapshot:
     created_at: int
     """In microseconds."""
     commands: tuple[dict[str, Any], ...] = ()
-    """Those that run in it: `seq`, `used_seconds`, `output_offset`, `background`, and more if it is known."""
+    """Those that run in it: `seq`, `used_seconds`, `said_bytes`, `background`, and more if it is known."""
 
     @property
     def quiescent(self) -> bool:

@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("attempt", NUMBER, nullable=False),
         sa.Column("used_seconds", SECONDS, nullable=False),
         sa.Column("output_offset", NUMBER, nullable=False),
+        sa.Column("said_bytes", NUMBER, nullable=False),
         _flag("snapshot_commands", "background"),
         _flag("snapshot_commands", "again"),
         sa.PrimaryKeyConstraint("machine_id", "generation", "seq", name=op.f("pk_snapshot_commands")),
@@ -65,7 +66,10 @@ def upgrade() -> None:
             name=op.f("fk_snapshot_commands_machine_id_generation"),
             ondelete="CASCADE",
         ),
-        sa.CheckConstraint("attempt >= 1 AND output_offset >= 0", name=op.f("ck_snapshot_commands_place_makes_sense")),
+        sa.CheckConstraint(
+            "attempt >= 1 AND output_offset >= 0 AND said_bytes >= 0",
+            name=op.f("ck_snapshot_commands_place_makes_sense"),
+        ),
         sqlite_strict=True,
     )
 
