@@ -11,6 +11,7 @@ Result(seq=0, value=None, runtime_ms=1)
 from __future__ import annotations
 
 from ._async_client import AsyncClient
+from ._async_execution import AsyncExecution
 from ._async_machine import AsyncMachine, AsyncRunStream
 from ._client import Client
 from ._errors import (
@@ -49,7 +50,9 @@ from ._errors import (
     UnknownApiError,
 )
 from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout
+from ._execution import Execution
 from ._forked import Forked
+from ._local import local
 from ._machine import Machine, RunStream
 from ._models import ApiKey, Completion, Instruction, MachineInfo, NewApiKey, Point, Recovered, Rollback, Snapshot
 from ._result import ErrorInfo, Result
@@ -60,6 +63,7 @@ __all__ = [
     "ApiError",
     "ApiKey",
     "AsyncClient",
+    "AsyncExecution",
     "AsyncMachine",
     "AsyncRunStream",
     "BodyTooLarge",
@@ -73,6 +77,7 @@ __all__ = [
     "Error",
     "ErrorInfo",
     "Event",
+    "Execution",
     "Finished",
     "Forked",
     "IdempotencyKeyReused",
@@ -115,4 +120,5 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "UnknownApiError",
+    "local",
 ]

@@ -8,7 +8,9 @@ from typing import BinaryIO
 
 from . import _calls, _http
 from ._async_connection import AsyncConnection
+from ._async_execution import AsyncExecution
 from ._calls import UNSET, Unset
+from ._errors import MachineBusy
 from ._events import Display, Event, Stderr, Stdout
 from ._forked import Forked
 from ._models import (
@@ -24,6 +26,7 @@ from ._models import (
     RunAnswer,
     Snapshot,
     SnapshotList,
+    Started,
 )
 from ._result import Result, result_of_answer
 from ._stream import StreamState
@@ -175,6 +178,43 @@ class AsyncMachine:
             idempotency_key=idempotency_key,
         )
         return AsyncRunStream(self._connection, StreamState(self.name, call=call))
+
+    async def start(
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        queue: bool = False,
+        interrupt: bool = False,
+        idempotency_key: str | None = None,
+    ) -> AsyncExecution:
+        """Let code run in the background: a handle, to wait for it here or, by its number, in any other process.
+
+        Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program.
+
+        >>> training = await machine.start("import time; time.sleep(60); 'trained'", timeout_seconds=120)
+        >>> await training.done()
+        False
+        """
+        call = _calls.start(
+            self.name,
+            code,
+            timeout_seconds=timeout_seconds,
+            queue=queue,
+            interrupt=interrupt,
+            idempotency_key=idempotency_key,
+        )
+        seq = _http.parsed(await self._connection.send(call), Started).seq
+        if seq is None:
+            raise MachineBusy(
+                "The machine is running another instruction.",
+                hint="Pass `queue=True` to wait for it, or `interrupt=True` to end it.",
+            )
+        return AsyncExecution(self, seq)
+
+    def execution(self, seq: int) -> AsyncExecution:
+        """The handle on an instruction that was started elsewhere, by its number. Nothing is asked yet."""
+        return AsyncExecution(self, seq)
 
     def attach(self, seq: int) -> AsyncRunStream:
         """Follow an instruction that was started elsewhere, or read again one that is finished, from its beginning.

@@ -170,6 +170,23 @@ def run(
     return call if idempotency_key is None else replace(call, idempotency_key=idempotency_key)
 
 
+def start(
+    machine: str,
+    code: str,
+    *,
+    timeout_seconds: float | None,
+    queue: bool,
+    interrupt: bool,
+    idempotency_key: str | None,
+) -> Call:
+    """Accept code, to be run in the background."""
+    instruction: dict[str, Any] = {"code": code}
+    if timeout_seconds is not None:
+        instruction["timeout_seconds"] = timeout_seconds
+    call = _post(_machine(machine, "/exec"), {"instruction": instruction, "queue": queue, "interrupt": interrupt})
+    return call if idempotency_key is None else replace(call, idempotency_key=idempotency_key)
+
+
 def events(machine: str, seq: int, after: str | None) -> Call:
     """The events of an instruction from the beginning, or after the one with this id."""
     return _get(

@@ -224,6 +224,12 @@ class Account(Record):
     account: str
 
 
+class Started(Record):
+    """The answer to code that is to run in the background; without a number the machine was busy."""
+
+    seq: int | None = Field(default=None, validation_alias="instruction_seq")
+
+
 class Interrupted(Record):
     """The answer to an interrupt."""
 

@@ -68,7 +68,7 @@ async def execute(request: Request, account: AccountOf, name: Name) -> JsonRespo
         name,
         asked.instruction.code,
         timeout_of(services, asked.instruction.timeout_seconds, "instruction.timeout_seconds"),
-        when_busy="interrupt" if asked.interrupt else "refuse",
+        when_busy="interrupt" if asked.interrupt else "queue" if asked.queue else "refuse",
         idempotency=idempotency(request, asked),
     )
     answer: dict[str, Any] = {"instruction_seq": outcome.seq} if isinstance(outcome, Accepted) else {}
