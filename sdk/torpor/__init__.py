@@ -13,13 +13,20 @@ from __future__ import annotations
 from ._async_client import AsyncClient
 from ._async_execution import AsyncExecution
 from ._async_machine import AsyncMachine, AsyncRunStream
+from ._async_machine_commands import AsyncCommand, AsyncCommands, AsyncCommandStream
 from ._client import Client
+from ._command_models import CommandInfo, CommandResult
 from ._errors import (
     AliasTaken,
     ApiError,
     BodyTooLarge,
     CannotWake,
     CodeError,
+    CommandFailed,
+    CommandInputClosed,
+    CommandInputFull,
+    CommandNotFound,
+    CommandNotRunning,
     ConfigError,
     Conflict,
     IdempotencyKeyReused,
@@ -43,6 +50,7 @@ from ._errors import (
     ServerUnreachable,
     ShuttingDown,
     SnapshotNotFound,
+    TooManyCommands,
     TooManyUnfinished,
     TorporError,
     Unauthorized,
@@ -54,6 +62,7 @@ from ._execution import Execution
 from ._forked import Forked
 from ._local import local
 from ._machine import Machine, RunStream
+from ._machine_commands import Command, Commands, CommandStream
 from ._models import ApiKey, Completion, Instruction, MachineInfo, NewApiKey, Point, Recovered, Rollback, Snapshot
 from ._result import ErrorInfo, Result
 from ._retry import RetryPolicy
@@ -63,6 +72,9 @@ __all__ = [
     "ApiError",
     "ApiKey",
     "AsyncClient",
+    "AsyncCommand",
+    "AsyncCommandStream",
+    "AsyncCommands",
     "AsyncExecution",
     "AsyncMachine",
     "AsyncRunStream",
@@ -70,6 +82,16 @@ __all__ = [
     "CannotWake",
     "Client",
     "CodeError",
+    "Command",
+    "CommandFailed",
+    "CommandInfo",
+    "CommandInputClosed",
+    "CommandInputFull",
+    "CommandNotFound",
+    "CommandNotRunning",
+    "CommandResult",
+    "CommandStream",
+    "Commands",
     "Completion",
     "ConfigError",
     "Conflict",
@@ -115,6 +137,7 @@ __all__ = [
     "SnapshotNotFound",
     "Stderr",
     "Stdout",
+    "TooManyCommands",
     "TooManyUnfinished",
     "TorporError",
     "Unauthorized",

@@ -24,6 +24,8 @@ _ORDER = (
     "new",
     "run",
     "repl",
+    "exec",
+    "sh",
     "ls",
     "show",
     "log",
