@@ -11,7 +11,18 @@ from starlette.types import ASGIApp
 
 from torpor_api import documentation, edge, exception_handlers
 from torpor_api.mounts import Mount, routes
-from torpor_api.routes import accounts, completion, health, instructions, keys, machines, recovery, run, snapshots
+from torpor_api.routes import (
+    accounts,
+    commands,
+    completion,
+    health,
+    instructions,
+    keys,
+    machines,
+    recovery,
+    run,
+    snapshots,
+)
 from torpor_api.services import Services
 from torpor_api.websocket import repl
 
@@ -37,6 +48,7 @@ def create_app(services: Services, mounted: Iterable[Mount] = ()) -> ASGIApp:
     app.router.routes.extend(routes(mounted))
     for router in (
         instructions.router,
+        commands.router,
         completion.router,
         machines.router,
         snapshots.router,

@@ -49,6 +49,14 @@ class InstructionNotFound(TorporError):
     code = "instruction_not_found"
 
 
+class CommandNotFound(TorporError):
+    """The machine has no command with this number."""
+
+    status = 404
+    code = "command_not_found"
+    hint = "`GET /v1/machine/{name}/commands` lists them."
+
+
 class KeyNotFound(TorporError):
     """The account has no API key with this id."""
 
@@ -93,6 +101,29 @@ class MachineNotParked(TorporError):
     status = 409
     code = "machine_not_parked"
     hint = "To bring it back to an earlier point, use `rollback`."
+
+
+class CommandNotRunning(TorporError):
+    """The command has ended."""
+
+    status = 409
+    code = "command_not_running"
+
+
+class CommandInputClosed(TorporError):
+    """The command's standard input has ended."""
+
+    status = 409
+    code = "command_input_closed"
+    hint = "Start it with `stdin_open: true` to send input later."
+
+
+class CommandInputFull(TorporError):
+    """The command was given as much input as one may be."""
+
+    status = 409
+    code = "command_input_full"
+    hint = "Write a file into the machine, and let the command read that."
 
 
 class NotIdle(TorporError):
@@ -171,6 +202,14 @@ class TooManyUnfinished(TorporError):
     status = 429
     code = "too_many_unfinished"
     hint = "Wait for some of them to finish."
+
+
+class TooManyCommands(TorporError):
+    """The machine runs as many commands as it may at once."""
+
+    status = 429
+    code = "too_many_commands"
+    hint = "Wait until some of its 64 have ended, or end them."
 
 
 class SaveFailed(TorporError):

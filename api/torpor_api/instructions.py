@@ -21,9 +21,9 @@ from torpor_api.events import (
 )
 from torpor_api.ledger import Accepted, Busy, Idempotency, InstructionRow, Outcome, OutputPage
 from torpor_api.presence import Presence
-from torpor_api.results import moment, rich_result, timings
+from torpor_api.results import ending_json, moment, rich_result, timings
 from torpor_api.services import Services
-from torpor_worker.ledger import InstructionResult
+from torpor_worker.ledger import EntryKind, InstructionResult
 
 Prepared = TypeVar("Prepared")
 WhenBusy = Literal["refuse", "queue", "interrupt"]
@@ -230,6 +230,7 @@ def final_events(row: InstructionRow, page: OutputPage, *, with_wake: bool = Fal
     """The end of an instruction: its error if it has one, and its result."""
     if row.result is None:
         return []
+    ending = ending_json(row) if row.kind is EntryKind.COMMAND else {}
     return [
         *error_events(row, EventId(page.attempt, page.end)),
         {
@@ -237,6 +238,7 @@ def final_events(row: InstructionRow, page: OutputPage, *, with_wake: bool = Fal
             "id": str(EventId(page.attempt, page.end, after_result=True)),
             "instruction_seq": row.seq,
             "result": rich_result(row.result),
+            **{name: value for name, value in ending.items() if name != "error"},
             "timings": timings(row, with_wake=with_wake),
             "finished_at": moment(row.finished_at),
         },

@@ -486,12 +486,13 @@ class RunAnswer(Answer):
 
 
 class InstructionAnswer(Answer):
-    """An instruction of a machine's history; `events` only where one is asked for.
+    """An instruction of a machine's history, or a command, whose line `code` is; `events` only where one is asked for.
 
     Of one that is `expired` code and result are not kept any more; with `output_expired` its output is not.
     """
 
     instruction_seq: int
+    kind: Literal["instruction", "command"]
     code: str
     timeout_seconds: float
     state: Literal["waiting", "running", "finished"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import signal
 from datetime import UTC, datetime
 from typing import Any
 
 from torpor_api.events import notice_json
 from torpor_api.ledger import InstructionRow, MachineRow, RolledBack, SnapshotRow
-from torpor_worker.ledger import InstructionResult
+from torpor_worker.command import CommandSpec
+from torpor_worker.ledger import EndedBy, EntryKind, InstructionResult
 
 SHORT_NAMES = {
     "image/png": "png",
@@ -141,11 +144,66 @@ def rollback_json(machine: str, done: RolledBack) -> dict[str, Any]:
     }
 
 
+def signal_name(number: int | None) -> str | None:
+    """`SIGTERM`; a number that has no name is written as it is."""
+    if number is None:
+        return None
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def ending_json(row: InstructionRow) -> dict[str, Any]:
+    """How a command ended; all null, or false, while it has not."""
+    how = row.result.exit if row.result is not None else None
+    return {
+        "exit_code": None if how is None else how.code,
+        "signal": None if how is None else signal_name(how.signal),
+        "timed_out": row.ended_by is EndedBy.TIMEOUT,
+        "error": None if row.result is None else row.result.error,
+    }
+
+
+def command_json(row: InstructionRow) -> dict[str, Any]:
+    """A command in a list."""
+    spec = CommandSpec.from_text(row.code) if row.code else None
+    return {
+        "seq": row.seq,
+        "command": None if spec is None else spec.command if isinstance(spec.command, str) else list(spec.command),
+        "cwd": None if spec is None else spec.cwd,
+        "env": {} if spec is None else dict(spec.env),
+        "pty": spec is not None and spec.terminal is not None,
+        "background": row.background,
+        "timeout_seconds": row.timeout_seconds or None,
+        "state": STATES[row.status],
+        **ending_json(row),
+        "attempt": row.attempt,
+        "undone": row.undone,
+        "rolled_back": row.rolled_back,
+        "replayed": row.replayed,
+        "expired": row.expired,
+        "accepted_at": moment(row.accepted_at),
+        "started_at": moment(row.started_at),
+        "finished_at": moment(row.finished_at),
+        "timings": timings(row),
+    }
+
+
+def _code(row: InstructionRow) -> str:
+    """What ran, as one would write it: of a command its line."""
+    if row.kind is not EntryKind.COMMAND or not row.code:
+        return row.code
+    command = CommandSpec.from_text(row.code).command
+    return command if isinstance(command, str) else shlex.join(command)
+
+
 def instruction_json(row: InstructionRow) -> dict[str, Any]:
     """One line of a machine's history."""
     return {
         "instruction_seq": row.seq,
-        "code": row.code,
+        "kind": "command" if row.kind is EntryKind.COMMAND else "instruction",
+        "code": _code(row),
         "timeout_seconds": row.timeout_seconds,
         "state": STATES[row.status],
         "result": None if row.result is None else rich_result(row.result),

@@ -146,6 +146,7 @@ def worker_config(config: Config) -> WorkerConfig:
         spare_sandboxes=config.spare_sandbox_count,
         quiet_save_seconds=config.quiet_save_seconds,
         save_interval_seconds=config.save_interval_seconds,
+        output_limit_bytes=int(config.output_limit),
     )
 
 

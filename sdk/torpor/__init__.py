@@ -17,13 +17,20 @@ if TYPE_CHECKING:
     from ._async_client import AsyncClient
     from ._async_execution import AsyncExecution
     from ._async_machine import AsyncMachine, AsyncRunStream
+    from ._async_machine_commands import AsyncCommand, AsyncCommands, AsyncCommandStream
     from ._client import Client
+    from ._command_models import CommandInfo, CommandResult
     from ._errors import (
         AliasTaken,
         ApiError,
         BodyTooLarge,
         CannotWake,
         CodeError,
+        CommandFailed,
+        CommandInputClosed,
+        CommandInputFull,
+        CommandNotFound,
+        CommandNotRunning,
         ConfigError,
         Conflict,
         IdempotencyKeyReused,
@@ -47,6 +54,7 @@ if TYPE_CHECKING:
         ServerUnreachable,
         ShuttingDown,
         SnapshotNotFound,
+        TooManyCommands,
         TooManyUnfinished,
         TorporError,
         Unauthorized,
@@ -58,6 +66,7 @@ if TYPE_CHECKING:
     from ._forked import Forked
     from ._local import local
     from ._machine import Machine, RunStream
+    from ._machine_commands import Command, Commands, CommandStream
     from ._models import ApiKey, Completion, Instruction, MachineInfo, NewApiKey, Point, Recovered, Rollback, Snapshot
     from ._result import ErrorInfo, Result
     from ._retry import RetryPolicy
@@ -67,6 +76,9 @@ __all__ = [
     "ApiError",
     "ApiKey",
     "AsyncClient",
+    "AsyncCommand",
+    "AsyncCommandStream",
+    "AsyncCommands",
     "AsyncExecution",
     "AsyncMachine",
     "AsyncRunStream",
@@ -74,6 +86,16 @@ __all__ = [
     "CannotWake",
     "Client",
     "CodeError",
+    "Command",
+    "CommandFailed",
+    "CommandInfo",
+    "CommandInputClosed",
+    "CommandInputFull",
+    "CommandNotFound",
+    "CommandNotRunning",
+    "CommandResult",
+    "CommandStream",
+    "Commands",
     "Completion",
     "ConfigError",
     "Conflict",
@@ -119,6 +141,7 @@ __all__ = [
     "SnapshotNotFound",
     "Stderr",
     "Stdout",
+    "TooManyCommands",
     "TooManyUnfinished",
     "TorporError",
     "Unauthorized",
@@ -131,13 +154,16 @@ _HOMES = (
     "_async_client",
     "_async_execution",
     "_async_machine",
+    "_async_machine_commands",
     "_client",
+    "_command_models",
     "_errors",
     "_events",
     "_execution",
     "_forked",
     "_local",
     "_machine",
+    "_machine_commands",
     "_models",
     "_result",
     "_retry",

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from . import _calls, _http
 from ._async_connection import AsyncConnection
 from ._async_execution import AsyncExecution
+from ._async_machine_commands import AsyncCommands
 from ._calls import UNSET, Unset
 from ._errors import MachineBusy
 from ._events import Display, Event, Stderr, Stdout
@@ -99,6 +100,15 @@ class AsyncMachine:
         self.name = name
         self.info = info
         """What a list said of it; None if it came from elsewhere. `detail` asks anew."""
+
+    @property
+    def commands(self) -> AsyncCommands:
+        r"""Shell commands, beside whatever else runs on it.
+
+        >>> (await machine.commands.run("ls /nowhere")).exit_code
+        2
+        """
+        return AsyncCommands(self._connection, self.name)
 
     async def run(
         self,

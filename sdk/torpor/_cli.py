@@ -32,7 +32,7 @@ COMPLETING = "_TORPOR_COMPLETE"
 
 _PANELS = {
     "Machines": ("new", "ls", "show", "set", "tag", "sleep", "sync", "rm"),
-    "Code": ("run", "repl", "exec", "log", "output", "interrupt"),
+    "Code": ("run", "repl", "exec", "sh", "log", "output", "interrupt"),
     "Files": ("cp", "files", "install"),
     "Back, and aside": ("snapshots", "fork", "rollback", "undo", "pin", "unpin", "recover", "debug"),
     "You": ("login", "whoami", "key", "completion"),

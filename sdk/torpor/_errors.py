@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from ._command_models import CommandResult
     from ._result import ErrorInfo, Result
 
 
@@ -44,6 +45,18 @@ class CodeError(TorporError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.result, self.result.error)
+
+
+class CommandFailed(TorporError):
+    """A command did not end by itself, and with 0. Raised by `CommandResult.raise_for_error` only."""
+
+    def __init__(self, result: CommandResult) -> None:
+        last = result.stderr.strip().rpartition("\n")[2]
+        super().__init__(f"{result.error}: {last}" if last else str(result.error))
+        self.result = result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.result,)
 
 
 class ApiError(TorporError):
@@ -125,6 +138,12 @@ class KeyNotFound(NotFound):
     code = "key_not_found"
 
 
+class CommandNotFound(NotFound):
+    """The machine has no command with this number."""
+
+    code = "command_not_found"
+
+
 class SnapshotNotFound(NotFound):
     """The machine has no snapshot of this generation, or it is not kept any more."""
 
@@ -160,6 +179,24 @@ class MachineNotParked(Conflict):
     """The machine is not parked: it recovers by itself."""
 
     code = "machine_not_parked"
+
+
+class CommandNotRunning(Conflict):
+    """The command has ended."""
+
+    code = "command_not_running"
+
+
+class CommandInputClosed(Conflict):
+    """The command's standard input has ended; start it with `stdin_open=True` to send input later."""
+
+    code = "command_input_closed"
+
+
+class CommandInputFull(Conflict):
+    """The command was given as much input as one may be; write a file instead, and let it read that."""
+
+    code = "command_input_full"
 
 
 class MachineNotIdle(Conflict):
@@ -225,6 +262,13 @@ class TooManyUnfinished(ApiError):
 
     status = 429
     code = "too_many_unfinished"
+
+
+class TooManyCommands(ApiError):
+    """The machine runs as many commands as it may at once."""
+
+    status = 429
+    code = "too_many_commands"
 
 
 class Unavailable(ApiError):

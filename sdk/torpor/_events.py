@@ -72,6 +72,8 @@ class Notice:
     message: str
     seqs: tuple[int, ...] = ()
     at: str | None = None
+    truncated_bytes: int = 0
+    """How much output is not kept, where that is what there is to know."""
     id: str | int | None = None
     type: Literal["notice"] = "notice"
 
@@ -82,6 +84,11 @@ class Finished:
 
     result: dict[str, Any]
     timings: dict[str, Any] = field(default_factory=dict)
+    exit_code: int | None = None
+    """Of a command."""
+    signal: str | None = None
+    """Of a command: the name of the one that ended it."""
+    timed_out: bool = False
     id: str | None = None
     type: Literal["result"] = "result"
 

@@ -13,6 +13,7 @@ from ._errors import MachineBusy
 from ._events import Display, Event, Stderr, Stdout
 from ._execution import Execution
 from ._forked import Forked
+from ._machine_commands import Commands
 from ._models import (
     Completion,
     Crashed,
@@ -99,6 +100,15 @@ class Machine:
         self.name = name
         self.info = info
         """What a list said of it; None if it came from elsewhere. `detail` asks anew."""
+
+    @property
+    def commands(self) -> Commands:
+        r"""Shell commands, beside whatever else runs on it.
+
+        >>> machine.commands.run("ls /nowhere").exit_code
+        2
+        """
+        return Commands(self._connection, self.name)
 
     def run(
         self,

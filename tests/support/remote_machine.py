@@ -13,9 +13,10 @@ from tests.support.server import ServerProcess
 class Machine:
     """A machine, through the public API, over restarts of its server."""
 
-    def __init__(self, server: ServerProcess) -> None:
+    def __init__(self, server: ServerProcess, name: str | None = None) -> None:
+        """Without a name, a new one."""
         self._server = server
-        self.name: str = self.post("new")["machine_name"]
+        self.name: str = self.post("new")["machine_name"] if name is None else name
 
     def run(self, code: str) -> Any:
         """The value of an instruction, as a Python literal; fails the test on an error."""

@@ -12,7 +12,7 @@ from torpor_worker.bell import Bell
 from torpor_worker.ledger import Entry, EntryKind, Hold
 from torpor_worker.sandbox import GuestState, Limits, Output, SandboxError
 from torpor_worker.services import Services
-from torpor_worker.survivors import ProcessFacts, Survivor
+from torpor_worker.survivors import CommandClock, ProcessFacts, Survivor
 
 log = structlog.get_logger(__name__)
 
@@ -29,8 +29,8 @@ class Adoption:
     running: Entry | None = None
     """The instruction that it was sent and that has no result in the log."""
     used_seconds: float = 0.0
-    unsent: Entry | None = None
-    """The instruction that was started and never sent."""
+    commands: tuple[tuple[Entry, CommandClock], ...] = ()
+    """Commands that it runs, or whose end it has not been heard of, with their used time and where they stand."""
     position: int = -1
     """The highest position that it was sent, or that was left out."""
     first_seq: int | None = None
@@ -50,39 +50,59 @@ class Adoption:
         return max(seqs, default=-1)
 
 
-def judge(hold: Hold, facts: ProcessFacts, state: GuestState, entries: list[Entry], *, was_frozen: bool) -> Adoption:
+def judge(
+    hold: Hold,
+    facts: ProcessFacts,
+    state: GuestState,
+    entries: list[Entry],
+    earlier: list[Entry],
+    *,
+    was_frozen: bool,
+) -> Adoption:
     """Where a process is, by what was written down of it, what it says, and the log. Raises `Misfit`.
 
-    `entries`: the started ones from `facts.position` on, with that one.
+    `entries`: the started ones above `facts.position`. `earlier`: those up to it that have no end, or that it says it
+    runs; they came with the snapshot that it was brought back from.
     """
     if facts.machine != hold.machine or facts.line != hold.line or facts.epoch >= hold.epoch:
         raise Misfit("the machine has changed hands, or was rolled back")
     position = max(facts.position, state.last_position)
     if state.last_position > max((_position(entry) for entry in entries), default=facts.position):
         raise Misfit("it has received more than the log has")
-    sent = [entry for entry in entries if _position(entry) <= position]
-    begun = [entry for entry in sent if entry.seq is not None and _position(entry) > facts.position]
+    begun = [entry for entry in entries if _position(entry) <= position]
     if any(entry.undone for entry in begun):
         raise Misfit("it was sent an instruction that was undone")
-    running = next((entry for entry in sent if _runs(entry)), None)
-    if running is not None and running is not sent[-1]:
-        raise Misfit("it was sent something after an instruction without a result")
+    instructions = [entry for entry in [*earlier, *begun] if entry.kind is EntryKind.EXECUTE]
+    running = next((entry for entry in instructions if entry.result is None), None)
+    if running is not None and running is not instructions[-1]:
+        raise Misfit("it was sent an instruction after one without a result")
     if state.running is not None and (running is None or running.seq != state.running):
         raise Misfit(f"it runs instruction {state.running}, which the log does not")
     behind = [entry for entry in entries if _position(entry) > position]
-    if behind and (running is not None or len(behind) > 1 or not _runs(behind[0])):
+    if any(entry.result is not None and not entry.undone for entry in behind):
         raise Misfit("it was not sent what the log has")
-    finished = [entry for entry in begun if entry is not running]
+    if running is not None and any(entry.kind is EntryKind.EXECUTE for entry in behind):
+        raise Misfit("it was not sent an instruction that was started after the one that it runs")
+    known = [entry for entry in [*earlier, *begun] if entry.kind is EntryKind.COMMAND]
+    runs = dict(state.commands or {})
+    if missing := set(runs) - {entry.seq for entry in known}:
+        raise Misfit(f"it runs command {min(missing)}, which the log does not")
+    finished = [entry for entry in begun if entry.kind is EntryKind.EXECUTE and entry is not running]
     head = -1 if hold.head is None else hold.head.position
+    ended = [entry for entry in begun if entry.ended_by is not None and _position(entry) > head]
     return Adoption(
         facts=facts,
         running=running,
         used_seconds=_used_seconds(facts, state, running, was_frozen=was_frozen),
-        unsent=behind[0] if behind else None,
+        commands=tuple(
+            (entry, _command_clock(facts, entry.seq, runs, was_frozen=was_frozen))
+            for entry in known
+            if entry.seq is not None and (entry.result is None or entry.seq in runs)
+        ),
         position=position,
-        first_seq=begun[0].seq if begun else None,
+        first_seq=next((entry.seq for entry in begun if entry.kind is EntryKind.EXECUTE), None),
         last=finished[-1] if finished else None,
-        capture_first=any(entry.ended_by is not None and _position(entry) > head for entry in finished),
+        capture_first=bool(ended),
         background=state.background,
     )
 
@@ -91,10 +111,6 @@ def _position(entry: Entry) -> int:
     if entry.position is None:
         raise ValueError(f"entry {entry.id} was not started")
     return entry.position
-
-
-def _runs(entry: Entry) -> bool:
-    return entry.kind is EntryKind.EXECUTE and entry.result is None
 
 
 def _used_seconds(facts: ProcessFacts, state: GuestState, running: Entry | None, *, was_frozen: bool) -> float:
@@ -107,6 +123,16 @@ def _used_seconds(facts: ProcessFacts, state: GuestState, running: Entry | None,
     if was_frozen:
         return clock.used_seconds
     return clock.used_seconds + max(0.0, state.running_seconds - clock.guest_seconds)
+
+
+def _command_clock(facts: ProcessFacts, seq: int, runs: dict[int, float], *, was_frozen: bool) -> CommandClock:
+    """A command's used time, and where its output goes; what has ended is given no time."""
+    guest_seconds = runs.get(seq, 0.0)
+    known = next((clock for clock in facts.commands if clock.seq == seq), None)
+    if known is None:
+        return CommandClock(seq, guest_seconds, guest_seconds)
+    since_seconds = 0.0 if was_frozen else max(0.0, guest_seconds - known.guest_seconds)
+    return replace(known, used_seconds=known.used_seconds + since_seconds)
 
 
 class Durable:
@@ -150,8 +176,20 @@ async def adopt(hold: Hold, survivor: Survivor, services: Services, bell: Bell) 
         _refused(hold, str(error))
         return None
     try:
-        entries = await services.ledger.behind(hold, survivor.facts.position - 1)
-        adoption = judge(hold, survivor.facts, adopted.state, entries, was_frozen=adopted.was_frozen)
+        facts, state = survivor.facts, adopted.state
+        entries = await services.ledger.behind(hold, facts.position)
+        running = [] if state.running is None else [state.running]
+        earlier = {entry.id: entry for entry in await services.ledger.unfinished(hold)}
+        said = await services.ledger.entries(hold, [*running, *(state.commands or {})])
+        earlier |= {entry.id: entry for entry in said}
+        adoption = judge(
+            hold,
+            facts,
+            state,
+            entries,
+            [one for one in earlier.values() if one.position is not None and one.position <= facts.position],
+            was_frozen=adopted.was_frozen,
+        )
     except Misfit as misfit:
         await adopted.sandbox.destroy()
         _refused(hold, str(misfit))

@@ -87,7 +87,7 @@ class Attached:
     async def escalate(self, running: Running, now: float) -> None:
         """Take the next step that ends an instruction, if one is due. Raises `ProcessDied` when nothing helped."""
         step = running.due(now)
-        if step is None:
+        if step is None or step == "terminate":
             return
         if step == "remove":
             raise ProcessDied("it did not stop, and its sandbox was removed")

@@ -35,6 +35,8 @@ class WorkerConfig:
     """How often machines that wait without a session are looked for."""
     output_batch_seconds: float = 0.02
     output_batch_bytes: int = 64 * 1024
+    output_limit_bytes: int = 8 * MEBIBYTE
+    """What a guest says of a command's output; the rest it only counts."""
     interrupt_again_seconds: float = 1.0
     """After the first interrupt; so are the next two."""
     kill_seconds: float = 3.0

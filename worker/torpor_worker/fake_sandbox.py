@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
+from torpor_worker.fake_commands import FakeCommand, FakeCommands
 from torpor_worker.sandbox import (
     Adopted,
     Completion,
@@ -58,6 +60,7 @@ class _Image:
     running: int | None = None
     program: dict[str, Any] | None = None
     background: bool = False
+    commands: dict[int, FakeCommand] = field(default_factory=dict)
     doom: str | None = None
     """A thread that will end the process: it does so again after every restore."""
     doom_seconds: float = 0.0
@@ -95,8 +98,8 @@ class FakeSandbox:
         self.used_bytes = host.sandbox_bytes
         for event in image.said:
             self._events.put_nowait(event)
-        if image.program is not None:
-            self._spawn(self._play())
+        self._commands = FakeCommands(image.commands, image.names, self._say, self._awake, self._spawn)
+        self._player = None if image.program is None else self._spawn(self._play())
         if image.doom is not None:
             self._spawn(self._die_later())
 
@@ -141,7 +144,7 @@ class FakeSandbox:
         except _Takes as takes:
             self._keep(scope)
             self._image.program = takes.program
-            self._spawn(self._play())
+            self._player = self._spawn(self._play())
             return
         except SandboxDied:
             return
@@ -153,7 +156,9 @@ class FakeSandbox:
 
     def _keep(self, scope: dict[str, Any]) -> None:
         own = self._host.scope(self)
-        self._image.names = {name: value for name, value in scope.items() if name not in own}
+        kept = {name: value for name, value in scope.items() if name not in own}
+        self._image.names.clear()  # commands have it too
+        self._image.names.update(kept)
 
     def _end(self, value: str | None, error: dict[str, Any] | None) -> None:
         seq, self._image.running, self._image.program = self._image.running, None, None
@@ -241,10 +246,11 @@ class FakeSandbox:
         if program is not None and "end" in program:
             self._end(repr(program["next"]), None)
 
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def reseed(self, position: int, seed: bytes) -> None:
         """See `Sandbox`."""
@@ -252,6 +258,30 @@ class FakeSandbox:
         if position > self._image.last_position:
             self._image.last_position = position
             self._image.names["seed"] = seed
+
+    async def command(self, position: int, seq: int, spec: CommandSpec, output_limit_bytes: int) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        if self._moves_to(position):
+            self._host.commands.append(seq)
+            self._commands.start(seq, spec, output_limit_bytes)
+
+    async def feed_command(self, position: int, seq: int, piece: CommandInput) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        if self._moves_to(position):
+            self._commands.feed(seq, piece)
+
+    async def signal_command(self, position: int | None, seq: int, signal: CommandSignal) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        if position is None or self._moves_to(position):
+            self._commands.signal(seq, signal)
+
+    def _moves_to(self, position: int) -> bool:
+        is_new = position > self._image.last_position
+        self._image.last_position = max(self._image.last_position, position)
+        return is_new
 
     async def interrupt(self, seq: int, *, step: Literal["interrupt", "again", "kill"]) -> None:
         """See `Sandbox`."""
@@ -267,8 +297,8 @@ class FakeSandbox:
         elif program.get("ignore", 0) > 0:
             program["ignore"] -= 1
         else:
-            for task in self._tasks:
-                task.cancel()
+            if self._player is not None:
+                self._player.cancel()
             self._end(None, {"name": "KeyboardInterrupt", "message": "", "traceback": ["KeyboardInterrupt\n"]})
 
     async def complete(self, code: str, cursor: int) -> Completion:
@@ -284,7 +314,10 @@ class FakeSandbox:
     async def ping(self) -> GuestState:
         """See `Sandbox`."""
         self._alive()
-        return GuestState(self._image.last_position, self._image.running, self._image.background)
+        image = self._image
+        commands = None if self._host.is_old else dict.fromkeys(image.commands, 0.0)
+        background = image.background or bool(image.commands)
+        return GuestState(image.last_position, image.running, background, commands=commands)
 
     async def receive(self) -> Event:
         """See `Sandbox`."""
@@ -376,6 +409,10 @@ class FakeSandboxHost:
         self.sandboxes: dict[str, FakeSandbox] = {}
         self.frames: list[tuple[int, bool]] = []
         """Instructions sent: seq, and whether as a replay."""
+        self.commands: list[int] = []
+        """Commands sent, by seq."""
+        self.is_old = False
+        """Its guests know of no commands."""
         self.sandbox_bytes = 32 * 1024 * 1024
         self.open = asyncio.Event()
         """While it is not set, sandboxes take for ever to start."""
@@ -479,7 +516,7 @@ class FakeSandboxHost:
         if self.poisoned & loaded.names.keys():
             with contextlib.suppress(SandboxDied):
                 sandbox.die("killed by signal 11 (SIGSEGV)")
-        return sandbox, GuestState(loaded.last_position, loaded.running, loaded.background)
+        return sandbox, GuestState(loaded.last_position, loaded.running, loaded.background or bool(loaded.commands))
 
     @staticmethod
     def _read(image: Path) -> _Image:

@@ -6,21 +6,22 @@ from torpor_worker import results
 from torpor_worker.ledger import Entry, EntryKind, Forgone, Hold, Recovery, Snapshot
 
 
-def forgone(hold: Hold, current: Entry | None, behind: list[Entry], *, sent: int | None) -> Forgone | None:
+def forgone(hold: Hold, inside: list[Entry], behind: list[Entry], *, sent: int | None) -> Forgone | None:
     """What a recovery of the hold's head leaves behind; None if that is nothing.
 
-    `current` runs in the head, `behind` are the started entries after it, in order. `sent` is the highest position
-    that the dead process was sent: an entry behind that never began. None if that is not known.
+    `inside` run in the head, `behind` are the started entries after it, in order. `sent` is the highest position that
+    the dead process was sent: an entry behind that never began. None if that is not known. What runs in the head in
+    the background goes on from there, as every background work does.
     """
     kept = _always_kept(hold, behind)
     if hold.recovery is Recovery.ROLLBACK:
-        cut_short = None if current is None or current.ended_by is not None else current
+        cut_short = [entry for entry in inside if entry.is_awaited and entry.ended_by is None]
         why = "its recovery is set to rollback"
         return _forgone(hold, kept, [entry for entry in behind if _position(entry) > kept], sent, why, cut_short)
-    run_ms = 0 if current is None or current.result is None else current.result.runtime_ms
+    run_ms = sum(entry.result.runtime_ms for entry in inside if entry.is_awaited and entry.result is not None)
     for number, entry in enumerate(behind):
         position = _position(entry)
-        if position <= kept or entry.undone or entry.ended_by is not None:
+        if position <= kept or entry.undone or entry.ended_by is not None or not entry.is_awaited:
             continue
         run_ms += 0 if entry.result is None else entry.result.runtime_ms
         if run_ms > 1000 * hold.replay_seconds:
@@ -56,22 +57,21 @@ def source(head: Snapshot | None) -> str:
 
 
 def _forgone(
-    hold: Hold, kept: int, lost: list[Entry], sent: int | None, why: str, cut_short: Entry | None = None
+    hold: Hold, kept: int, lost: list[Entry], sent: int | None, why: str, cut_short: list[Entry] | None = None
 ) -> Forgone | None:
-    lost = [one for one in lost if one.kind is EntryKind.EXECUTE and not (one.undone and one.result is not None)]
-    if lost and lost[-1].result is None and sent is not None and _position(lost[-1]) > sent:
-        lost = lost[:-1]  # it never began: it waits until the machine is back
-    seqs = [one.seq for one in (*([cut_short] if cut_short else []), *lost) if one.seq is not None]
+    lost = [one for one in lost if one.kind.has_seq and not (one.undone and one.result is not None)]
+    # What never began waits until the machine is back.
+    lost = [one for one in lost if one.result is not None or sent is None or _position(one) <= sent]
+    seqs = [one.seq for one in (*(cut_short or []), *lost) if one.seq is not None]
     if not seqs:
         return None
-    unfinished = next((one.seq for one in lost if one.result is None), None)
     return Forgone(
         position=kept,
         seqs=seqs,
         message=f"The machine was brought back from {source(hold.head)} without the effects of {named(seqs)}, since "
         f"{why}; answers that were given stand. A rollback to a later instruction executes them again.",
-        unfinished=unfinished,
-        cut_short=None if cut_short is None else cut_short.seq,
+        unfinished=tuple(one.seq for one in lost if one.result is None and one.seq is not None),
+        cut_short=tuple(one.seq for one in cut_short or [] if one.seq is not None),
         answer=results.forgone(why),
     )
 

@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
 from torpor_worker.guest import frames
 from torpor_worker.guest.frames import FrameType
 from torpor_worker.guest_code import GuestCode, own_code
 from torpor_worker.nesting import too_deep
 from torpor_worker.sandbox import (
+    CommandEnded,
+    CommandOutput,
     Completion,
     Event,
     GuestNotice,
@@ -128,6 +131,23 @@ class GuestLink:
     async def reseed(self, position: int, seed: bytes) -> None:
         """Give the guest fresh randomness."""
         await self._send(FrameType.RESEED, position, seed.hex().encode())
+
+    async def command(self, position: int, seq: int, spec: CommandSpec, output_limit_bytes: int) -> None:
+        """Start a command."""
+        body = json.dumps(spec.to_frame(seq, output_limit_bytes)).encode()
+        if len(body) > frames.BODY_LIMIT_BYTES:
+            raise SandboxError("the command is too long")
+        await self._send(FrameType.COMMAND, position, body)
+
+    async def feed_command(self, position: int, seq: int, piece: CommandInput) -> None:
+        """Give a command input."""
+        body = json.dumps({"seq": seq, **json.loads(piece.to_text())}).encode()
+        await self._send(FrameType.COMMAND_INPUT, position, body)
+
+    async def signal_command(self, position: int | None, seq: int, signal: CommandSignal) -> None:
+        """Send a command a signal."""
+        body = json.dumps(signal.to_frame(seq)).encode()
+        await self._send(FrameType.COMMAND_SIGNAL, -1 if position is None else position, body)
 
     async def interrupt(self, seq: int, *, step: Literal["interrupt", "again", "kill"]) -> None:
         """Stop what `seq` runs, if it still runs."""
@@ -386,8 +406,18 @@ def _state(body: bytes) -> tuple[GuestState, bool, dict[str, Any]]:
         running=None if running is None else int(running),
         background=bool(fields["background"]),
         running_seconds=running_seconds,
+        commands=_commands(fields.get("commands")),
     )
     return state, bool(fields["ready"]), fields
+
+
+def _commands(said: Any) -> dict[int, float] | None:
+    if said is None:
+        return None
+    seconds = {int(seq): float(each) for seq, each in said}
+    if not all(0.0 <= each < float("inf") for each in seconds.values()):
+        raise ValueError("a time that is none")
+    return seconds
 
 
 def _completion(body: bytes, characters: int) -> Completion | None:
@@ -404,6 +434,10 @@ def _completion(body: bytes, characters: int) -> Completion | None:
 def _event(kind: int, body: bytes) -> Event:
     if kind == FrameType.OUTPUT:
         return _output(body)
+    if kind == FrameType.COMMAND_OUTPUT:
+        return _command_output(body)
+    if kind == FrameType.COMMAND_ENDED:
+        return _command_ended(json.loads(body))
     if kind == FrameType.RESULT:
         (seq,) = frames.RESULT.unpack_from(body)
         return _result(seq, json.loads(body[frames.RESULT.size :]))
@@ -428,6 +462,33 @@ def _output(body: bytes) -> Output:
         (offset,) = frames.OFFSET.unpack_from(body, start)
         start += frames.OFFSET.size
     return Output(None if seq < 0 else seq, kind, body[start:], bool(flags & frames.BACKGROUND), offset)
+
+
+def _command_output(body: bytes) -> CommandOutput:
+    seq, index, flags = frames.OUTPUT.unpack_from(body)
+    if index >= len(frames.OUTPUT_KINDS) or not flags & frames.HAS_OFFSET:
+        raise ValueError("output of a command of an unknown kind")
+    kind: OutputKind = frames.OUTPUT_KINDS[index]  # type: ignore[assignment]  # its three strings
+    start = frames.OUTPUT.size
+    (offset,) = frames.OFFSET.unpack_from(body, start)
+    start += frames.OFFSET.size
+    if not flags & frames.SKIPPED:
+        return CommandOutput(seq, kind, body[start:], offset)
+    (skipped_bytes,) = frames.OFFSET.unpack_from(body, start)
+    return CommandOutput(seq, kind, b"", offset, skipped_bytes)
+
+
+def _command_ended(fields: dict[str, Any]) -> CommandEnded:
+    exit_code, signal, reason = fields["exit_code"], fields["signal"], fields["reason"]
+    if (exit_code is None) == (signal is None):
+        raise ValueError("a command ends with an exit code or by a signal")
+    return CommandEnded(
+        seq=int(fields["seq"]),
+        exit_code=None if exit_code is None else int(exit_code) & 0xFF,
+        signal=None if signal is None else int(signal) & 0x7F,
+        runtime_ms=int(fields["runtime_ms"]),
+        reason=None if reason is None else str(reason)[:1000],
+    )
 
 
 def _result(seq: int, fields: dict[str, Any]) -> Result:

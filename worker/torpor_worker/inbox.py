@@ -16,6 +16,8 @@ class Inbox:
     def __init__(self, bell: Bell) -> None:
         self.look = False
         """Whether to look into the log for accepted entries."""
+        self.look_after = False
+        """Whether to look once more when no instruction runs: one may wait for that."""
         self.draining = False
         self.called_at: float | None = None
         """When the first hint came that nothing was done about yet, in the loop's time."""
@@ -59,7 +61,7 @@ class Inbox:
     def clear(self) -> None:
         """Forget all hints: the log has been read, or there is no machine."""
         self._started.clear()
-        self.look = False
+        self.look = self.look_after = False
 
 
 @dataclass(slots=True)

@@ -1,23 +1,32 @@
-"""The instruction that runs: its clock, and the steps that end it when it must end."""
+"""An instruction or a command that runs: its clock, and the steps that end it when it must end."""
 
 from __future__ import annotations
 
 from typing import Literal, cast
 
 from torpor_worker.config import WorkerConfig
-from torpor_worker.ledger import EndedBy, Entry
+from torpor_worker.ledger import EndedBy, Entry, EntryKind
 
-Step = Literal["interrupt", "again", "kill", "remove"]
+Step = Literal["interrupt", "again", "kill", "remove", "terminate"]
+Ladder = tuple[tuple[Step, float], ...]
+"""Steps, and how long after the one before each is taken, in seconds."""
+
+
+def command_ladder(config: WorkerConfig) -> Ladder:
+    """How a command is ended whose time is over."""
+    # Many processes may have to go: longer than for an interpreter.
+    return (("terminate", 0.0), ("kill", config.kill_seconds), ("remove", 4 * config.remove_seconds))
 
 
 class Running:
-    """One attempt at an instruction. Its clock counts host time from frame to result, not while it is paused.
+    """One attempt at an instruction or a command. Its clock counts host time from frame to end, not while it is paused.
 
     All times are of one monotonic clock, in seconds, and are given by the caller: nothing here waits.
     """
 
     __slots__ = (
         "_ladder",
+        "_limit_seconds",
         "_since",
         "_step_used",
         "_used",
@@ -29,7 +38,15 @@ class Running:
         "steps",
     )
 
-    def __init__(self, entry: Entry, attempt: int, config: WorkerConfig, *, used_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        attempt: int,
+        config: WorkerConfig,
+        *,
+        used_seconds: float = 0.0,
+        ladder: Ladder | None = None,
+    ) -> None:
         if entry.seq is None:
             raise ValueError(f"entry {entry.id} is no instruction")
         self.entry = entry
@@ -39,11 +56,13 @@ class Running:
         self.steps: list[Step] = []
         self.held_up_seconds = 0.0
         """For how long it waited for saves of its own machine."""
+        unlimited = entry.kind is EntryKind.COMMAND and entry.timeout_seconds == 0
+        self._limit_seconds = float("inf") if unlimited else entry.timeout_seconds
         self._used = used_seconds
         self._since: float | None = None
         self._step_used = 0.0
         """How long it had run when the last step was taken, or the first was wanted."""
-        self._ladder: tuple[tuple[Step, float], ...] = (
+        self._ladder = ladder or (
             ("interrupt", 0.0),
             ("again", config.interrupt_again_seconds),
             ("kill", config.kill_seconds - config.interrupt_again_seconds),
@@ -74,7 +93,7 @@ class Running:
         """The step that must be taken now, noted as taken; begins with the time-out by itself."""
         used = self.used_seconds(now)
         if self.ended_by is None:
-            if used < self.entry.timeout_seconds:
+            if used < self._limit_seconds:
                 return None
             self.stop(EndedBy.TIMEOUT, now)
         if len(self.steps) == len(self._ladder):
@@ -91,7 +110,7 @@ class Running:
         """When `due` has something to say, if nothing changes."""
         used = self.used_seconds(now)
         if self.ended_by is None:
-            return now + self.entry.timeout_seconds - used
+            return now + self._limit_seconds - used
         index = min(len(self.steps), len(self._ladder) - 1)
         return now + self._step_used + self._ladder[index][1] - used
 

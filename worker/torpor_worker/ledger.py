@@ -5,6 +5,7 @@ Every change is conditional. A call that names a `Hold` whose epoch has passed r
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +25,15 @@ class EntryKind(StrEnum):
 
     EXECUTE = "execute"
     RESEED = "reseed"
+    COMMAND = "command"
+    COMMAND_INPUT = "command_input"
+    """Input for a command that was started."""
+    COMMAND_SIGNAL = "command_signal"
+
+    @property
+    def has_seq(self) -> bool:
+        """Whether it runs something that has an end of its own: an instruction or a command."""
+        return self in {EntryKind.EXECUTE, EntryKind.COMMAND}
 
 
 class Recovery(StrEnum):
@@ -40,6 +50,8 @@ class EndedBy(StrEnum):
 
     TIMEOUT = "timeout"
     INTERRUPT = "interrupt"
+    SIGNAL = "signal"
+    """Of a command, whoever sent it."""
 
 
 class Durability(StrEnum):
@@ -59,13 +71,15 @@ class Entry:
     """Order of acceptance, over all machines."""
     kind: EntryKind
     seq: int | None
-    """For an instruction, counted from 0 per machine."""
+    """For an instruction or a command, counted from 0 per machine."""
     position: int | None
     """The order of effect, dense per machine from 0; None until started."""
     attempt: int
     """How often it was handed to a guest for its first result; 0 until started."""
     timeout_seconds: float
+    """Of a command, 0: it has none."""
     code: str = ""
+    """Of what concerns a command, its text; see `torpor_worker.command`."""
     seed: bytes = b""
     result: InstructionResult | None = None
     undone: bool = False
@@ -73,6 +87,28 @@ class Entry:
     ended_by: EndedBy | None = None
     expired: bool = False
     """Its code and result are not kept any more: it cannot be replayed."""
+    background: bool = False
+    """Of a command: nobody waits for it, and it sleeps with its machine."""
+    target: int | None = None
+    """Of input or a signal: the command's seq."""
+    ended_behind: int | None = None
+    """The highest position that its machine had started when this ended; what came later came after its end. None: it
+    has not ended, or nobody has written that down."""
+    ended_here: bool = True
+    """Its end belongs to what its machine has behind it; False: a rollback went back to before it."""
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether its machine stays awake until it has ended."""
+        return self.kind.has_seq and not self.background
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a command ended: one of the two."""
+
+    code: int | None
+    signal: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +124,8 @@ class InstructionResult:
     runtime_ms: int
     wake_ms: dict[str, float] | None = None
     """Milliseconds of each phase of the wake (see `wake_timer`), if the machine was woken for it."""
+    exit: Exit | None = None
+    """Of a command that was started and has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +137,24 @@ class Ending:
     result: InstructionResult
     ended_by: EndedBy | None
     waited_for_save_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCommand:
+    """A command that runs in a snapshot."""
+
+    seq: int
+    attempt: int
+    used_seconds: float
+    """Of its time-out, the part already used."""
+    output_offset: int
+    """Bytes that the ledger had been given of its output."""
+    said_bytes: int
+    """How many its guest had said by then: what it says again lies behind. Where it has run on another machine, or
+    longer than its log has it, this is not the same."""
+    background: bool
+    again: bool = False
+    """It had its end already: a rollback went back to before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +188,15 @@ class Snapshot:
     """Keys of the packs that it needs."""
     running_attempt: int = 1
     """The attempt at the instruction that runs in it; later ones began from here."""
+    running_said_bytes: int | None = None
+    """How many bytes its guest had said of that instruction by `output_offset`; None from one that does not count."""
+    commands: tuple[RunningCommand, ...] = ()
+    """Those that run in it."""
 
     @property
     def quiescent(self) -> bool:
-        """Whether no instruction was running."""
-        return self.running_seq is None
+        """Whether nothing was running that anybody waits for: no instruction, and no command but in the background."""
+        return self.running_seq is None and all(each.background for each in self.commands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +239,10 @@ class Forgone:
     """Of instructions whose effects are lost, as the notice names them."""
     message: str
     """Of the notice `effects_lost`."""
-    unfinished: int | None = None
-    """The one of them that was running: it is answered with `answer`, and undone."""
-    cut_short: int | None = None
-    """The one that runs in the head: it is ended there. If it has no result yet, `answer` is its."""
+    unfinished: tuple[int, ...] = ()
+    """Those of them that were running: they are answered with `answer`, and undone."""
+    cut_short: tuple[int, ...] = ()
+    """Those that run in the head: they are ended there. Those that have no result yet get `answer`."""
     answer: InstructionResult | None = None
 
 
@@ -225,7 +285,10 @@ class Ledger(Protocol):
         ...
 
     async def waiting(self) -> list[str]:
-        """Machines that have unfinished entries and no session: the sweeper's list, oldest first."""
+        """Machines that have unfinished entries and no session: the sweeper's list, oldest first.
+
+        A command in the background that was started sleeps with its machine: it is none of these.
+        """
         ...
 
     async def acquire(self, machine: str) -> Hold | None:
@@ -244,24 +307,44 @@ class Ledger(Protocol):
         """Started entries with a position above `position`, in order; undone ones too, the caller leaves them out."""
         ...
 
-    async def start_next(self, hold: Hold) -> Entry | None:
+    async def entries(self, hold: Hold, seqs: Collection[int]) -> list[Entry]:
+        """Instructions and commands by seq, those that there are, in order of position."""
+        ...
+
+    async def unfinished(self, hold: Hold) -> list[Entry]:
+        """What was started and has no end yet, in order of position."""
+        ...
+
+    async def start_next(self, hold: Hold, *, beside: bool = False) -> Entry | None:
         """Give the oldest accepted entry a position and mark it started (attempt 1). None if there is none.
 
-        If a started one is unfinished, that one is returned, its attempt as it is.
+        `beside`: an instruction runs, so that only what is none is started. Otherwise, if a started instruction is
+        unfinished, that one is returned, its attempt as it is.
         """
         ...
 
-    async def count_attempt(self, hold: Hold, seq: int, output_offset: int) -> int:
-        """Begin a new attempt at an unfinished instruction that was started before; its number.
+    async def count_attempt(self, hold: Hold, seq: int, output_offset: int, *, counted: bool = False) -> int:
+        """Begin a new attempt at what is unfinished and was started before; its number.
 
-        The new attempt inherits the output records before `output_offset`.
+        The new attempt inherits the output records before `output_offset`. `counted`: that is an offset in all that
+        was given, stored or not.
         """
         ...
 
     async def append_output(
-        self, hold: Hold, seq: int, attempt: int, records: list[OutputRecord], *, background: bool
+        self,
+        hold: Hold,
+        seq: int,
+        attempt: int,
+        records: list[OutputRecord],
+        *,
+        background: bool,
+        skipped_bytes: int = 0,
     ) -> None:
-        """Store output, in order, up to the output limit; what is over it is counted, and told at its end."""
+        """Store output, in order, up to the output limit; what is over it is counted, and told at its end.
+
+        Behind the records came so many bytes more that are only to be counted.
+        """
         ...
 
     async def output_offset(self, hold: Hold, seq: int, attempt: int) -> int:
@@ -302,10 +385,11 @@ class Ledger(Protocol):
         """A new generation number and the key of its manifest: that and its pack's are known before they are put."""
         ...
 
-    async def facts(self, hold: Hold, running_seq: int | None) -> dict[str, Any]:
+    async def facts(self, hold: Hold, running_seq: int | None, commands: Collection[int] = ()) -> dict[str, Any]:
         """What a manifest is to say of the machine as it is now, beside what the hold has: for a rebuild of the ledger.
 
-        With `running`, the code and time-out of the instruction `running_seq`, if one runs in the snapshot.
+        With `running`, the code and time-out of the instruction `running_seq`, if one runs in the snapshot, and with
+        `commands` the same and more of these.
         """
         ...
 
@@ -357,8 +441,9 @@ class Ledger(Protocol):
     async def release(self, hold: Hold, head: int, *, draining: bool = False) -> bool:
         """Put it to sleep: clear the session if the head is `head` and nothing lies behind it.
 
-        Nothing: no unfinished entry and no position above the head's; while draining, entries that are accepted but
-        not started, and the one running in the snapshot, may be there. False, and no change, otherwise.
+        Nothing: no unfinished entry, but for commands in the background that run in the head, and no position above the
+        head's; while draining, entries that are accepted but not started, and all that runs in the head, may be there.
+        False, and no change, otherwise.
         """
         ...
 

@@ -11,9 +11,11 @@ import structlog
 
 from torpor_worker.bell import Bell
 from torpor_worker.errors import CannotWake, Draining, FellAsleep, MachineGone, ProcessDied, SaveRefused
+from torpor_worker.forgoing import named
 from torpor_worker.inbox import Inbox, Wishes
-from torpor_worker.ledger import EndedBy, Entry, EntryKind, Fenced, Hold
+from torpor_worker.ledger import EndedBy, Entry, Fenced, Hold
 from torpor_worker.process import Process
+from torpor_worker.replaying import FROM_BEGINNING, FROM_MIDDLE
 from torpor_worker.sandbox import Completion, SandboxError
 from torpor_worker.services import Services
 from torpor_worker.sleeping import Sleeping
@@ -99,7 +101,7 @@ class Machine:
     async def sleep(self) -> bool:
         """Fall asleep as soon as it may; False if it has something to do. Raises `SaveRefused`, `FellAsleep`."""
         self._check_held()
-        if self._inbox.called or (self._process is not None and self._process.running is not None):
+        if self._inbox.called or (self._process is not None and self._process.busy):
             return False
         return await self._wishes.asleep()
 
@@ -142,7 +144,7 @@ class Machine:
     def idle_since(self) -> float | None:
         """Since when it has nothing to do, in the loop's time; None if it has, or must stay awake."""
         process = self._process
-        if self.phase != "awake" or process is None or process.running is not None or self._inbox.called:
+        if self.phase != "awake" or process is None or process.busy or self._inbox.called:
             return None
         return None if process.hold.idle_seconds is None else process.saver.facts.last_activity
 
@@ -288,27 +290,43 @@ class Machine:
         self._inbox.look = True
         self.phase = "awake"
         self._wishes.woke()
+        ran_again = dict(awake.ran_again)
         if awake.going_on is not None:
             await process.go_on_with(awake.going_on, recovering=recovering)
-            if recovering:
-                await self._ran_again(hold, awake.going_on, "from the middle of it")
-        elif awake.unfinished is not None and self._never_sent(awake.unfinished):
-            await process.begin(awake.unfinished, awake.unfinished.attempt)
-        elif awake.unfinished is not None and awake.unfinished.seq is not None:
-            attempt = await self._ledger.count_attempt(hold, awake.unfinished.seq, 0)
-            await self._ran_again(hold, awake.unfinished, "from its beginning")
-            await process.begin(awake.unfinished, attempt)
+            if recovering and awake.going_on.seq is not None:
+                ran_again[awake.going_on.seq] = FROM_MIDDLE
+        for entry in awake.rest:
+            await self._send_again(process, entry, ran_again)
+        if ran_again:
+            await self._tell_ran_again(hold, ran_again)
         await process.remember()
+
+    async def _send_again(self, process: Process, entry: Entry, ran_again: dict[int, str]) -> None:
+        """Send a started entry to a process that was brought back, in its turn beside what runs there already."""
+        await process.attend(lambda: not process.commands.awaits(entry.position))
+        if entry.seq is None:
+            await process.send(entry, entry.attempt)
+        elif entry.result is not None:
+            await process.send_once_more(entry)
+        elif self._never_sent(entry):
+            await process.send(entry, entry.attempt)
+        else:
+            attempt = await self._ledger.count_attempt(process.hold, entry.seq, 0)
+            ran_again[entry.seq] = FROM_BEGINNING
+            await process.send(entry, attempt)
 
     def _never_sent(self, entry: Entry) -> bool:
         """Whether it was started while its machine's process was dead already, so that no attempt was made at it."""
         return self._sent is not None and entry.position is not None and entry.position > self._sent
 
-    async def _ran_again(self, hold: Hold, entry: Entry, where: str) -> None:
-        if entry.seq is None:
-            return
-        message = f"Instruction {entry.seq} was started when the machine's process ended, and runs again {where}."
-        await self._ledger.notice(hold, "ran_again", message, [entry.seq])
+    async def _tell_ran_again(self, hold: Hold, where: dict[int, str]) -> None:
+        """Say what was running when the process ended, and runs again."""
+        told = []
+        for how in dict.fromkeys(where.values()):
+            seqs = [seq for seq in sorted(where) if where[seq] == how]
+            told.append(f"{_started(seqs)} when the machine's process ended, and {_runs(seqs)} again {how}.")
+        message = " ".join(told)
+        await self._ledger.notice(hold, "ran_again", message, sorted(where))
 
     async def _bury(self, process: Process, reason: str) -> Hold:
         """The process died: answer what ran, remove what is left, and learn from it. The hold to go on with."""
@@ -318,6 +336,8 @@ class Machine:
         self._process = None
         self._recovering = True
         self._sent = process.position
+        if seq is not None:
+            self._waking.innocent.update(process.commands.background)
         log.warning("A machine's process died", action="died", machine=self.name, seq=seq, reason=reason)
         await self._ledger.event(self.name, "died", reason=reason, seq=seq)
         hold = dataclasses.replace(process.hold, head=process.saver.head)
@@ -354,27 +374,27 @@ class Machine:
                 return await sleeping.drain()
             await process.apply_settings()
             await self._prove_if_due(process)
-            if process.running is not None:
-                if process.running.seq == self._unwanted:
-                    process.running.stop(EndedBy.INTERRUPT, self._loop.time())
-                await self._attend(process)
-                self._answer_syncs(process)
-                continue
+            if process.running is not None and process.running.seq == self._unwanted:
+                process.running.stop(EndedBy.INTERRUPT, self._loop.time())
             await process.listen()
             self._answer_syncs(process)
-            await self._save_if_due(process)
+            if process.running is None:
+                await self._save_if_due(process)
             entry = await self._take(process)
             if entry is not None:
                 self._looked = False
                 self._wishes.slept(False)
-                if not self._ready and process.woken_for is None:
+                if not self._ready and process.woken_for is None and entry.is_awaited:
                     process.woken_for = entry.seq
-                await process.begin(entry, max(entry.attempt, 1), called_at=self._inbox.begun())
+                await process.send(entry, max(entry.attempt, 1), called_at=self._inbox.begun())
+            elif process.busy:
+                await self._attend(process)
             elif not self._ready:
                 await self._be_ready(process)
             elif await self._sleep_if_due(process, sleeping):
                 return True
             elif not self._inbox.called and not self._inbox.draining:
+                await process.escalate(self._loop.time())
                 await self._bell.wait(self._next_at(process))
 
     async def _be_ready(self, process: Process) -> None:
@@ -404,12 +424,13 @@ class Machine:
         await process.attend(
             lambda: (
                 self._inbox.draining
+                or self._inbox.called
                 or process.settings_changed
                 or (not process.saver.busy and (storing or self._wishes.to_answer))
             ),
             until,
         )
-        if process.running is None:
+        if not process.busy:
             return
         await self._be_ready(process)
         if middle is not None and self._loop.time() >= middle and not self._inbox.draining:
@@ -418,27 +439,37 @@ class Machine:
                 await process.save_in_the_middle()
 
     async def _take(self, process: Process) -> Entry | None:
-        """The next entry to send, if there is one."""
+        """The next entry to send, if there is one: in order of position, and of an instruction only if none runs."""
+        if process.running is None and self._inbox.look_after:
+            self._inbox.look, self._inbox.look_after = True, False
         delivered = self._inbox.take(process.position)
         if delivered is not None:
-            return delivered
+            if delivered.position == process.position + 1:
+                return delivered
+            self._inbox.look = True  # what lies between was started too, and word of it is on its way
         quiet_since = process.saver.facts.last_activity
         if not self._looked and self._loop.time() >= quiet_since + self._config.look_seconds:
             self._looked = self._inbox.look = True
         if not self._inbox.look:
             return None
         self._inbox.look = False
-        while (entry := await self._ledger.start_next(process.hold)) is not None and entry.kind is EntryKind.RESEED:
-            await process.reseed(entry)
+        entry = await process.next_started() or await self._ledger.start_next(
+            process.hold, beside=process.running is not None
+        )
+        if entry is not None and (entry.position is None or entry.position <= process.position):
+            entry = None  # the instruction that runs
         if entry is not None:
             self._inbox.look = True
+        elif process.running is not None:
+            self._inbox.look_after = True
         return entry
 
     def _next_at(self, process: Process) -> float | None:
         """When there is something to do though nobody rings."""
         idle_seconds = process.hold.idle_seconds
         last_activity = process.saver.facts.last_activity
-        times = [process.flush_at, self._save_due_at(process), self._proof_at]
+        due_at = process.due_at(self._loop.time())
+        times = [process.flush_at, self._save_due_at(process), self._proof_at, due_at]
         if not self._looked:
             times.append(last_activity + self._config.look_seconds)
         if idle_seconds is not None:
@@ -487,3 +518,12 @@ class Machine:
             self._sleep_not_before = self._loop.time() + self._config.retry_seconds
             self._wishes.slept(False)
         return slept
+
+
+def _started(seqs: list[int]) -> str:
+    some = named(seqs)
+    return f"{some[:1].upper()}{some[1:]} {'was' if len(seqs) == 1 else 'were'} started"
+
+
+def _runs(seqs: list[int]) -> str:
+    return "runs" if len(seqs) == 1 else "run"

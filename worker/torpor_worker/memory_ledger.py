@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
 from torpor_worker.ledger import (
     Durability,
     EndedBy,
@@ -68,8 +70,12 @@ class MachineMemory:
         return changed
 
     def unfinished(self) -> list[Entry]:
-        """Instructions without a result, in order of acceptance."""
+        """Instructions and commands without a result, in order of acceptance."""
         return [entry for entry in self.log if entry.seq is not None and entry.result is None]
+
+    def waiting(self) -> list[Entry]:
+        """Those for which the machine is woken: what is in the background sleeps with it."""
+        return [entry for entry in self.unfinished() if entry.is_awaited or entry.position is None]
 
 
 class MemoryLedger:
@@ -102,12 +108,49 @@ class MemoryLedger:
     def accept(self, name: str, code: str, *, timeout_seconds: float = 15.0) -> Entry:
         """Accept an instruction; started at once if the machine is awake and free."""
         machine = self.machines[name]
-        free = machine.ready and machine.session == self._session and not machine.unfinished()
+        busy = any(each.kind is EntryKind.EXECUTE for each in machine.unfinished())
+        free = machine.ready and machine.session == self._session and not busy
         self._entries += 1
         seq = sum(entry.seq is not None for entry in machine.log)
         entry = Entry(self._entries, EntryKind.EXECUTE, seq, None, 0, timeout_seconds=timeout_seconds, code=code)
         machine.log.append(entry)
         return self._start(machine, entry) if free else entry
+
+    def accept_command(
+        self, name: str, spec: CommandSpec, *, timeout_seconds: float = 0.0, background: bool = False
+    ) -> Entry:
+        """Accept a command; started at once if the machine is awake."""
+        seq = sum(entry.seq is not None for entry in self.machines[name].log)
+        return self._accept_beside(
+            name, EntryKind.COMMAND, spec.to_text(), seq, timeout_seconds=timeout_seconds, background=background
+        )
+
+    def accept_input(self, name: str, seq: int, piece: CommandInput) -> Entry:
+        """Accept input for a command."""
+        return self._accept_beside(name, EntryKind.COMMAND_INPUT, piece.to_text(), None, target=seq)
+
+    def accept_signal(self, name: str, seq: int, sign: CommandSignal) -> Entry:
+        """Accept a signal for a command."""
+        return self._accept_beside(name, EntryKind.COMMAND_SIGNAL, sign.to_text(), None, target=seq)
+
+    def _accept_beside(
+        self,
+        name: str,
+        kind: EntryKind,
+        text: str,
+        seq: int | None,
+        *,
+        timeout_seconds: float = 0.0,
+        background: bool = False,
+        target: int | None = None,
+    ) -> Entry:
+        machine = self.machines[name]
+        self._entries += 1
+        entry = Entry(
+            self._entries, kind, seq, None, 0, timeout_seconds, code=text, background=background, target=target
+        )
+        machine.log.append(entry)
+        return self._start(machine, entry) if machine.ready and machine.session == self._session else entry
 
     def delete(self, name: str) -> None:
         """Delete a machine."""
@@ -143,9 +186,9 @@ class MemoryLedger:
     async def waiting(self) -> list[str]:
         """See `Ledger`."""
         waiting = [
-            (machine.unfinished()[0].id, machine.name)
+            (machine.waiting()[0].id, machine.name)
             for machine in self.machines.values()
-            if machine.session is None and machine.parked is None and machine.unfinished()
+            if machine.session is None and machine.parked is None and machine.waiting()
         ]
         return [name for _, name in sorted(waiting)]
 
@@ -203,16 +246,32 @@ class MemoryLedger:
         ]
         return [entry for at, entry in sorted(started, key=lambda pair: pair[0]) if at > position]
 
-    async def start_next(self, hold: Hold) -> Entry | None:
+    async def entries(self, hold: Hold, seqs: Collection[int]) -> list[Entry]:
+        """See `Ledger`."""
+        found = [entry for entry in self._held(hold).log if entry.seq in seqs]
+        return sorted(found, key=lambda entry: -1 if entry.position is None else entry.position)
+
+    async def unfinished(self, hold: Hold) -> list[Entry]:
+        """See `Ledger`."""
+        started = [(entry.position, entry) for entry in self._held(hold).unfinished() if entry.position is not None]
+        return [entry for _, entry in sorted(started, key=lambda pair: pair[0])]
+
+    async def start_next(self, hold: Hold, *, beside: bool = False) -> Entry | None:
         """See `Ledger`."""
         machine = self._held(hold)
-        unfinished = machine.unfinished()
-        started = [entry for entry in unfinished if entry.position is not None]
-        if started:
+        started = [
+            entry for entry in machine.unfinished() if entry.position is not None and entry.kind is EntryKind.EXECUTE
+        ]
+        if started and not beside:
             return started[0]
-        return self._start(machine, unfinished[0]) if unfinished else None
+        accepted = [
+            entry
+            for entry in machine.log
+            if entry.position is None and entry.result is None and not (beside and entry.kind is EntryKind.EXECUTE)
+        ]
+        return self._start(machine, accepted[0]) if accepted else None
 
-    async def count_attempt(self, hold: Hold, seq: int, output_offset: int) -> int:
+    async def count_attempt(self, hold: Hold, seq: int, output_offset: int, *, counted: bool = False) -> int:
         """See `Ledger`."""
         machine = self._held(hold)
         entry = machine.instruction(seq)
@@ -227,10 +286,19 @@ class MemoryLedger:
         return entry.attempt
 
     async def append_output(
-        self, hold: Hold, seq: int, attempt: int, records: list[OutputRecord], *, background: bool
+        self,
+        hold: Hold,
+        seq: int,
+        attempt: int,
+        records: list[OutputRecord],
+        *,
+        background: bool,
+        skipped_bytes: int = 0,
     ) -> None:
-        """See `Ledger`."""
+        """See `Ledger`. What is only to be counted is kept as zeros of another kind."""
         machine = self._held(hold)
+        if skipped_bytes:
+            records = [*records, OutputRecord("skipped", b"\0" * skipped_bytes)]
         if background:
             machine.background.setdefault(seq, []).extend(records)
         else:
@@ -263,7 +331,8 @@ class MemoryLedger:
         if entry.result is None:
             if output:
                 await self.append_output(hold, seq, attempt, output, background=False)
-            machine.replace(entry, result=result, undone=undone, ended_by=ended_by)
+            ended_behind = machine.next_position - 1
+            machine.replace(entry, result=result, undone=undone, ended_by=ended_by, ended_behind=ended_behind)
             machine.waited_for_save_ms[seq] = waited_for_save_ms
 
     async def note_replay(self, hold: Hold, seq: int) -> None:
@@ -282,13 +351,14 @@ class MemoryLedger:
         machine.next_generation += 1
         return generation, f"{machine.name}/{generation}"
 
-    async def facts(self, hold: Hold, running_seq: int | None) -> dict[str, Any]:
+    async def facts(self, hold: Hold, running_seq: int | None, commands: Collection[int] = ()) -> dict[str, Any]:
         """See `Ledger`."""
         machine = self._held(hold)
-        if running_seq is None:
-            return {}
-        running = machine.instruction(running_seq)
-        return {"running": {"code": running.code, "timeout_seconds": running.timeout_seconds}}
+        facts: dict[str, Any] = {"commands": {seq: {"code": machine.instruction(seq).code} for seq in commands}}
+        if running_seq is not None:
+            running = machine.instruction(running_seq)
+            facts["running"] = {"code": running.code, "timeout_seconds": running.timeout_seconds}
+        return facts
 
     async def commit_snapshot(
         self, hold: Hold, expected_head: int | None, snapshot: Snapshot, ending: Ending | None = None
@@ -336,15 +406,15 @@ class MemoryLedger:
     async def forgo(self, hold: Hold, forgone: Forgone) -> Hold:
         """See `Ledger`."""
         machine = self._held(hold)
-        if forgone.cut_short is not None:
-            entry = machine.instruction(forgone.cut_short)
+        for seq in forgone.cut_short:
+            entry = machine.instruction(seq)
             result = entry.result or forgone.answer
             machine.replace(entry, result=result, ended_by=entry.ended_by or EndedBy.INTERRUPT)
         for entry in list(machine.log):
             if entry.position is None or entry.position <= forgone.position:
                 continue
-            if entry.kind is EntryKind.EXECUTE and entry.result is None:
-                if entry.seq != forgone.unfinished:
+            if entry.kind.has_seq and entry.result is None:
+                if entry.seq not in forgone.unfinished:
                     machine.replace(entry, position=None, attempt=0)
                     continue
                 machine.replace(entry, result=forgone.answer, undone=True)
@@ -378,11 +448,12 @@ class MemoryLedger:
             and entry.position > machine.head.position
             and entry.position not in machine.left_behind
         ]
-        running = machine.head.running_seq
+        running = {machine.head.running_seq, *(each.seq for each in machine.head.commands)}
         unfinished = [
             entry
             for entry in machine.unfinished()
-            if not (draining and (entry.position is None or entry.seq == running))
+            if not (draining and entry.position is None)
+            and not (entry.seq in running and (draining or not entry.is_awaited))
         ]
         if behind or unfinished:
             return False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import structlog
@@ -12,12 +13,33 @@ from torpor_worker import results
 from torpor_worker.adopting import Adoption
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
+from torpor_worker.commands import Over
 from torpor_worker.errors import ProcessDied, SaveRefused
 from torpor_worker.hold_ups import HoldUps
 from torpor_worker.instruction import Running
-from torpor_worker.ledger import Durability, EndedBy, Ending, Entry, Fenced, InstructionResult
+from torpor_worker.ledger import (
+    Durability,
+    EndedBy,
+    Ending,
+    Entry,
+    EntryKind,
+    Fenced,
+    InstructionResult,
+    OutputRecord,
+)
 from torpor_worker.output import OutputBatch
-from torpor_worker.sandbox import Event, GuestNotice, GuestState, Limits, Output, Result, SandboxDied, SandboxError
+from torpor_worker.sandbox import (
+    CommandEnded,
+    CommandOutput,
+    Event,
+    GuestNotice,
+    GuestState,
+    Limits,
+    Output,
+    Result,
+    SandboxDied,
+    SandboxError,
+)
 from torpor_worker.saving import Point, Saver
 from torpor_worker.services import Services
 from torpor_worker.survivors import Clock, Origin, ProcessFacts
@@ -36,6 +58,7 @@ class Process:
     def __init__(self, awake: Awake, services: Services, bell: Bell, suspicion: Suspicion) -> None:
         self.hold = awake.hold
         self.attached: Attached = awake.attached
+        self.commands = awake.commands
         self.saver = Saver(awake.hold, services, bell, clean=awake.clean)
         self.saver.facts.background = awake.background
         self.position = awake.position
@@ -60,6 +83,8 @@ class Process:
         self._dead = False
         self._batch = OutputBatch()
         self._unacknowledged = False
+        self._said_bytes: int | None = None
+        """Up to where the running instruction's output was heard, as the guest counts."""
         self._last_run: tuple[int, int] | None = None
         """Seq and attempt."""
         self._first_begun: int | None = None
@@ -67,6 +92,8 @@ class Process:
         self._facts = ProcessFacts(awake.hold.machine, awake.hold.epoch, awake.hold.line, awake.position)
         if awake.adoption is not None:
             self._take_over(awake.adoption)
+        if self.busy:
+            self.saver.runs()
 
     def _take_over(self, adoption: Adoption) -> None:
         """Go on where the worker of before was."""
@@ -79,7 +106,17 @@ class Process:
             entry = adoption.running
             self.running = Running(entry, entry.attempt, self._config, used_seconds=adoption.used_seconds)
             self.running.start(self._loop.time())
-            self.saver.runs()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs that somebody waits for."""
+        return self.running is not None or bool(self.commands.foreground)
+
+    @property
+    def is_being_ended(self) -> bool:
+        """Whether anything that runs is being ended."""
+        ended = None if self.running is None else self.running.ended_by
+        return ended is not None or self.commands.any_being_ended
 
     @property
     def last_seq(self) -> int:
@@ -87,7 +124,54 @@ class Process:
         last_run = -1 if self._last_run is None else self._last_run[0]
         return last_run if self.running is None else self.running.seq
 
-    # Instructions.
+    # Instructions and commands.
+
+    async def send(self, entry: Entry, attempt: int, *, called_at: float | None = None) -> None:
+        """Send whatever was started."""
+        match entry.kind:
+            case EntryKind.EXECUTE:
+                await self.begin(entry, attempt, called_at=called_at)
+            case EntryKind.RESEED:
+                self._advance(entry)
+                await self.attached.sandbox.reseed(self.position, entry.seed)
+            case EntryKind.COMMAND:
+                await self._begin_command(entry, attempt)
+            case EntryKind.COMMAND_INPUT | EntryKind.COMMAND_SIGNAL:
+                self._advance(entry)
+                await self.commands.tell(entry)
+                self.saver.happened(len(entry.code))
+
+    async def send_once_more(self, entry: Entry) -> None:
+        """Send what has its result once more, for the state of the machine."""
+        self._advance(entry)
+        if entry.kind is EntryKind.COMMAND and not entry.undone and entry.ended_by is None:
+            await self.commands.begin_again(entry, float("inf"))
+
+    async def next_started(self) -> Entry | None:
+        """The next entry of the log that was started and not sent; what is over already is passed by."""
+        for entry in await self._ledger.behind(self.hold, self.position):
+            if entry.result is None:
+                return entry
+            self._advance(entry)
+        return None
+
+    def _advance(self, entry: Entry) -> None:
+        if entry.position is None or entry.position <= self.position:
+            raise RuntimeError(f"entry {entry.id} was sent before, or never started")
+        self.position = entry.position
+
+    async def _begin_command(self, entry: Entry, attempt: int) -> None:
+        before = self.position
+        self._advance(entry)
+        try:
+            await self.commands.begin(entry, attempt)
+        except SandboxDied:
+            self.position = before
+            raise
+        self.saver.happened(len(entry.code))
+        if entry.is_awaited:
+            self.saver.runs()
+        await self._finish_commands()
 
     async def begin(self, entry: Entry, attempt: int, *, called_at: float | None = None) -> None:
         """Send an instruction's frame; its clock runs from here. `called_at` is when the machine heard of it."""
@@ -98,6 +182,7 @@ class Process:
             running.held_up_seconds = self.hold_ups.seconds_since(max(called_at, self._free_since))
         if self._first_begun is None:
             self._first_begun = running.seq
+        self._said_bytes = 0
         self.running, before = running, self.position
         self.position = entry.position
         running.start(self._loop.time())
@@ -119,48 +204,96 @@ class Process:
             raise RuntimeError("nothing runs in an empty interpreter")
         running = Running(entry, entry.attempt, self._config, used_seconds=head.running_used_seconds)
         self.running = running
+        self._said_bytes = head.running_said_bytes
         stored = await self._ledger.output_offset(self.hold, running.seq, entry.attempt)
         if recovering or stored != head.output_offset:
             running.attempt = await self._ledger.count_attempt(self.hold, running.seq, head.output_offset)
-        state = await self.attached.sandbox.ping()
         running.start(self._loop.time())
         self.saver.runs()
-        clock = Clock(running.seq, head.running_used_seconds, state.running_seconds)
-        self._facts = replace(self._facts, clock=clock)
 
     async def remember(self) -> None:
         """Write down what a successor of this worker must know to take this process over."""
-        await self.attached.sandbox.remember(self._facts)
+        if self.running is not None or self.commands.any_live:
+            await self.remember_clock(await self.attached.sandbox.ping())
+        else:
+            await self.attached.sandbox.remember(self._facts)
 
     async def remember_clock(self, state: GuestState) -> None:
-        """Write down the running instruction's time, as the guest's clock goes on while the sandbox is frozen."""
+        """Write down the times of what runs, as the guest's clock goes on while the sandbox is frozen."""
         running = self.running
         if running is not None:
             clock = Clock(running.seq, running.used_seconds(self._loop.time()), state.running_seconds)
             self._facts = replace(self._facts, clock=clock)
-            await self.remember()
-
-    async def reseed(self, entry: Entry) -> None:
-        """Give the guest fresh randomness."""
-        if entry.position is None or entry.position <= self.position:
-            raise RuntimeError(f"entry {entry.id} was sent before, or never started")
-        self.position = entry.position
-        await self.attached.sandbox.reseed(entry.position, entry.seed)
+        self._facts = replace(self._facts, commands=self.commands.clocks(dict(state.commands or {})))
+        if running is not None or self._facts.commands:
+            await self.attached.sandbox.remember(self._facts)
 
     async def attend(self, stop: Callable[[], bool], until: float | None = None) -> None:
-        """Follow the running instruction to its end, until somebody rings and `stop` is true, or to `until`."""
-        while (running := self.running) is not None:
+        """Follow what runs to its end, until somebody rings and `stop` is true, or to `until`."""
+        while self.busy:
             await self.listen()
-            if self.running is None or stop():
+            if not self.busy or stop():
                 return
             now = self._loop.time()
             if until is not None and now >= until:
                 return
-            await self.attached.escalate(running, now)
-            next_at = running.due_at(now)
-            if (flush_at := self.flush_at) is not None:
-                next_at = min(next_at, flush_at)
-            await self._bell.wait(next_at if until is None else min(next_at, until))
+            await self.escalate(now)
+            times = (self.due_at(now), self.flush_at, until)
+            await self._bell.wait(min((at for at in times if at is not None), default=None))
+
+    def due_at(self, now: float) -> float | None:
+        """When a step is due that ends something, if nothing changes."""
+        times = (None if self.running is None else self.running.due_at(now), self.commands.due_at(now))
+        return min((at for at in times if at is not None), default=None)
+
+    async def escalate(self, now: float) -> None:
+        """Take the steps that end what has run for too long. Raises `ProcessDied` when nothing helped."""
+        if self.running is not None:
+            await self.attached.escalate(self.running, now)
+        await self.commands.escalate(now)
+
+    async def _finish_commands(self) -> None:
+        """Commit the ends of commands, and only then let the guest forget them."""
+        while self.commands.over:
+            over = self.commands.over[0]
+            await self._finish_command(over)
+            del self.commands.over[0]
+
+    async def _finish_command(self, over: Over) -> None:
+        seq, records = over.running.seq, self.commands.last_records(over.running.seq)
+        ended_by = over.ended_by
+        if records is None:
+            await self.commands.flush(self.hold)
+        if over.entry.is_awaited and not self.busy:
+            self.saver.ran(over.used_seconds)
+        else:
+            self.saver.happened(0)
+        if over.entry.seq == self.woken_for:
+            over = replace(over, result=replace(over.result, wake_ms=self._timer.milliseconds))
+        if not await self._finish_with_a_save(over.running, over.result, ended_by):
+            undone = over.is_unsupported
+            await self._services.durably(
+                lambda: self._ledger.finish(
+                    self.hold,
+                    seq,
+                    over.running.attempt,
+                    over.result,
+                    undone=undone,
+                    ended_by=ended_by,
+                    output=records,
+                )
+            )
+            self.commands.stored(seq)
+            self.capture_first = self.capture_first or ended_by is EndedBy.TIMEOUT
+        self._free_since = self._loop.time()
+        await self._proved()
+
+    async def _proved(self) -> None:
+        """This process has finished a new entry."""
+        self._suspicion.prove()
+        if self._suspicion.counted:
+            await self._services.durably(lambda: self._ledger.clear_tries(self.hold, deaths=True))
+            self._suspicion.counted = False
 
     async def _finish(self, event: Result, running: Running) -> None:
         """Commit a result, with what output is left, and only then let the guest forget it."""
@@ -195,15 +328,19 @@ class Process:
             self._note_hold_up(running.held_up_seconds)
             self.capture_first = self.capture_first or ended_by is not None
         self.running = None
+        if self.busy:
+            self.saver.runs()
         self._free_since = self._loop.time()
         committed_seconds = self._free_since - now
         self._services.metrics.instruction_seconds.observe(running.used_seconds(now) + committed_seconds)
         self._last_run = (running.seq, running.attempt)
-        self._suspicion.prove()
-        if self._suspicion.counted:
-            await self._services.durably(lambda: self._ledger.clear_tries(self.hold, deaths=True))
-            self._suspicion.counted = False
-        self._unacknowledged = not await self.attached.acknowledge()
+        await self._proved()
+        await self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        """Let the guest forget what is durable, if all of it is."""
+        if not self._batch and not self.commands.unflushed:
+            self._unacknowledged = not await self.attached.acknowledge()
 
     async def _finish_with_a_save(self, running: Running, result: InstructionResult, ended_by: EndedBy | None) -> bool:
         """Save the machine and commit the result with that, for as long as it takes, if the machine is so durable.
@@ -221,7 +358,7 @@ class Process:
             if self._dead or self.attached.ended:
                 raise ProcessDied("it ended before it was saved with the result")
             await self.flush()
-            if await self._save_and_wait(ending):
+            if await self._save_and_wait(ending, running):
                 self._note_hold_up(running.held_up_seconds + self._loop.time() - ended_at)
                 return True
             await self._bell.wait(self.saver.facts.retry_at)
@@ -232,14 +369,20 @@ class Process:
         if seconds > 0:
             self._services.metrics.instruction_save_wait_seconds.observe(seconds)
 
-    async def _save_and_wait(self, ending: Callable[[], Ending]) -> bool:
+    async def _save_and_wait(self, ending: Callable[[], Ending], ended: Running) -> bool:
         """Capture it once more and wait until that is committed, or has failed."""
         retry_at = self.saver.facts.retry_at
         if retry_at is not None and self._loop.time() < retry_at:
             return False
         try:
             await self.ping()
-            generation = await self.saver.capture(self.hold, self.attached, Point(self.position), ending)
+            running = self.running if self.running is not ended else None
+            offset = 0
+            if running is not None:
+                offset = await self._ledger.output_offset(self.hold, running.seq, running.attempt)
+            with self._clocks_stopped(running):
+                point = self.point(offset, running)
+                generation = await self.saver.capture(self.hold, self.attached, point, ending)
         except SaveRefused:
             return False
         while self.saver.busy and not self.saver.has_committed(generation):
@@ -263,18 +406,23 @@ class Process:
     @property
     def flush_at(self) -> float | None:
         """When output that waits is to be made durable at the latest; None if none waits."""
-        return self._batch.since + self._config.output_batch_seconds if self._batch else None
+        mine = self._batch.since + self._config.output_batch_seconds if self._batch else None
+        times = (mine, self.commands.flush_at)
+        return min((at for at in times if at is not None), default=None)
 
     async def listen(self) -> None:
         """Hear all that waits, and make it durable when it is time."""
         while (event := self.attached.next()) is not None:
             await self._hear(event)
+        now = self._loop.time()
         if (flush_at := self.flush_at) is not None and (
-            self._loop.time() >= flush_at or self._batch.size_bytes >= self._config.output_batch_bytes
+            now >= flush_at
+            or self._batch.size_bytes >= self._config.output_batch_bytes
+            or self.commands.is_flush_due(now)
         ):
             await self.flush()
-        if self._unacknowledged and not self._batch:
-            self._unacknowledged = not await self.attached.acknowledge()
+        if self._unacknowledged:
+            await self._acknowledge()
         if self.saver.fenced:
             raise Fenced
 
@@ -297,6 +445,7 @@ class Process:
 
     async def flush(self) -> None:
         """Make output durable that waits."""
+        await self.commands.flush(self.hold)
         batch = self._batch
         if not batch or batch.seq is None:
             return
@@ -314,9 +463,14 @@ class Process:
         if isinstance(event, Result):
             if running is not None and event.seq == running.seq:
                 await self._finish(event, running)
+        elif isinstance(event, CommandOutput | CommandEnded):
+            await self.commands.hear(self.hold, event)
+            await self._finish_commands()
         elif isinstance(event, Output):
             # Foreground output of what does not run was said before the process was saved, and is in the log.
             current = running is not None and event.seq == running.seq
+            if current:
+                event = self._unheard(event)
             if event.data and event.seq is not None and (event.background or current):
                 if not self._batch.accepts(event):
                     await self.flush()
@@ -326,6 +480,16 @@ class Process:
             seqs = [self.last_seq] if self.last_seq >= 0 else []
             await self._ledger.notice(self.hold, event.code, event.message, seqs)
 
+    def _unheard(self, output: Output) -> Output:
+        """What of the running instruction's output was not heard before: an image may have it that was taken since."""
+        if output.offset is None:
+            self._said_bytes = None
+            return output
+        end = output.offset + len(output.data)
+        known = max(0, (self._said_bytes or 0) - output.offset) if self._said_bytes is not None else 0
+        self._said_bytes = max(end, self._said_bytes or 0)
+        return replace(output, data=output.data[known:], offset=output.offset + min(known, len(output.data)))
+
     async def _remember_origin(self, seq: int, attempt: int, offset: int | None) -> None:
         """Write down, before the first output is stored of what came with the snapshot, where it goes."""
         begun = self._first_begun is not None and seq >= self._first_begun
@@ -334,7 +498,7 @@ class Process:
             return
         given_bytes = await self._ledger.output_given(self.hold, seq, attempt)
         self._facts = replace(self._facts, origin=Origin(seq, attempt, given_bytes - offset))
-        await self.remember()
+        await self.attached.sandbox.remember(self._facts)
 
     async def _attempt_of(self, seq: int) -> int:
         """The attempt whose output this is: of what runs, or ran last, maybe before the machine slept."""
@@ -369,30 +533,40 @@ class Process:
         await self.flush()
         with self.hold_ups.one():
             state = await self.ping()
-            if not needed and self.saver.clean and not state.background:
+            if not needed and self.saver.clean and not state.background and not self.commands.any_live:
                 return False
-            await self.saver.capture(self.hold, self.attached, Point(self.position))
+            with self._clocks_stopped(None):
+                await self.saver.capture(self.hold, self.attached, self.point(0))
+        await self._remember_stopped_clocks()
         return True
 
     async def save_in_the_middle(self) -> None:
-        """Capture it while an instruction runs, unless that ends meanwhile or is being ended. Raises `SaveRefused`.
+        """Capture it while something runs, unless that ends meanwhile or is being ended. Raises `SaveRefused`.
 
-        What the guest says from the ping on is not acknowledged before the capture is done: it is in the image, and
-        said again by a process that goes on from it.
+        What the guest says of an instruction from the ping on is not acknowledged before the capture is done: it is in
+        the image, and said again by a process that goes on from it.
         """
         offset = await self.hear_out()
         running = self.running
-        if running is None or running.ended_by is not None:
+        if running is None:
+            if self.busy:
+                await self.save(needed=True)
+            return
+        if running.ended_by is not None:
             return
         began = self._loop.time()
         await self.ping()
-        running.pause(self._loop.time())
         try:
-            await self.saver.capture(self.hold, self.attached, self.point(offset))
+            with self._clocks_stopped(running):
+                await self.saver.capture(self.hold, self.attached, self.point(offset, running))
         finally:
-            now = self._loop.time()
-            running.start(now)
-            running.held_up_seconds += now - began
+            running.held_up_seconds += self._loop.time() - began
+        await self._remember_stopped_clocks()
+
+    async def _remember_stopped_clocks(self) -> None:
+        """Write down the times of what runs after a capture, which is none of it."""
+        if self.running is None and self.commands.due_at(self._loop.time()) is None:
+            return
         try:
             await self.remember_clock(await self.attached.sandbox.ping())
         except SandboxDied:
@@ -400,41 +574,66 @@ class Process:
         except SandboxError as error:  # a successor would count this capture as time used
             log.warning("A clock was not written down", action="save", machine=self.hold.machine, error=str(error))
 
-    def point(self, offset: int) -> Point:
-        """This moment, in which the running instruction, if any, has said so many bytes. Its clock must stand."""
-        running = self.running
+    @contextmanager
+    def _clocks_stopped(self, running: Running | None) -> Iterator[None]:
+        now = self._loop.time()
+        self.commands.pause(now)
+        if running is not None:
+            running.pause(now)
+        try:
+            yield
+        finally:
+            now = self._loop.time()
+            self.commands.start(now)
+            if running is not None:
+                running.start(now)
+
+    def point(self, offset: int, running: Running | None = None) -> Point:
+        """This moment, in which the running instruction, if any, has said so many bytes. All clocks must stand."""
+        now = self._loop.time()
+        commands = self.commands.point(now)
         if running is None:
-            return Point(self.position)
-        used_seconds = running.used_seconds(self._loop.time())
-        return Point(self.position, running.seq, used_seconds, offset, running.attempt)
+            return Point(self.position, commands=commands)
+        return Point(
+            self.position,
+            running.seq,
+            running.used_seconds(now),
+            offset,
+            running.attempt,
+            self._said_bytes,
+            commands,
+        )
 
     async def bury(self, reason: str) -> int | None:
-        """It is gone: answer what ran, which is undone, and remove what is left. The seq of that instruction."""
+        """It is gone: answer what ran, which is undone, and remove what is left. The seq of one that was answered.
+
+        A command in the background is not answered: it goes on from where it was saved, or runs again.
+        """
         self._dead = True
         await self._hear_last_words()
         running = self.running
         if running is None or self._batch.seq != running.seq or self._batch.background:
             await self.flush()
-        if running is not None:
-            now = self._loop.time()
-            running.pause(now)
-            result = results.died(running, reason, now)
-            output = self._batch.records()
-            await self._services.durably(
-                lambda: self._ledger.finish(
-                    self.hold,
-                    running.seq,
-                    running.attempt,
-                    result,
-                    undone=True,
-                    ended_by=running.ended_by,
-                    output=output,
-                )
-            )
+        else:
+            await self.commands.flush(self.hold)
+        ended = [*([running] if running is not None else []), *self.commands.foreground]
+        ended += [over.running for over in self.commands.over if over.entry.is_awaited]
+        for each in ended:
+            await self._answer_dead(each, reason, self._batch.records() if each is running else [])
         await self.attached.close(self._config.destroy_seconds)
         # A capture on its way may be the newest that does not contain what killed the process.
         await self.saver.settle()
-        return None if running is None else running.seq
+        return ended[0].seq if ended else None
+
+    async def _answer_dead(self, ended: Running, reason: str, output: list[OutputRecord]) -> None:
+        now = self._loop.time()
+        ended.pause(now)
+        result = results.died(ended, reason, now)
+        await self._services.durably(
+            lambda: self._ledger.finish(
+                self.hold, ended.seq, ended.attempt, result, undone=True, ended_by=ended.ended_by, output=output
+            )
+        )
 
     async def _hear_last_words(self) -> None:
         """Take what it had said before it ended; the result of what ran may be among it."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+from dataclasses import replace
 from typing import Any
 
 from torpor_worker.instruction import Running
-from torpor_worker.ledger import EndedBy, InstructionResult
-from torpor_worker.sandbox import Result
+from torpor_worker.ledger import EndedBy, Exit, InstructionResult
+from torpor_worker.sandbox import CommandEnded, Result
 
 
 def answered(result: Result, running: Running) -> InstructionResult:
@@ -30,6 +32,37 @@ def timed_out(running: Running, runtime_ms: int, *, traceback: list[str], lost: 
     message = f"Timed out after {running.entry.timeout_seconds:g} s{lost}"
     detail = {"name": "TimeoutError", "message": message, "traceback": traceback, "steps": running.step_names}
     return InstructionResult(value=None, data={}, error=message, error_detail=detail, runtime_ms=runtime_ms)
+
+
+def command_ended(ended: CommandEnded, running: Running) -> InstructionResult:
+    """The result of a command: an error unless it ended by itself, and with 0."""
+    how = Exit(ended.exit_code, ended.signal)
+    if running.ended_by is EndedBy.TIMEOUT and running.steps:
+        return replace(timed_out(running, ended.runtime_ms, traceback=[]), exit=how)
+    if ended.exit_code == 0:
+        return InstructionResult(None, {}, None, None, ended.runtime_ms, exit=how)
+    message = f"exit status {ended.exit_code}" if ended.signal is None else _by_signal(ended.signal)
+    if ended.reason is not None:
+        message = f"{message}: {ended.reason}"
+    detail: dict[str, Any] = {"name": "CommandFailed", "message": message, "traceback": []}
+    return InstructionResult(None, {}, _text(detail), detail, ended.runtime_ms, exit=how)
+
+
+def unsupported() -> InstructionResult:
+    """The error of a command on a machine that cannot run any."""
+    message = (
+        "the agent in this machine is of a version that knows no commands, and cannot be replaced; "
+        "run the command from an instruction instead, with subprocess or `!`"
+    )
+    detail = {"name": "CommandsUnsupported", "message": message, "traceback": []}
+    return InstructionResult(None, {}, _text(detail), detail, 0)
+
+
+def _by_signal(number: int) -> str:
+    try:
+        return f"killed by signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"killed by signal {number}"
 
 
 def died(running: Running, reason: str, now: float) -> InstructionResult:
@@ -63,7 +96,7 @@ def forgone(why: str) -> InstructionResult:
 
 def same(first: InstructionResult, again: InstructionResult) -> bool:
     """Whether a re-execution gave the same answer; how long it took does not matter."""
-    return (first.value, first.data, first.error) == (again.value, again.data, again.error)
+    return (first.value, first.data, first.error, first.exit) == (again.value, again.data, again.error, again.exit)
 
 
 def _failed(name: str, message: str, running: Running, runtime_ms: int) -> InstructionResult:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
 from torpor_worker.survivors import ProcessFacts, Survivor
 
 OutputKind = Literal["stdout", "stderr", "display"]
@@ -85,7 +86,37 @@ class SandboxLost:
     reason: str
 
 
-Event = Output | Result | InterpreterDied | GuestNotice | SandboxLost
+@dataclass(frozen=True, slots=True)
+class CommandOutput:
+    """A piece of a command's output."""
+
+    seq: int
+    kind: OutputKind
+    data: bytes
+    offset: int
+    """How many bytes the guest had said under this seq before."""
+    skipped_bytes: int = 0
+    """So many bytes were said that nobody keeps, and that are only counted; then there is no data."""
+
+    @property
+    def end(self) -> int:
+        """The offset behind it."""
+        return self.offset + len(self.data) + self.skipped_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommandEnded:
+    """A command has ended, with an exit code or by a signal."""
+
+    seq: int
+    exit_code: int | None
+    signal: int | None
+    runtime_ms: int
+    reason: str | None = None
+    """For people, if the machine itself has killed it."""
+
+
+Event = Output | Result | InterpreterDied | GuestNotice | SandboxLost | CommandOutput | CommandEnded
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +131,8 @@ class GuestState:
     """Whether threads, children or tasks of the user's are alive."""
     running_seconds: float = 0.0
     """For how long `running` has run, by the sandbox's clock, which does not stop while it is frozen."""
+    commands: Mapping[int, float] | None = field(default=None, compare=False)
+    """For how long each of the commands that run has run, by seq; None from a guest that knows of no commands."""
     answered_seconds: float = field(default=0.0, compare=False)
     """On attaching: how long it took to answer the first frame."""
 
@@ -158,6 +191,18 @@ class Sandbox(Protocol):
 
     async def interrupt(self, seq: int, *, step: Literal["interrupt", "again", "kill"]) -> None:
         """Stop what `seq` runs, if it still runs: SIGCONT + SIGINT, SIGINT again, or SIGKILL of the interpreter."""
+        ...
+
+    async def command(self, position: int, seq: int, spec: CommandSpec, output_limit_bytes: int) -> None:
+        """Start a command. Of its output the guest says so much, and counts the rest."""
+        ...
+
+    async def feed_command(self, position: int, seq: int, piece: CommandInput) -> None:
+        """Give a command input; nothing happens if it does not run, or its input is closed."""
+        ...
+
+    async def signal_command(self, position: int | None, seq: int, signal: CommandSignal) -> None:
+        """Send a command a signal; nothing happens if it does not run. Without a position it is not of the log."""
         ...
 
     async def complete(self, code: str, cursor: int) -> Completion:

@@ -15,7 +15,7 @@ from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
 from torpor_worker.cadence import SaveFacts, middle_save_due_at, save_due_at
 from torpor_worker.errors import SaveRefused
-from torpor_worker.ledger import Ending, Fenced, HeadMoved, Hold, Snapshot
+from torpor_worker.ledger import Ending, Fenced, HeadMoved, Hold, RunningCommand, Snapshot
 from torpor_worker.sandbox import SandboxDied
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Parent
@@ -35,6 +35,8 @@ class Point:
     running_used_seconds: float = 0.0
     output_offset: int = 0
     running_attempt: int = 1
+    running_said_bytes: int | None = None
+    commands: tuple[RunningCommand, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +87,25 @@ class Saver:
         self.facts.tail_seconds = min(self._services.config.tail_seconds, hold.replay_seconds / REPLAYS_SLOWER)
 
     def runs(self) -> None:
-        """An instruction begins, or goes on."""
-        self.facts.running_since = self._loop.time()
+        """Something begins that somebody waits for, or goes on."""
+        if self.facts.running_since is None:
+            self.facts.running_since = self._loop.time()
 
-    def ran(self, seconds: float, entry_bytes: int = 0) -> None:
-        """An instruction ran for so long, which takes so much in the log."""
+    def happened(self, entry_bytes: int) -> None:
+        """Something was done that is no instruction, and that the log has so much for."""
         now = self._loop.time()
         self._activity += 1
-        self.facts.running_since = None
-        self.facts.run_seconds += seconds
         self.facts.entries += 1
         self.facts.entry_bytes += entry_bytes
         self.facts.last_activity = now
         if self.facts.unsaved_since is None:
             self.facts.unsaved_since = now
+
+    def ran(self, seconds: float, entry_bytes: int = 0) -> None:
+        """An instruction ran for so long, which takes so much in the log, and nothing runs that somebody waits for."""
+        self.happened(entry_bytes)
+        self.facts.running_since = None
+        self.facts.run_seconds += seconds
 
     @property
     def busy(self) -> bool:
@@ -213,7 +220,9 @@ class Saver:
                 like = services.beginnings.stored(hold.template)
             else:
                 like = Parent(parent.manifest_key, parent.manifest_sha256, image)
-            fields = self._fields(capture, await services.ledger.facts(hold, point.running_seq))
+            fields = self._fields(
+                capture, await services.ledger.facts(hold, point.running_seq, [each.seq for each in point.commands])
+            )
             stored = await services.snapshotter.store(capture.image, capture.key, fields, like)
 
         async def commit() -> None:
@@ -226,6 +235,8 @@ class Saver:
                 running_used_seconds=point.running_used_seconds,
                 output_offset=point.output_offset,
                 running_attempt=point.running_attempt,
+                running_said_bytes=point.running_said_bytes,
+                commands=point.commands,
                 manifest_key=stored.manifest_key,
                 manifest_sha256=stored.manifest_sha256,
                 stored_bytes=stored.stored_bytes,
@@ -321,6 +332,17 @@ class Saver:
             "position": point.position,
             **facts,
             "running": None if point.running_seq is None else running,
+            "commands": [
+                {
+                    "seq": each.seq,
+                    "used_seconds": each.used_seconds,
+                    "said_bytes": each.said_bytes,
+                    "background": each.background,
+                    "again": each.again,
+                    **facts.get("commands", {}).get(each.seq, {}),
+                }
+                for each in point.commands
+            ],
             "series": capture.series,
             "runtime": self._services.host.runtime_facts(capture.series),
         }

@@ -9,7 +9,7 @@ from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import SaveRefused
 from torpor_worker.inbox import Inbox
 from torpor_worker.instruction import Running
-from torpor_worker.ledger import Entry, EntryKind, Fenced, Ledger
+from torpor_worker.ledger import Fenced, Ledger
 from torpor_worker.process import Process
 from torpor_worker.sandbox import SandboxDied, SandboxError
 
@@ -32,7 +32,7 @@ class Sleeping:
         """
         process, saver = self._process, self._process.saver
         while saver.busy and not self._called(draining):
-            if process.running is not None:
+            if process.busy:
                 await process.attend(lambda: not saver.busy)
             else:
                 await process.listen()
@@ -48,7 +48,8 @@ class Sleeping:
         process, saver = self._process, self._process.saver
         state = await process.ping()
         running, head = process.running, saver.head
-        as_saved = running is None and saver.clean and head is not None and head.position == process.position
+        at_rest = running is None and not process.commands.any_live
+        as_saved = at_rest and saver.clean and head is not None and head.position == process.position
         if as_saved and not state.background:
             return await self._release(draining)
         # From the ping on nothing is acknowledged: what the guest says now is in the image, and said again on waking.
@@ -74,19 +75,19 @@ class Sleeping:
     async def drain(self) -> bool:
         """Save what is there, also in the middle of an instruction, until it is released.
 
-        Every instruction that was started must be in the capture: one that was not sent yet is sent first. One that is
-        being ended is ended first.
+        All that was started must be in the capture: what was not sent yet is sent first. What is being ended is ended
+        first.
         """
         process = self._process
         failures = 0
         while True:
             await process.listen()
-            if process.running is None:
-                entry = await self._started()
-                if entry is not None:
-                    await process.begin(entry, max(entry.attempt, 1))
-            elif process.running.ended_by is not None:
-                await process.attend(lambda: False)
+            self._inbox.clear()
+            if (entry := await process.next_started()) is not None:
+                await process.send(entry, max(entry.attempt, 1))
+                continue
+            if process.is_being_ended:
+                await process.attend(lambda: not process.is_being_ended)
                 continue
             try:
                 if await self.fall_asleep(draining=True):
@@ -96,14 +97,8 @@ class Sleeping:
                 failures += 1
                 pause_seconds = self._config.backoff_seconds(failures)
             await process.attend(lambda: False, self._loop.time() + pause_seconds)
-            if process.running is None:
+            if not process.busy:
                 await asyncio.sleep(pause_seconds)
-
-    async def _started(self) -> Entry | None:
-        """An instruction that was started and not sent, if there is one."""
-        self._inbox.clear()
-        behind = await self._ledger.behind(self._process.hold, self._process.position)
-        return next((entry for entry in behind if entry.result is None and entry.kind is EntryKind.EXECUTE), None)
 
     def _called(self, draining: bool) -> bool:
         return self._inbox.called and not draining
@@ -115,17 +110,21 @@ class Sleeping:
             raise
         except SandboxError as error:
             raise await self._process.saver.refuse(self._process.hold, error) from error
+        now = self._loop.time()
+        self._process.commands.pause(now)
         if running is not None:
-            running.pause(self._loop.time())
+            running.pause(now)
 
     async def _capture(self, offset: int) -> None:
         process = self._process
-        await process.saver.capture(process.hold, process.attached, process.point(offset))
+        await process.saver.capture(process.hold, process.attached, process.point(offset, process.running))
 
     async def _resume(self, running: Running | None) -> None:
         await self._process.attached.sandbox.resume()
+        now = self._loop.time()
+        self._process.commands.start(now)
         if running is not None:
-            running.start(self._loop.time())
+            running.start(now)
 
     async def _release(self, draining: bool) -> bool:
         hold, head = self._process.hold, self._process.saver.head

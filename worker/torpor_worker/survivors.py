@@ -28,6 +28,17 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandClock:
+    """The same of a command; and where its output goes."""
+
+    seq: int
+    used_seconds: float
+    guest_seconds: float
+    ahead_bytes: int = 0
+    """How many bytes more the ledger has of what it said than the guest counts."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessFacts:
     """All that cannot be had from the ledger or the guest. Written when a process is served, and seldom again."""
 
@@ -40,6 +51,8 @@ class ProcessFacts:
     origin: Origin | None = None
     clock: Clock | None = None
     """Only of an instruction that came with the snapshot, or whose sandbox was frozen."""
+    commands: tuple[CommandClock, ...] = ()
+    """The same of commands."""
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -58,6 +71,7 @@ class ProcessFacts:
             position=int(fields["position"]),
             origin=None if origin is None else Origin(**origin),
             clock=None if clock is None else Clock(**clock),
+            commands=tuple(CommandClock(**each) for each in fields.get("commands", ())),
         )
 
 

@@ -12,11 +12,12 @@ from torpor_worker import forgoing, results
 from torpor_worker.adopting import Adoption, adopt
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
+from torpor_worker.commands import Commands
 from torpor_worker.errors import CannotWake, MachineGone, ProcessDied, Quarantined, quarantine_sentence
 from torpor_worker.forgoing import named, source
 from torpor_worker.instruction import Running
-from torpor_worker.ledger import Entry, Hold, Recovery, Snapshot
-from torpor_worker.replaying import Replay, Replayer
+from torpor_worker.ledger import Entry, EntryKind, Hold, Recovery, Snapshot
+from torpor_worker.replaying import FROM_MIDDLE, Replay, Replayer
 from torpor_worker.sandbox import Limits, RuntimeUnavailable, Sandbox, SandboxError
 from torpor_worker.services import Services
 from torpor_worker.snapshots import SnapshotterError
@@ -43,10 +44,14 @@ class Awake:
     position: int
     clean: bool
     """It is exactly its head: nothing was applied since, nothing left out."""
+    commands: Commands
+    """Those that run."""
     going_on: Entry | None
     """The unfinished instruction that runs in the snapshot."""
-    unfinished: Entry | None
-    """The unfinished instruction that is to be executed again."""
+    rest: list[Entry]
+    """Started entries that are still to be sent, in order: from an unfinished instruction on."""
+    ran_again: dict[int, str]
+    """Commands without an end that run again after a death, and from where."""
     background: bool
     """Threads, children or tasks of the user's live in it."""
     timer: WakeTimer
@@ -63,6 +68,8 @@ class Waking:
         """The snapshot that a wake is reading at this moment."""
         self.attached: Attached | None = None
         """The process that is being brought back at this moment."""
+        self.innocent: set[int] = set()
+        """Commands in the background that ran when a process died for which something else was blamed."""
         self._background = False
         self._told: set[str] = set()
         """Codes of the notices that say what keeps the machine from being woken."""
@@ -82,21 +89,18 @@ class Waking:
         told: list[int] = []
         while True:
             head = hold.head
-            behind = await ledger.behind(hold, _read_from(head))
+            behind = await ledger.behind(hold, -1 if head is None else head.position)
             timer.ended("lease")
-            current: Entry | None = None
-            if head is not None and head.running_seq is not None:
-                current, behind = _split(head, behind)
-                if current.undone:
-                    reason = f"instruction {current.seq}, which runs in it, was undone"
-                    hold = await self._go_back(hold, reason)
-                    continue
-            last = behind[-1] if behind else current
-            if recovering and last is not None and _was_tried_twice(last, head if last is current else None):
-                await self._give_up(hold, last)
+            inside = await self._inside(hold)
+            if (undone := next((one for one in inside if one.undone and one.ended_here), None)) is not None:
+                reason = f"instruction {undone.seq}, which runs in it, was undone"
+                hold = await self._go_back(hold, reason)
+                continue
+            if recovering and (tried := self._tried_twice(head, inside, behind)) is not None:
+                await self._give_up(hold, tried)
                 continue
             if recovering:
-                lost = forgoing.forgone(hold, current, behind, sent=sent)
+                lost = forgoing.forgone(hold, inside, behind, sent=sent)
                 if lost is not None:
                     hold = await ledger.forgo(hold, lost)
                     told += lost.seqs
@@ -112,12 +116,18 @@ class Waking:
             self.suspicion.brought_back()
             try:
                 self.attached = attached = await self.attach(hold, timer)
-                replayer = self._replayer(hold, attached, recovering=recovering)
+                commands = Commands(attached, self._services)
+                replayer = self._replayer(hold, attached, commands, recovering=recovering, sent=sent)
+                current = next((entry for entry in inside if entry.kind is EntryKind.EXECUTE), None)
                 if current is not None and head is not None and current.result is not None:
                     await replayer.go_on_with(current, head.running_used_seconds, replay)
                     current = None
-                await replayer.apply(behind, replay)
-                if replay.applied:
+                await self._go_on_with(hold, commands, inside, replay, recovering=recovering)
+                if current is None:
+                    await replayer.apply(behind, replay)
+                else:
+                    replay.rest = behind
+                if replay.applied and current is None:
                     attached.forget_output()
                 if replay.stopped and (lost := forgoing.stopped(hold, replay.position, behind, sent=sent)):
                     hold = await ledger.forgo(hold, lost)
@@ -139,8 +149,61 @@ class Waking:
                 timer.observed_by(self._services.metrics)
                 clean = not replay.applied
                 return Awake(
-                    hold, attached, replay.position, clean, current, replay.unfinished, self._background, timer
+                    hold,
+                    attached,
+                    replay.position,
+                    clean,
+                    commands,
+                    current,
+                    replay.rest,
+                    replay.ran_again,
+                    self._background,
+                    timer,
                 )
+
+    async def _inside(self, hold: Hold) -> list[Entry]:
+        """What runs in the hold's head. Raises ValueError if the log does not have it."""
+        head = hold.head
+        if head is None or (head.running_seq is None and not head.commands):
+            return []
+        seqs = {each.seq for each in head.commands} | ({head.running_seq} - {None})
+        inside = await self._services.ledger.entries(hold, [seq for seq in seqs if seq is not None])
+        if len(inside) != len(seqs):
+            raise ValueError(
+                f"the log has not all of {sorted(map(str, seqs))}, which run in generation {head.generation}"
+            )
+        return inside
+
+    async def _go_on_with(
+        self, hold: Hold, commands: Commands, inside: list[Entry], replay: Replay, *, recovering: bool
+    ) -> None:
+        """Take up the commands that run in the head."""
+        head = hold.head
+        running = {} if head is None else {each.seq: each for each in head.commands}
+        for entry in inside:
+            if entry.seq in running:
+                await commands.go_on_with(hold, entry, running[entry.seq], recovering=recovering)
+                if entry.result is not None and entry.ended_here:
+                    replay.applied = True
+                elif entry.result is None and recovering and entry.is_awaited:
+                    replay.ran_again[running[entry.seq].seq] = FROM_MIDDLE
+
+    def _tried_twice(self, head: Snapshot | None, inside: list[Entry], behind: list[Entry]) -> Entry | None:
+        """An unfinished entry that was begun, and then tried again, from the same point.
+
+        Not a command that runs in the background of the head: that is the head's own, and judged with it.
+        """
+        first = {} if head is None else {each.seq: each.attempt for each in head.commands}
+        if head is not None and head.running_seq is not None:
+            first[head.running_seq] = head.running_attempt
+        for entry in inside:
+            if entry.seq is not None and entry.result is None and entry.is_awaited and entry.attempt > first[entry.seq]:
+                return entry
+        for entry in behind:
+            tried = entry.seq is not None and entry.result is None and entry.attempt > 1
+            if tried and entry.seq not in self.innocent:
+                return entry
+        return None
 
     async def take_over(self, hold: Hold, survivor: Survivor, timer: WakeTimer) -> Awake | None:
         """Take over a process that has outlived its worker; None if that cannot be: then it is removed."""
@@ -151,8 +214,24 @@ class Waking:
         head = hold.head
         clean = head is not None and head.quiescent and head.position == adoption.position
         self.suspicion.taken_over(hold.tries, hold.deaths)
-        background = adoption.background
-        return Awake(hold, attached, adoption.position, clean, None, adoption.unsent, background, timer, adoption)
+        self.attached = attached
+        commands = Commands(attached, self._services, adopted=True)
+        for entry, clock in adoption.commands:
+            await commands.take_over(hold, entry, clock.used_seconds, clock.ahead_bytes)
+        self.attached = None
+        return Awake(
+            hold,
+            attached,
+            adoption.position,
+            clean,
+            commands,
+            going_on=None,
+            rest=[],
+            ran_again={},
+            background=adoption.background,
+            timer=timer,
+            adoption=adoption,
+        )
 
     async def learn(self, hold: Hold, reason: str, *, running: bool) -> Hold:
         """A process died: undo an entry or go back to an older generation if its deaths say so. The hold to go on with.
@@ -238,15 +317,17 @@ class Waking:
             await self._services.ledger.count_try(hold)
         return True
 
-    def _replayer(self, hold: Hold, attached: Attached, *, recovering: bool) -> Replayer:
-        careful = self.suspicion.careful
+    def _replayer(
+        self, hold: Hold, attached: Attached, commands: Commands, *, recovering: bool, sent: int | None
+    ) -> Replayer:
+        services, careful = self._services, self.suspicion.careful
+        shared = (attached, self._bell, services.config, commands, services.ledger, hold)
         if not recovering:
-            return Replayer(attached, self._bell, self._services.config, careful=careful)
+            return Replayer(*shared, careful=careful)
         return Replayer(
-            attached,
-            self._bell,
-            self._services.config,
+            *shared,
             careful=careful,
+            sent=sent,
             run_seconds=hold.replay_seconds,
             bounded_behind=hold.asked_position,
         )
@@ -378,29 +459,8 @@ class Waking:
             )
             await ledger.notice(hold, "differed", message, replay.differed)
         if replay.effects_lost:
-            message = (
-                f"Ended by time-out or interrupt and not saved since: {_named(replay.effects_lost)} not run again."
-            )
+            message = f"Ended from outside and not saved since: {_named(replay.effects_lost)} not run again."
             await ledger.notice(hold, "effects_lost", message, replay.effects_lost)
-
-
-def _read_from(head: Snapshot | None) -> int:
-    """The position behind which the log is read: with the instruction that runs in the snapshot, if any."""
-    if head is None:
-        return -1
-    return head.position if head.running_seq is None else head.position - 1
-
-
-def _split(head: Snapshot, behind: list[Entry]) -> tuple[Entry, list[Entry]]:
-    if not behind or behind[0].seq != head.running_seq:
-        raise ValueError(f"the log has no instruction {head.running_seq} at position {head.position}")
-    return behind[0], behind[1:]
-
-
-def _was_tried_twice(entry: Entry, head: Snapshot | None) -> bool:
-    """Whether an unfinished instruction was begun, and then tried again, from the same point; `head`: it runs there."""
-    first_attempt = 1 if head is None else head.running_attempt
-    return entry.seq is not None and entry.result is None and entry.attempt > first_attempt
 
 
 def _older(head: Snapshot, generations: list[Snapshot]) -> Snapshot | None:

@@ -6,14 +6,17 @@ ROLLED_BACK_LEFT_OUT.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
 
 from torpor_api.errors import MachineNotFound, MachineParked, TooManyUnfinished
 from torpor_api.ledger import idempotency as repeats
+from torpor_api.ledger import running
 from torpor_api.ledger.database import Statement
+from torpor_api.ledger.lines import descent
 from torpor_api.ledger.moments import now
 from torpor_api.ledger.output import INLINE_LIMIT_BYTES, OutputLog, Sequence, begin_attempt
 from torpor_api.ledger.results import from_columns, storable, to_columns
@@ -40,9 +43,15 @@ _COLUMNS = (
     entries.c.error,
     entries.c.error_detail,
     entries.c.runtime_ms,
+    entries.c.exit_code,
+    entries.c.exit_signal,
     entries.c.undone,
     entries.c.ended_by,
     entries.c.expired,
+    entries.c.background,
+    entries.c.target,
+    entries.c.ended_behind,
+    entries.c.ended_line,
 )
 _ENTRY = select(*_COLUMNS)
 
@@ -56,7 +65,9 @@ _FOR_ACCEPT = Statement(
         machines.c.line,
         machines.c.parked_reason,
         select(func.count())
-        .where(entries.c.machine_id == machines.c.id, entries.c.finished_at.is_(None))
+        .where(
+            entries.c.machine_id == machines.c.id, entries.c.finished_at.is_(None), entries.c.kind == EntryKind.EXECUTE
+        )
         .scalar_subquery(),
         ANY_QUARANTINED,
     )
@@ -65,7 +76,11 @@ _FOR_ACCEPT = Statement(
 )
 _RUNNING_SEQ = Statement(
     select(entries.c.seq)
-    .where(entries.c.machine_id == bindparam("of_machine"), entries.c.finished_at.is_(None))
+    .where(
+        entries.c.machine_id == bindparam("of_machine"),
+        entries.c.finished_at.is_(None),
+        entries.c.kind == EntryKind.EXECUTE,
+    )
     .order_by(entries.c.started_at.is_(None), entries.c.id)
     .limit(1)
 )
@@ -83,15 +98,36 @@ _INSERT = Statement(
     "accepted_at",
     "started_at",
     "finished_at",
+    "background",
+    "target",
 )
 _COUNT_UP = Statement(update(machines).where(machines.c.id == bindparam("of_machine")), "next_seq", "next_position")
 _NEXT = Statement(
-    _ENTRY.where(entries.c.machine_id == bindparam("of_machine"), entries.c.finished_at.is_(None))
+    _ENTRY.where(
+        entries.c.machine_id == bindparam("of_machine"),
+        entries.c.finished_at.is_(None),
+        or_(entries.c.kind == EntryKind.EXECUTE, entries.c.started_at.is_(None)),
+    )
     .order_by(entries.c.started_at.is_(None), entries.c.id)
     .limit(1)
 )
+_NEXT_BESIDE = Statement(
+    _ENTRY.where(
+        entries.c.machine_id == bindparam("of_machine"),
+        entries.c.finished_at.is_(None),
+        entries.c.started_at.is_(None),
+        entries.c.kind != EntryKind.EXECUTE,
+    )
+    .order_by(entries.c.id)
+    .limit(1)
+)
 _START = Statement(
-    update(entries).where(entries.c.id == bindparam("entry")), "position", "line", "started_at", "attempt"
+    update(entries).where(entries.c.id == bindparam("entry")),
+    "position",
+    "line",
+    "started_at",
+    "attempt",
+    "finished_at",
 )
 _ALLOT_POSITION = Statement(
     update(machines)
@@ -99,8 +135,13 @@ _ALLOT_POSITION = Statement(
     .values(next_position=machines.c.next_position + 1)
     .returning(machines.c.next_position - 1, machines.c.line)
 )
+_OF_MACHINE = machines.c.id == entries.c.machine_id
 _FINISH = Statement(
     update(entries)
+    .values(
+        ended_behind=select(machines.c.next_position - 1).where(_OF_MACHINE).scalar_subquery(),
+        ended_line=select(machines.c.line).where(_OF_MACHINE).scalar_subquery(),
+    )
     .where(
         entries.c.machine_id
         == select(machines.c.id)
@@ -126,6 +167,8 @@ _FINISH = Statement(
     "undone",
     "ended_by",
     "waited_for_save_ms",
+    "exit_code",
+    "exit_signal",
 )
 
 
@@ -156,8 +199,8 @@ def accept(
     if quarantined:
         refuse_quarantined(connection, machine_id)
     if unfinished and when_busy == "refuse":
-        running = _RUNNING_SEQ.first(connection, of_machine=machine_id)
-        return Busy(None if running is None else running[0])
+        busy_with = _RUNNING_SEQ.first(connection, of_machine=machine_id)
+        return Busy(None if busy_with is None else busy_with[0])
     if unfinished >= UNFINISHED_LIMIT:
         raise TooManyUnfinished
     started = bool(ready) and not unfinished
@@ -198,9 +241,23 @@ def accept_reseed(
     _COUNT_UP.run(connection, of_machine=machine_id, next_seq=next_seq, next_position=position + 1)
 
 
-def start_next(connection: Connection, machine_id: int) -> Entry | None:
-    """The entry that runs, or else the oldest accepted one, started now; None if there is none."""
-    row = _NEXT.first(connection, of_machine=machine_id)
+def accept_beside(
+    connection: Connection, machine_id: int, entry: Entry, *, ready: bool, position: int, line: int, next_seq: int
+) -> Entry:
+    """Write what waits for no instruction into the log, started if the machine is awake."""
+    if ready:
+        entry = replace(entry, position=position, attempt=1)
+    entry = _insert(connection, machine_id, entry, line=line, finished=ready and not entry.kind.has_seq)
+    _COUNT_UP.run(connection, of_machine=machine_id, next_seq=next_seq, next_position=position + ready)
+    return entry
+
+
+def start_next(connection: Connection, machine_id: int, *, beside: bool = False) -> Entry | None:
+    """The instruction that runs, or else the oldest accepted entry, started now; None if there is none.
+
+    `beside`: an instruction runs; only what is none is started.
+    """
+    row = (_NEXT_BESIDE if beside else _NEXT).first(connection, of_machine=machine_id)
     if row is None:
         return None
     entry = _entry(row)
@@ -210,17 +267,53 @@ def start_next(connection: Connection, machine_id: int) -> Entry | None:
     if allotted is None:
         raise AssertionError("the machine of a hold exists")
     position, line = allotted
-    _START.run(connection, entry=entry.id, position=position, line=line, started_at=now(), attempt=1)
+    moment = now()
+    finished_at = None if entry.kind.has_seq else moment  # nothing answers it
+    _START.run(
+        connection,
+        entry=entry.id,
+        position=position,
+        line=line,
+        started_at=moment,
+        attempt=1,
+        finished_at=finished_at,
+    )
     return replace(entry, position=position, attempt=1)
 
 
 def behind(connection: Connection, machine_id: int, position: int) -> list[Entry]:
     """Started entries above a position, in order; those that a rollback has left behind are not among them."""
     query = _ENTRY.where(entries.c.machine_id == machine_id, entries.c.position > position, entries.c.rolled_back == 0)
+    return _with_ends(connection, machine_id, connection.execute(query.order_by(entries.c.position)))
+
+
+def by_seq(connection: Connection, machine_id: int, seqs: Collection[int]) -> list[Entry]:
+    """Instructions and commands by seq, those that there are, in order of position."""
+    query = _ENTRY.where(entries.c.machine_id == machine_id, entries.c.seq.in_(seqs)).order_by(entries.c.position)
+    return _with_ends(connection, machine_id, connection.execute(query))
+
+
+def unfinished(connection: Connection, machine_id: int) -> list[Entry]:
+    """What was started and has no end yet, in order of position."""
+    query = _ENTRY.where(
+        entries.c.machine_id == machine_id, entries.c.started_at.is_not(None), entries.c.finished_at.is_(None)
+    )
     return [_entry(tuple(row)) for row in connection.execute(query.order_by(entries.c.position))]
 
 
-def count_attempt(connection: Connection, machine_id: int, seq: int, output_offset: int) -> int:
+def _with_ends(connection: Connection, machine_id: int, rows: Iterable[Row[Any]]) -> list[Entry]:
+    """Entries of rows; of commands that have ended, whether that belongs to what the machine has behind it."""
+    found = [(_entry(tuple(row)), row.ended_line) for row in rows]
+    if not any(entry.kind is EntryKind.COMMAND and entry.result is not None for entry, _ in found):
+        return [entry for entry, _ in found]
+    line = connection.scalar(select(machines.c.line).where(machines.c.id == machine_id))
+    limits = {reach.line: reach.position for reach in descent(connection, machine_id, line or 0)}
+    return [replace(entry, ended_here=running.is_ended(at, entry.ended_behind, limits)) for entry, at in found]
+
+
+def count_attempt(
+    connection: Connection, machine_id: int, seq: int, output_offset: int, *, counted: bool = False
+) -> int:
     """Begin another attempt; its number. Raises ValueError if the instruction is not one that runs."""
     row = connection.execute(
         update(entries)
@@ -235,7 +328,7 @@ def count_attempt(connection: Connection, machine_id: int, seq: int, output_offs
     ).first()
     if row is None:
         raise ValueError(f"instruction {seq} is not one that was started and is unfinished")
-    begin_attempt(connection, row.id, row.attempt, output_offset)
+    begin_attempt(connection, row.id, row.attempt, output_offset, counted=counted)
     return int(row.attempt)
 
 
@@ -273,6 +366,8 @@ def finish(
         undone=int(undone),
         ended_by=ended_by,
         waited_for_save_ms=waited_for_save_ms,
+        exit_code=columns.exit_code,
+        exit_signal=columns.exit_signal,
     )
     if row is None:
         return False
@@ -324,10 +419,17 @@ def _insert(connection: Connection, machine_id: int, entry: Entry, *, line: int,
         accepted_at=moment,
         started_at=None if entry.position is None else moment,
         finished_at=moment if finished else None,
+        background=int(entry.background),
+        target=entry.target,
     )
     if cursor.lastrowid is None:
         raise AssertionError("an insert makes a row")
     return replace(entry, id=cursor.lastrowid)
+
+
+def by_id(connection: Connection, entry_id: int) -> Entry:
+    """The entry of an id that is known."""
+    return _one(connection, entries.c.id == entry_id)
 
 
 def _one(connection: Connection, condition: Any) -> Entry:
@@ -336,7 +438,7 @@ def _one(connection: Connection, condition: Any) -> Entry:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     entry_id, kind, seq, position, attempt, timeout_seconds, code, seed, finished_at, *rest = row
-    *result, undone, ended_by, expired = rest
+    *result, undone, ended_by, expired, background, target, ended_behind, _ = rest
     has_result = finished_at is not None and seq is not None
     return Entry(
         id=entry_id,
@@ -351,4 +453,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         undone=bool(undone),
         ended_by=None if ended_by is None else EndedBy(ended_by),
         expired=bool(expired),
+        background=bool(background),
+        target=target,
+        ended_behind=ended_behind,
     )

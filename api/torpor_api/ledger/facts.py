@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from sqlalchemy import Connection, select
@@ -41,7 +42,9 @@ MOST_LINES: Final = 1000
 """How many lines, the newest ones, a manifest names."""
 
 
-def facts(connection: Connection, machine_id: int, running_seq: int | None) -> dict[str, Any]:
+def facts(
+    connection: Connection, machine_id: int, running_seq: int | None, commands: Collection[int] = ()
+) -> dict[str, Any]:
     """Tags, settings, lines, pins and counters as they are now, and the instruction that runs in the snapshot, if any.
 
     Times are in microseconds of UTC since 1970; a line is `[line, parent, generation, position, undo]`.
@@ -71,7 +74,23 @@ def facts(connection: Connection, machine_id: int, running_seq: int | None) -> d
         ).one()
         code = running.code if len(running.code) <= LONGEST_CODE else None
         said["running"] = {"code": code, "timeout_seconds": running.timeout_seconds}
+    if commands:
+        said["commands"] = _commands(connection, machine_id, commands)
     return said
+
+
+def _commands(connection: Connection, machine_id: int, seqs: Collection[int]) -> dict[int, dict[str, Any]]:
+    """What must be known of commands that run in a snapshot, by seq."""
+    columns = (entries.c.seq, entries.c.code, entries.c.timeout_seconds, entries.c.position)
+    rows = connection.execute(select(*columns).where(entries.c.machine_id == machine_id, entries.c.seq.in_(seqs)))
+    return {
+        row.seq: {
+            "code": row.code if len(row.code) <= LONGEST_CODE else None,
+            "timeout_seconds": row.timeout_seconds,
+            "position": row.position,
+        }
+        for row in rows
+    }
 
 
 def _lines(connection: Connection, machine_id: int, line: int) -> list[list[int | None]]:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, literal, null, or_, select
 
 from torpor_api.errors import MachineBusy, MachineParked
-from torpor_api.ledger import copies, points, saves
+from torpor_api.ledger import copies, points, running, saves
 from torpor_api.ledger import idempotency as repeats
 from torpor_api.ledger import machines as machine_rows
 from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
@@ -36,6 +36,10 @@ _AS_IT_WAS = (
     "error",
     "error_detail",
     "runtime_ms",
+    "background",
+    "ended_behind",
+    "exit_code",
+    "exit_signal",
 )
 """What a fork's copy of an entry has from the original; attempts, output and marks begin anew."""
 
@@ -98,7 +102,11 @@ def fork(
     if tags is None:
         kept = select(machine_tags.c.name, machine_tags.c.value).where(machine_tags.c.machine_id == parent_id)
         tags = {row.name: row.value for row in connection.execute(kept)}
-    seqs = {entry.id: seq for seq, entry in enumerate(entry for entry in place.tail if entry.seq is not None)}
+    inside = () if snapshot is None else snapshot.commands
+    first_seq = max((command.seq + 1 for command in inside), default=0)
+    numbered = [entry for entry in place.tail if entry.seq is not None]
+    seqs = {entry.id: seq for seq, entry in enumerate(numbered, first_seq)}
+    renamed = {entry.seq: seqs[entry.id] for entry in numbered}
     for name, copy in stored.items():
         machine_id = connection.scalar(
             insert(machines)
@@ -123,16 +131,22 @@ def fork(
         if snapshot is not None and copy is not None:
             copies.turn_into_save(connection, name, copy.manifest_key)
             saves.begin_with(connection, machine_id, snapshot, copy)
+            running.copy_into_fork(connection, parent_id, machine_id, inside)
         for entry in place.tail:
-            _copy(connection, entry.id, machine_id, seqs.get(entry.id))
+            target = renamed.get(entry.target, entry.target)
+            ended_line = 0 if entry.ended_here else running.NOWHERE
+            _copy(connection, entry.id, machine_id, seqs.get(entry.id), target, ended_line)
         seed = secrets.token_bytes(SEED_BYTES)
-        accept_reseed(connection, machine_id, seed, position=place.position + 1, next_seq=len(seqs))
+        next_seq = first_seq + len(numbered)
+        accept_reseed(connection, machine_id, seed, position=place.position + 1, next_seq=next_seq)
     if idempotency is not None:
         repeats.bind(connection, parent.account_id, idempotency, answer=answer)
 
 
-def _copy(connection: Connection, entry_id: int, machine_id: int, seq: int | None) -> None:
-    new = {"machine_id": machine_id, "seq": null() if seq is None else seq, "line": 0, "attempt": 1}
-    columns = [literal(value) if isinstance(value, int) else value for value in new.values()]
+def _copy(
+    connection: Connection, entry_id: int, machine_id: int, seq: int | None, target: int | None, ended_line: int
+) -> None:
+    new = {"machine_id": machine_id, "seq": seq, "line": 0, "attempt": 1, "target": target, "ended_line": ended_line}
+    columns = [null() if value is None else literal(value) for value in new.values()]
     query = select(*columns, *(entries.c[name] for name in _AS_IT_WAS)).where(entries.c.id == entry_id)
     connection.execute(insert(entries).from_select([*new, *_AS_IT_WAS], query))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 
 from torpor_api.errors import InstructionNotFound
 from torpor_api.ledger import machines as machine_rows
@@ -13,7 +13,7 @@ from torpor_api.ledger.moments import moment
 from torpor_api.ledger.results import from_columns
 from torpor_api.ledger.rows import InstructionRow
 from torpor_api.ledger.schema import accounts, entries, machines
-from torpor_worker.ledger import EndedBy
+from torpor_worker.ledger import EndedBy, EntryKind
 
 _COLUMNS = (
     entries.c.seq,
@@ -33,9 +33,13 @@ _COLUMNS = (
     entries.c.error,
     entries.c.error_detail,
     entries.c.runtime_ms,
+    entries.c.exit_code,
+    entries.c.exit_signal,
     entries.c.wake,
     entries.c.expired,
     entries.c.output_expired,
+    entries.c.kind,
+    entries.c.background,
 )
 _ONE = Statement(
     select(*_COLUMNS)
@@ -59,7 +63,7 @@ def one(connection: Connection, account: str, machine: str, seq: int) -> Instruc
                 f"What instruction {seq} was is not known any more: the database was rebuilt from the store."
             )
         raise InstructionNotFound
-    return _instruction(row)
+    return instruction(row)
 
 
 def lost_before(connection: Connection, account: str, machine: str) -> int | None:
@@ -73,21 +77,29 @@ def newest_first(
 ) -> tuple[list[InstructionRow], str | None]:
     """A page of a machine's history, and the cursor of the next."""
     machine_id = machine_rows.identify(connection, account, machine)
-    query = select(*_COLUMNS).where(entries.c.machine_id == machine_id, entries.c.seq.is_not(None))
-    query = query.order_by(entries.c.seq.desc())
+    rows_of = select(*_COLUMNS).where(entries.c.machine_id == machine_id, entries.c.seq.is_not(None))
+    rows_of = rows_of.order_by(entries.c.seq.desc())
     if cursor is not None:
-        query = query.where(entries.c.seq < machine_rows.number_of(cursor))
+        rows_of = rows_of.where(entries.c.seq < machine_rows.number_of(cursor))
     if limit is not None:
-        query = query.limit(limit + 1)
-    rows = connection.execute(query).all()
+        rows_of = rows_of.limit(limit + 1)
+    rows = connection.execute(rows_of).all()
     has_more = limit is not None and len(rows) > limit
-    page = [_instruction(tuple(row)) for row in rows[:limit]]
+    page = [instruction(tuple(row)) for row in rows[:limit]]
     return page, str(page[-1].seq) if has_more and page else None
 
 
-def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
+def query(condition: ColumnElement[bool]) -> Select[Any]:
+    """Rows for `instruction`."""
+    return select(*_COLUMNS).where(condition)
+
+
+def instruction(columns: tuple[Any, ...]) -> InstructionRow:
+    """The instruction, or command, of a row."""
     seq, code, timeout_seconds, attempt, accepted_at, started_at, finished_at, *marks_and_result = columns
-    undone, rolled_back, replays, ended_by, waited_for_save_ms, *result, expired, output_expired = marks_and_result
+    undone, rolled_back, replays, ended_by, waited_for_save_ms, *result, expired, output_expired, kind, background = (
+        marks_and_result
+    )
     finished = finished_at is not None
     return InstructionRow(
         seq=seq,
@@ -106,4 +118,6 @@ def _instruction(columns: tuple[Any, ...]) -> InstructionRow:
         started_at=None if started_at is None else moment(started_at),
         finished_at=moment(finished_at) if finished else None,
         waited_for_save_ms=waited_for_save_ms,
+        kind=EntryKind(kind),
+        background=bool(background),
     )

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, insert, or_, select, update
 
-from torpor_api.ledger import copies, lines, saves
+from torpor_api.ledger import copies, lines, running, saves
 from torpor_api.ledger.database import Statement
 from torpor_api.ledger.lines import NO_LIMIT, Reach
 from torpor_api.ledger.moments import now
@@ -64,7 +64,7 @@ def waiting(connection: Connection) -> list[str]:
     query = (
         select(machines.c.name)
         .join(entries, entries.c.machine_id == machines.c.id)
-        .where(entries.c.finished_at.is_(None), machines.c.session_id.is_(None), machines.c.parked_reason.is_(None))
+        .where(running.IN_THE_WAY, machines.c.session_id.is_(None), machines.c.parked_reason.is_(None))
         .group_by(machines.c.id, machines.c.name)
         .order_by(func.min(entries.c.id))
     )
@@ -137,12 +137,7 @@ def release(connection: Connection, session: Session | None, hold: Hold, head: i
     if snapshot is None or not (snapshot.quiescent or draining):
         return False
     of_machine = entries.c.machine_id == machine_id
-    if snapshot.running_seq is None:
-        in_the_way = and_(of_machine, entries.c.finished_at.is_(None))
-    else:  # what ran in the snapshot must run still, and nothing else may
-        in_the_way = and_(of_machine, (entries.c.seq == snapshot.running_seq) != entries.c.finished_at.is_(None))
-    if draining:
-        in_the_way = and_(in_the_way, entries.c.started_at.is_not(None))
+    in_the_way = running.in_the_way_of(machine_id, snapshot, draining=draining)
     behind = and_(of_machine, entries.c.position > snapshot.position, entries.c.rolled_back == 0)
     released = connection.execute(
         update(machines)
@@ -165,13 +160,15 @@ def park(connection: Connection, session: Session | None, hold: Hold, reason: st
     result = failure("MachineParked", reason)
     connection.execute(
         update(entries)
-        .where(entries.c.machine_id == machine_id, entries.c.finished_at.is_(None))
+        .where(entries.c.machine_id == machine_id, entries.c.seq.is_not(None), entries.c.finished_at.is_(None))
         .values(
             finished_at=now(),
             error=result.error,
             error_detail=result.error_detail,
             runtime_ms=0,
-            undone=case((entries.c.started_at.is_not(None), 1), else_=0),
+            undone=case((and_(entries.c.started_at.is_not(None), ~running.SLEEPS), 1), else_=0),
+            ended_behind=running.NOWHERE,
+            ended_line=running.NOWHERE,
         )
     )
     connection.execute(

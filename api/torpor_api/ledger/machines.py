@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, inse
 
 from torpor_api.errors import AliasTaken, InvalidRequest, MachineNotFound
 from torpor_api.ledger import idempotency as repeats
-from torpor_api.ledger import saves
+from torpor_api.ledger import running, saves
 from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
 from torpor_api.ledger.moments import moment, now
 from torpor_api.ledger.notices import COLUMNS, notice
@@ -228,7 +228,7 @@ def _query(account: str) -> Select[Any]:
         select(
             machines,
             accounts.c.name.label("account"),
-            exists().where(mine, entries.c.finished_at.is_(None)).label("has_unfinished"),
+            exists().where(mine, running.IN_THE_WAY).label("has_unfinished"),
             select(used_at)
             .where(mine, entries.c.seq == machines.c.next_seq - 1)
             .scalar_subquery()

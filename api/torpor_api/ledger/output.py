@@ -51,17 +51,23 @@ class OutputLog:
         self._limit_bytes = limit_bytes
 
     def append(
-        self, connection: Connection, sequence: Sequence, records: list[OutputRecord], *, inline_limit_bytes: int
+        self,
+        connection: Connection,
+        sequence: Sequence,
+        records: list[OutputRecord],
+        *,
+        inline_limit_bytes: int,
+        skipped_bytes: int = 0,
     ) -> None:
-        """Store records behind what is there, up to the limit of the sequence; count the rest."""
+        """Store records behind what is there, up to the limit of the sequence; count the rest, and what was skipped."""
         end, dropped_before = _end(connection, sequence.entry_id, sequence.attempt)
         room = 0 if dropped_before else self._limit_bytes - end
         kept, dropped_bytes = _fit(records, room)
         inline = sum(len(record.data) for record in kept) <= inline_limit_bytes
         for piece in _pieces(kept):
             end = self._store(connection, sequence, end, piece, inline=inline)
-        if dropped_bytes:
-            _count_dropped(connection, sequence, dropped_bytes)
+        if dropped_bytes + skipped_bytes:
+            _count_dropped(connection, sequence, dropped_bytes + skipped_bytes)
 
     def _store(
         self, connection: Connection, sequence: Sequence, start: int, records: list[OutputRecord], *, inline: bool
@@ -100,12 +106,17 @@ def output_given(connection: Connection, entry_id: int, attempt: int) -> int:
     return sum(_end(connection, entry_id, attempt))
 
 
-def begin_attempt(connection: Connection, entry_id: int, attempt: int, output_offset: int) -> None:
+def begin_attempt(
+    connection: Connection, entry_id: int, attempt: int, output_offset: int, *, counted: bool = False
+) -> None:
     """Let `attempt` inherit the previous one's records before `output_offset`, as far as there are any.
 
-    If it inherits all of a sequence that was cut at the limit, it inherits the count of what was dropped too.
+    If it inherits all of a sequence that was cut at the limit, it inherits the count of what was dropped too. With
+    `counted` the offset is one in all that was given: what of it is not stored was dropped.
     """
     end, dropped_bytes = _end(connection, entry_id, attempt - 1)
+    if counted:
+        dropped_bytes = max(0, output_offset - end)
     connection.execute(
         insert(output_attempts).values(
             entry_id=entry_id,

@@ -8,13 +8,13 @@ from __future__ import annotations
 from sqlalchemy import Connection, exists, select
 
 from torpor_api.errors import InstructionNotFound, PointUnreachable, SnapshotNotFound
-from torpor_api.ledger import saves
+from torpor_api.ledger import running, saves
 from torpor_api.ledger.lines import Reach, descent
 from torpor_api.ledger.rows import Place, Point, SnapshotRow, TailEntry
 from torpor_api.ledger.schema import entries, machines
 from torpor_worker.ledger import EndedBy, EntryKind, Snapshot
 
-ENDINGS = {EndedBy.TIMEOUT: "a time-out", EndedBy.INTERRUPT: "an interrupt"}
+ENDINGS = {EndedBy.TIMEOUT: "a time-out", EndedBy.INTERRUPT: "an interrupt", EndedBy.SIGNAL: "a signal"}
 
 
 def snapshots_of(connection: Connection, machine_id: int) -> list[SnapshotRow]:
@@ -31,7 +31,8 @@ def snapshots_of(connection: Connection, machine_id: int) -> list[SnapshotRow]:
         reaches = descent(connection, machine_id, snapshot.line, position=snapshot.position)
         limits = {reach.line: reach.position for reach in reaches}
         seqs = (row.seq for row in finished if row.position <= limits.get(row.line, -1))
-        seq = next((seq for seq in seqs if seq != snapshot.running_seq), None)
+        inside = {snapshot.running_seq, *(each.seq for each in snapshot.commands)}
+        seq = next((seq for seq in seqs if seq not in inside), None)
         rows.append(SnapshotRow(snapshot, seq, current=snapshot.generation == head))
     return rows
 
@@ -68,7 +69,7 @@ def _place_of_generation(connection: Connection, machine_id: int, generation: in
         earlier = max((number for number in numbers if number < generation), default=None)
         later = min((number for number in numbers if number > generation), default=None)
         raise PointUnreachable(
-            f"Instruction {snapshot.running_seq} was running when generation {generation} was saved.",
+            f"{_what_ran(snapshot)} was running when generation {generation} was saved.",
             hint=_hint([Point(generation=number) for number in (earlier, later) if number is not None]),
         )
     if snapshot.base:  # without its reseed it would have the randomness of the machine that it was forked from
@@ -133,12 +134,23 @@ def _tail(connection: Connection, machine_id: int, line: int, above: int, up_to:
             entries.c.undone,
             entries.c.ended_by,
             entries.c.expired,
+            entries.c.target,
+            entries.c.ended_line,
+            entries.c.ended_behind,
         )
         .where(entries.c.machine_id == machine_id, entries.c.position > above, entries.c.position <= up_to)
         .order_by(entries.c.position)
     )
     return [
-        TailEntry(row.id, row.seq, bool(row.undone), row.ended_by, bool(row.expired))
+        TailEntry(
+            row.id,
+            row.seq,
+            bool(row.undone),
+            row.ended_by,
+            bool(row.expired),
+            row.target,
+            running.is_ended(row.ended_line, row.ended_behind, limits),
+        )
         for row in rows
         if row.position <= limits.get(row.line, -1)
     ]
@@ -156,6 +168,12 @@ def _lost(connection: Connection, machine_id: int, seq: int) -> PointUnreachable
         f"Instruction {seq} cannot be reached: the log before it was lost with the database.",
         hint=_hint([Point(generation=generation) for generation in kept[:2]]),
     )
+
+
+def _what_ran(snapshot: Snapshot) -> str:
+    if snapshot.running_seq is not None:
+        return f"Instruction {snapshot.running_seq}"
+    return f"Command {next((each.seq for each in snapshot.commands if not each.background), None)}"
 
 
 def _hint(nearest: list[Point]) -> str:

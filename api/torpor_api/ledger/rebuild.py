@@ -16,6 +16,8 @@ from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
 from torpor_api.ledger.facts import SETTINGS
 from torpor_api.ledger.migrate import migrate
 from torpor_api.ledger.moments import moment
+from torpor_api.ledger.results import failure
+from torpor_api.ledger.running import NOWHERE
 from torpor_api.ledger.schema import (
     accounts,
     condemned,
@@ -31,6 +33,7 @@ from torpor_api.ledger.schema import (
     runtime_objects,
     runtimes,
     saves,
+    snapshot_commands,
     snapshots,
     templates,
 )
@@ -38,11 +41,15 @@ from torpor_api.rebuild.plan import Plan, PlannedMachine, PlannedSnapshot
 from torpor_api.rebuild.survey import FoundSnapshot
 from torpor_snapshotter.key import pack_key
 from torpor_snapshotter.runtimes.description import Description
+from torpor_worker.command import CommandSpec
 from torpor_worker.ledger import EntryKind
 
 LOST_CODE: Final = (
     'raise RuntimeError("The code of this instruction is not known any more: the database was rebuilt from the store.")'
 )
+LOST_COMMAND: Final = CommandSpec(
+    "echo 'This command is not known any more: the database was rebuilt from the store.' >&2; exit 1"
+).to_text()
 DEFAULTS: Final = {"memory_bytes": 1 << 30, "idle_seconds": 60.0, "template": None}
 """Settings of machines whose manifests do not say them."""
 UNKNOWN: Final = (
@@ -242,6 +249,7 @@ def _write_machine(connection: Connection, machine: PlannedMachine) -> None:
         _write_snapshot(connection, machine_id, machine, snapshot)
     if machine.head.running is not None:
         _write_running(connection, machine_id, machine.head, machine.head.running)
+    _write_commands(connection, machine_id, machine)
     if machine.head.base:  # else it would have the randomness of the machine that it was forked from
         seed = secrets.token_bytes(SEED_BYTES)
         accept_reseed(
@@ -277,8 +285,22 @@ def _write_snapshot(
             created_at=snapshot.created_at,
             pinned=int(snapshot.generation in machine.pinned),
             base=int(snapshot.base),
+            awaited_commands=sum(not command["background"] for command in snapshot.commands),
         )
     )
+    for command in snapshot.commands:
+        connection.execute(
+            insert(snapshot_commands).values(
+                **number,
+                seq=command["seq"],
+                attempt=1,
+                used_seconds=command["used_seconds"],
+                output_offset=0,  # what came before is not known any more
+                said_bytes=command["said_bytes"],
+                background=int(command["background"]),
+                again=int(command["again"]),
+            )
+        )
     connection.execute(insert(pack_references), [{**number, "object_key": pack.key} for pack in found.packs])
 
 
@@ -298,6 +320,38 @@ def _write_running(connection: Connection, machine_id: int, head: PlannedSnapsho
             started_at=head.created_at,
         )
     )
+
+
+def _write_commands(connection: Connection, machine_id: int, machine: PlannedMachine) -> None:
+    """Commands that run in a snapshot: those of the head go on with the next wake, others if it is gone back to."""
+    inside = {command["seq"] for command in machine.head.commands}
+    known = {command["seq"]: (snapshot, command) for snapshot in machine.snapshots for command in snapshot.commands}
+    lost = failure("CommandLost", "How this command ended is not known: the database was rebuilt from the store.")
+    for seq, (snapshot, command) in known.items():
+        over = {
+            "finished_at": snapshot.created_at,
+            "error": lost.error,
+            "error_detail": lost.error_detail,
+            "runtime_ms": 0,
+            "ended_behind": NOWHERE,
+            "ended_line": NOWHERE,
+        }
+        connection.execute(
+            insert(entries).values(
+                machine_id=machine_id,
+                kind=EntryKind.COMMAND,
+                seq=seq,
+                position=command["position"],
+                line=snapshot.line,
+                attempt=1,
+                timeout_seconds=command["timeout_seconds"],
+                code=command["code"] or LOST_COMMAND,
+                background=int(command["background"]),
+                accepted_at=snapshot.created_at,
+                started_at=snapshot.created_at,
+                **({} if seq in inside and not command["again"] else over),
+            )
+        )
 
 
 def _tell(connection: Connection, machine_id: int, machine: PlannedMachine) -> None:

@@ -16,15 +16,15 @@ def forgo(connection: Connection, session: str | None, hold: Hold, forgone: Forg
     """See `Ledger.forgo`."""
     machine_id = holds.held(connection, session, hold)
     behind = and_(entries.c.machine_id == machine_id, entries.c.position > forgone.position)
-    if forgone.cut_short is not None:
-        _end(connection, machine_id, forgone.cut_short, forgone.answer, undone=0)
+    for seq in forgone.cut_short:
+        _end(connection, machine_id, seq, forgone.answer, undone=0)
         connection.execute(
             update(entries)
-            .where(entries.c.machine_id == machine_id, entries.c.seq == forgone.cut_short)
+            .where(entries.c.machine_id == machine_id, entries.c.seq == seq)
             .values(ended_by=func.coalesce(entries.c.ended_by, EndedBy.INTERRUPT))
         )
-    if forgone.unfinished is not None:
-        _end(connection, machine_id, forgone.unfinished, forgone.answer, undone=1)
+    for seq in forgone.unfinished:
+        _end(connection, machine_id, seq, forgone.answer, undone=1)
     connection.execute(
         update(entries)
         .where(behind, entries.c.finished_at.is_(None))

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from torpor_worker.ledger import InstructionResult
+from torpor_worker.ledger import Exit, InstructionResult
 
 LONGEST_MS = 2**53
 
@@ -21,6 +21,8 @@ class ResultColumns:
     error_detail: str | None
     runtime_ms: int
     wake: str | None = None
+    exit_code: int | None = None
+    exit_signal: int | None = None
 
 
 def to_columns(result: InstructionResult) -> ResultColumns:
@@ -32,13 +34,22 @@ def to_columns(result: InstructionResult) -> ResultColumns:
         error_detail=None if result.error_detail is None else json.dumps(result.error_detail),
         runtime_ms=min(max(0, result.runtime_ms), LONGEST_MS),
         wake=None if result.wake_ms is None else json.dumps(result.wake_ms),
+        exit_code=None if result.exit is None else result.exit.code,
+        exit_signal=None if result.exit is None else result.exit.signal,
     )
 
 
 def from_columns(
-    value: Any, data: Any, error: Any, error_detail: Any, runtime_ms: Any, wake: Any = None
+    value: Any,
+    data: Any,
+    error: Any,
+    error_detail: Any,
+    runtime_ms: Any,
+    exit_code: Any = None,
+    exit_signal: Any = None,
+    wake: Any = None,
 ) -> InstructionResult:
-    """The result that the columns of a finished instruction hold."""
+    """The result that the columns of a finished instruction or command hold."""
     return InstructionResult(
         value=value,
         data=json.loads(data) if data is not None else {},
@@ -46,6 +57,7 @@ def from_columns(
         error_detail=json.loads(error_detail) if error_detail is not None else None,
         runtime_ms=runtime_ms,
         wake_ms=None if wake is None else json.loads(wake),
+        exit=None if exit_code is None and exit_signal is None else Exit(exit_code, exit_signal),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, and_, bindparam, select
+from sqlalchemy import Connection, and_, bindparam, or_, select
 
 from torpor_api.ledger import saves
 from torpor_api.ledger.database import Statement
@@ -31,7 +31,7 @@ _COLUMNS = (
     save_rows.c.generation,
     save_rows.c.manifest_key,
     snapshots.c.created_at,
-    snapshots.c.running_seq.is_(None),
+    and_(snapshots.c.running_seq.is_(None), snapshots.c.awaited_commands == 0),
     snapshots.c.line,
     snapshots.c.pinned + snapshots.c.base,
 )
@@ -54,7 +54,10 @@ _OLD = Statement(
 _IN_THE_MIDDLE = Statement(
     select(*_COLUMNS)
     .join(snapshots, _OF_A_SAVE)
-    .where(snapshots.c.machine_id == bindparam("machine"), snapshots.c.running_seq.is_not(None))
+    .where(
+        snapshots.c.machine_id == bindparam("machine"),
+        or_(snapshots.c.running_seq.is_not(None), snapshots.c.awaited_commands > 0),
+    )
     .limit(OLD_ONES)
 )
 

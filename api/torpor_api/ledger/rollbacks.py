@@ -12,7 +12,7 @@ from sqlalchemy import Connection, exists, select
 
 from torpor_api.errors import MachineBusy
 from torpor_api.ledger import idempotency as repeats
-from torpor_api.ledger import lines, notices, parked, points, saves
+from torpor_api.ledger import lines, notices, parked, points, running, saves
 from torpor_api.ledger import machines as machine_rows
 from torpor_api.ledger.lines import Reach
 from torpor_api.ledger.rows import Idempotency, Point, RolledBack
@@ -24,8 +24,8 @@ class Unsettled(Exception):
 
 
 def is_busy(connection: Connection, machine_id: int) -> bool:
-    """Whether the machine has an unfinished entry."""
-    unfinished = exists().where(entries.c.machine_id == machine_id, entries.c.finished_at.is_(None))
+    """Whether the machine has an unfinished entry, but for commands that sleep with it."""
+    unfinished = exists().where(entries.c.machine_id == machine_id, running.IN_THE_WAY)
     return bool(connection.scalar(select(unfinished)))
 
 
@@ -57,6 +57,9 @@ def roll_back(
     undo = None if head is None or row.parked_reason is not None else head.generation
     line = lines.begin(
         connection, machine_id, Reach(place.line, -1 if generation is None else generation, place.position), undo=undo
+    )
+    running.end_those_left(
+        connection, machine_id, row.line, line, "The machine was rolled back to before this was started."
     )
     lost = lines.mark_rolled_back(connection, machine_id, row.line, line)
     parked.forgive(connection, machine_id, -1 if generation is None else generation)

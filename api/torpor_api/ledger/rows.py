@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from torpor_worker.ledger import Durability, EndedBy, Entry, InstructionResult, OutputRecord, Recovery, Snapshot
+from torpor_worker.ledger import (
+    Durability,
+    EndedBy,
+    Entry,
+    EntryKind,
+    InstructionResult,
+    OutputRecord,
+    Recovery,
+    Snapshot,
+)
 
 MachineState = Literal["awake", "asleep", "waking", "recovering", "parked"]
 InstructionStatus = Literal["accepted", "started", "finished"]
@@ -124,6 +133,9 @@ class TailEntry:
     undone: bool
     ended_by: str | None
     expired: bool
+    target: int | None = None
+    ended_here: bool = True
+    """Its end, if it is a command, belongs to the point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +201,10 @@ class InstructionRow:
     finished_at: datetime | None
     waited_for_save_ms: int | None
     """For how long it was held up by saves of its own machine; None until finished."""
+    kind: EntryKind = EntryKind.EXECUTE
+    """An instruction, or a command; then `code` is its `CommandSpec`."""
+    background: bool = False
+    """Of a command: nobody waits for it, and it sleeps with its machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, union_all, update
 
+from torpor_api.ledger import running
 from torpor_api.ledger.lines import Reach, descent
 from torpor_api.ledger.moments import moment, now
 from torpor_api.ledger.schema import (
@@ -28,7 +29,7 @@ from torpor_api.ledger.schema import (
     templates,
 )
 from torpor_snapshotter.key import pack_key
-from torpor_worker.ledger import HeadMoved, Snapshot
+from torpor_worker.ledger import HeadMoved, RunningCommand, Snapshot
 from torpor_worker.snapshots import Stored
 
 
@@ -83,6 +84,8 @@ def commit(connection: Connection, machine_id: int, expected_head: int | None, s
             running_used_seconds=snapshot.running_used_seconds,
             output_offset=snapshot.output_offset,
             running_attempt=snapshot.running_attempt,
+            running_said_bytes=snapshot.running_said_bytes,
+            awaited_commands=sum(not each.background for each in snapshot.commands),
             manifest_sha256=snapshot.manifest_sha256,
             stored_bytes=snapshot.stored_bytes,
             image_bytes=snapshot.image_bytes,
@@ -90,6 +93,7 @@ def commit(connection: Connection, machine_id: int, expected_head: int | None, s
             created_at=now(),
         )
     )
+    running.write(connection, machine_id, snapshot)
     for key in snapshot.packs:
         connection.execute(
             insert(pack_references).values(machine_id=machine_id, generation=snapshot.generation, object_key=key)
@@ -132,7 +136,11 @@ def begin_with(connection: Connection, machine_id: int, source: Snapshot, stored
 def snapshot(connection: Connection, machine_id: int, generation: int) -> Snapshot | None:
     """A committed snapshot that is not condemned."""
     row = connection.execute(_query(machine_id).where(snapshots.c.generation == generation)).first()
-    return None if row is None else _snapshot(row, _packs_of(connection, machine_id, generation))
+    if row is None:
+        return None
+    return _snapshot(
+        row, _packs_of(connection, machine_id, generation), running.read(connection, machine_id, generation)
+    )
 
 
 def line_of_descent(connection: Connection, machine_id: int) -> list[Snapshot]:
@@ -156,8 +164,8 @@ def of_reach(connection: Connection, machine_id: int, reaches: list[Reach]) -> l
 def all_kept(connection: Connection, machine_id: int) -> list[Snapshot]:
     """Every committed snapshot that is not condemned, newest first."""
     rows = connection.execute(_query(machine_id).order_by(snapshots.c.generation.desc()))
-    referred = _packs_of(connection, machine_id)
-    return [_snapshot(row, referred) for row in rows]
+    referred, inside = _packs_of(connection, machine_id), running.read(connection, machine_id)
+    return [_snapshot(row, referred, inside) for row in rows]
 
 
 def pin(connection: Connection, machine_id: int, generation: int, *, pinned: bool) -> bool:
@@ -288,7 +296,7 @@ def _query(machine_id: int) -> Select[Any]:
     )
 
 
-def _snapshot(row: Row[Any], referred: dict[int, list[str]]) -> Snapshot:
+def _snapshot(row: Row[Any], referred: dict[int, list[str]], inside: dict[int, list[RunningCommand]]) -> Snapshot:
     return Snapshot(
         generation=row.generation,
         line=row.line,
@@ -308,4 +316,6 @@ def _snapshot(row: Row[Any], referred: dict[int, list[str]]) -> Snapshot:
         base=bool(row.base),
         set_aside=bool(row.set_aside),
         packs=tuple(referred.get(row.generation, ())),
+        running_said_bytes=row.running_said_bytes,
+        commands=tuple(inside.get(row.generation, ())),
     )

@@ -1,7 +1,7 @@
 """The tables. Every time is in microseconds of UTC and for display only; order is by ids.
 
 What the application promises is refused here too where a constraint can say it: dense numbers are unique, at most one
-entry of a machine runs, a machine without a session is not ready, a result belongs to a finished entry.
+instruction of a machine runs, a machine without a session is not ready, a result belongs to a finished entry.
 """
 
 from __future__ import annotations
@@ -199,10 +199,19 @@ entries = Table(
     _is_flag("output_expired"),
     _is_flag("expired"),
     Column("waited_for_save_ms", NUMBER),
+    _flag("background"),  # of a command: nobody waits for it
+    Column("target", NUMBER),  # of input or a signal: the command's seq
+    Column("ended_behind", NUMBER),  # the highest position that had been started when it ended
+    Column("ended_line", NUMBER),  # the machine's line when it ended
+    Column("exit_code", NUMBER),  # of a command
+    Column("exit_signal", NUMBER),
+    _is_flag("background"),
     UniqueConstraint("machine_id", "seq"),
     UniqueConstraint("machine_id", "position"),
-    CheckConstraint("kind IN ('execute', 'reseed')", name="kind_is_known"),
-    CheckConstraint("(kind = 'execute') = (seq IS NOT NULL)", name="only_instructions_have_a_seq"),
+    CheckConstraint(
+        "kind IN ('execute', 'reseed', 'command', 'command_input', 'command_signal')", name="kind_is_known"
+    ),
+    CheckConstraint("(kind IN ('execute', 'command')) = (seq IS NOT NULL)", name="only_instructions_have_a_seq"),
     CheckConstraint("(kind = 'reseed') = (seed IS NOT NULL)", name="only_reseeds_have_a_seed"),
     CheckConstraint("length(seed) = 32", name="seed_is_32_bytes"),
     CheckConstraint("seq >= 0 AND position >= 0", name="numbers_are_not_negative"),
@@ -217,9 +226,12 @@ entries = Table(
         " AND runtime_ms IS NULL AND undone = 0 AND ended_by IS NULL)",
         name="only_finished_has_a_result",
     ),
-    CheckConstraint("kind <> 'execute' OR finished_at IS NULL OR runtime_ms IS NOT NULL", name="finished_has_a_result"),
+    CheckConstraint(
+        "kind NOT IN ('execute', 'command') OR finished_at IS NULL OR runtime_ms IS NOT NULL",
+        name="finished_has_a_result",
+    ),
     CheckConstraint("runtime_ms >= 0", name="runtime_is_not_negative"),
-    CheckConstraint("ended_by IN ('timeout', 'interrupt')", name="ended_by_is_known"),
+    CheckConstraint("ended_by IN ('timeout', 'interrupt', 'signal')", name="ended_by_is_known"),
     CheckConstraint("rolled_back = 0 OR finished_at IS NOT NULL", name="only_finished_is_rolled_back"),
     _is_flag("undone"),
     _is_flag("rolled_back"),
@@ -228,7 +240,7 @@ entries = Table(
         "ix_entries_running",
         "machine_id",
         unique=True,
-        sqlite_where=text("started_at IS NOT NULL AND finished_at IS NULL"),
+        sqlite_where=text("kind = 'execute' AND started_at IS NOT NULL AND finished_at IS NULL"),
     ),
     sqlite_strict=True,
     sqlite_autoincrement=True,
@@ -309,6 +321,8 @@ snapshots = Table(
     _flag("set_aside"),
     _is_flag("set_aside"),
     Column("running_attempt", NUMBER, nullable=False, server_default=text("1")),
+    Column("running_said_bytes", NUMBER),
+    Column("awaited_commands", NUMBER, nullable=False, server_default=text("0")),  # that run in it
     PrimaryKeyConstraint("machine_id", "generation"),
     ForeignKeyConstraint(["machine_id", "generation"], ["saves.machine_id", "saves.generation"], ondelete="CASCADE"),
     CheckConstraint("position >= -1", name="position_makes_sense"),
@@ -318,7 +332,33 @@ snapshots = Table(
     _is_flag("base"),
     CheckConstraint("stored_bytes >= 0 AND image_bytes >= 0 AND output_offset >= 0", name="sizes_are_not_negative"),
     Index("ix_snapshots_machine_id_created_at", "machine_id", "created_at"),
-    Index("ix_snapshots_in_the_middle", "machine_id", sqlite_where=text("running_seq IS NOT NULL")),
+    Index(
+        "ix_snapshots_in_the_middle",
+        "machine_id",
+        sqlite_where=text("running_seq IS NOT NULL OR awaited_commands > 0"),
+    ),
+    sqlite_strict=True,
+)
+
+snapshot_commands = Table(
+    "snapshot_commands",
+    metadata,
+    Column("machine_id", NUMBER, nullable=False),
+    Column("generation", NUMBER, nullable=False),
+    Column("seq", NUMBER, nullable=False),
+    Column("attempt", NUMBER, nullable=False),
+    Column("used_seconds", SECONDS, nullable=False),
+    Column("output_offset", NUMBER, nullable=False),
+    Column("said_bytes", NUMBER, nullable=False),  # as its guest counts
+    _flag("background"),
+    _flag("again"),  # it had its end: a rollback went back to before that
+    _is_flag("background"),
+    _is_flag("again"),
+    PrimaryKeyConstraint("machine_id", "generation", "seq"),
+    ForeignKeyConstraint(
+        ["machine_id", "generation"], ["snapshots.machine_id", "snapshots.generation"], ondelete="CASCADE"
+    ),
+    CheckConstraint("attempt >= 1 AND output_offset >= 0 AND said_bytes >= 0", name="place_makes_sense"),
     sqlite_strict=True,
 )
 

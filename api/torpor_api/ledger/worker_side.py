@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
@@ -75,18 +75,41 @@ class WorkerSide:
         """Started entries with a position above `position`, in order; undone ones too."""
         return await self._read(hold, lambda connection, machine_id: entries.behind(connection, machine_id, position))
 
-    async def start_next(self, hold: Hold) -> Entry | None:
-        """The entry that runs, or else the oldest accepted one, started now (attempt 1); None if there is none."""
-        return await self._write(hold, entries.start_next)
+    async def entries(self, hold: Hold, seqs: Collection[int]) -> list[Entry]:
+        """Instructions and commands by seq, those that there are, in order of position."""
+        return await self._read(hold, lambda connection, machine_id: entries.by_seq(connection, machine_id, seqs))
 
-    async def count_attempt(self, hold: Hold, seq: int, output_offset: int) -> int:
+    async def unfinished(self, hold: Hold) -> list[Entry]:
+        """What was started and has no end yet, in order of position."""
+        return await self._read(hold, entries.unfinished)
+
+    async def start_next(self, hold: Hold, *, beside: bool = False) -> Entry | None:
+        """The instruction that runs, or else the oldest accepted entry, started now (attempt 1); None without one.
+
+        `beside`: an instruction runs; only what is none is started.
+        """
+        return await self._write(
+            hold, lambda connection, machine_id: entries.start_next(connection, machine_id, beside=beside)
+        )
+
+    async def count_attempt(self, hold: Hold, seq: int, output_offset: int, *, counted: bool = False) -> int:
         """Begin a new attempt that inherits the output before `output_offset`; its number."""
         return await self._write(
-            hold, lambda connection, machine_id: entries.count_attempt(connection, machine_id, seq, output_offset)
+            hold,
+            lambda connection, machine_id: entries.count_attempt(
+                connection, machine_id, seq, output_offset, counted=counted
+            ),
         )
 
     async def append_output(
-        self, hold: Hold, seq: int, attempt: int, records: list[OutputRecord], *, background: bool
+        self,
+        hold: Hold,
+        seq: int,
+        attempt: int,
+        records: list[OutputRecord],
+        *,
+        background: bool,
+        skipped_bytes: int = 0,
     ) -> None:
         """Store output up to the output limit, and count the rest.
 
@@ -96,7 +119,13 @@ class WorkerSide:
 
         def work(connection: Connection, machine_id: int) -> None:
             sequence = self._sequence(connection, hold, machine_id, seq, attempt)
-            self._output_log.append(connection, sequence, records, inline_limit_bytes=STREAMED_INLINE_LIMIT_BYTES)
+            self._output_log.append(
+                connection,
+                sequence,
+                records,
+                inline_limit_bytes=STREAMED_INLINE_LIMIT_BYTES,
+                skipped_bytes=skipped_bytes,
+            )
 
         await self._write(hold, work)
 
@@ -193,10 +222,10 @@ class WorkerSide:
         """A new generation number and the key of its object, registered before it is put."""
         return await self._write(hold, lambda connection, machine_id: saves.allot(connection, machine_id, hold.machine))
 
-    async def facts(self, hold: Hold, running_seq: int | None) -> dict[str, Any]:
+    async def facts(self, hold: Hold, running_seq: int | None, commands: Collection[int] = ()) -> dict[str, Any]:
         """What a manifest is to say of the machine as it is now."""
         return await self._read(
-            hold, lambda connection, machine_id: machine_facts.facts(connection, machine_id, running_seq)
+            hold, lambda connection, machine_id: machine_facts.facts(connection, machine_id, running_seq, commands)
         )
 
     async def commit_snapshot(

@@ -43,6 +43,13 @@ class PlannedSnapshot:
     base: bool
     created_at: int
     """In microseconds."""
+    commands: tuple[dict[str, Any], ...] = ()
+    """Those that run in it: `seq`, `used_seconds`, `said_bytes`, `background`, and more if it is known."""
+
+    @property
+    def quiescent(self) -> bool:
+        """Whether nothing runs in it that anybody waits for."""
+        return self.running is None and all(command["background"] for command in self.commands)
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -173,6 +180,7 @@ def _snapshot(found: FoundSnapshot, now: int) -> PlannedSnapshot:
         running=running,
         base=bool(fields.get("base")) and parent is None and running is None,
         created_at=fields.get("saved_at", now),
+        commands=tuple(fields.get("commands", ())),
     )
 
 
@@ -208,7 +216,7 @@ def _pinned(
     known = [
         Generation(
             number=one.generation,
-            quiescent=one.running is None,
+            quiescent=one.quiescent,
             created_at=one.created_at,
             behind_head=one.generation <= limits.get(one.line, -1),
             line=one.line,
@@ -222,7 +230,8 @@ def _pinned(
 
 def _known_seq(fields: dict[str, Any]) -> int:
     """The seq behind all that a manifest knows of; if it does not say, no more instructions than positions started."""
-    return int(fields.get("next_seq", fields["position"] + 1))
+    commands = [int(command["seq"]) + 1 for command in fields.get("commands", ())]
+    return max(int(fields.get("next_seq", fields["position"] + 1)), *commands, 0)
 
 
 def _saved_at(found: FoundSnapshot) -> int:

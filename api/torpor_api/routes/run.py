@@ -87,7 +87,7 @@ class Run:
         answer_headers = {"Torpor-Machine": machine, "Torpor-Instruction-Seq": str(accepted.seq)}
         with_wake = bool(asked.timings)
         if stream_kind is not None:
-            events = _events(services, account, machine, accepted.seq, with_wake=with_wake)
+            events = run_events(services, account, machine, accepted.seq, with_wake=with_wake)
             stream = event_stream(events, stream_kind, answer_headers)
             await stream(scope, receive, send)
             return
@@ -133,10 +133,10 @@ def _when_busy(asked: RunRequest) -> WhenBusy:
     return "queue" if asked.queue else "refuse"
 
 
-async def _events(
+async def run_events(
     services: Services, account: str, machine: str, seq: int, *, with_wake: bool
 ) -> AsyncIterator[list[Event]]:
-    """The events of a run up to its result, with the machine's notices before that."""
+    """The events of an instruction or a command up to its result, with the machine's notices before that."""
     carried = None
     async for batch in follow(services, account, machine, seq, with_wake=with_wake):
         if not batch or batch[-1]["type"] != "result":

@@ -112,6 +112,11 @@ async def test_every_route_of_the_api_is_in_the_document(api: Api) -> None:
         ("POST", "/v1/machine/{name}/fork"),
         ("POST", "/v1/machine/{name}/recover"),
         ("POST", "/v1/machine/{name}/debug/crash"),
+        ("POST", "/v1/machine/{name}/commands"),
+        ("GET", "/v1/machine/{name}/commands"),
+        ("POST", "/v1/machine/{name}/commands/{seq}/stdin"),
+        ("POST", "/v1/machine/{name}/commands/{seq}/signal"),
+        ("POST", "/v1/machine/{name}/commands/{seq}/resize"),
     }
 
 

@@ -229,7 +229,7 @@ def test_tags_and_deletions_are_json_too(name: str) -> None:
 
 def test_every_command_of_ours_has_an_example_and_takes_json() -> None:
     groups = {"debug", "key", "mcp"}
-    without_json = groups | {"repl", "completion"}
+    without_json = groups | {"repl", "completion", "exec", "sh"}
     for command, entry in _cli.installed().items():
         if not entry.value.startswith("torpor._commands."):
             continue
@@ -276,7 +276,7 @@ def complete(line: str, **environment: str) -> list[str]:
 
 def test_tab_completes_commands_options_and_machines(stub: StubServer, name: str) -> None:
     other = stub.new_machine()
-    assert complete("torpor sh") == ["show"]
+    assert complete("torpor sho") == ["show"]
     assert complete("torpor show ") == [other, name]
     assert complete(f"torpor rm {name[:-1]}0") == [name]
     assert complete("torpor run -m ") == [other, name]

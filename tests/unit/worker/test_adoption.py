@@ -199,20 +199,22 @@ LOG = [entry(1), entry(2), entry(3, result=None)]
 )
 def test_facts_that_do_not_fit_the_log_are_refused(hold: Hold, state: GuestState, entries: list[Entry]) -> None:
     with pytest.raises(Misfit):
-        judge(hold, FACTS, state, entries, was_frozen=False)
+        judge(hold, FACTS, state, entries, [], was_frozen=False)
 
 
 def test_the_instruction_that_runs_has_used_what_the_guest_says() -> None:
     state = GuestState(3, 2, False, running_seconds=4.0)
-    adoption = judge(HOLD, FACTS, state, LOG, was_frozen=False)
+    adoption = judge(HOLD, FACTS, state, LOG, [], was_frozen=False)
     assert (adoption.running, adoption.used_seconds) == (LOG[-1], 4.0)
     clocked = dataclasses.replace(FACTS, clock=Clock(2, used_seconds=9.0, guest_seconds=3.0))
-    assert judge(HOLD, clocked, state, LOG, was_frozen=False).used_seconds == 10.0
-    assert judge(HOLD, clocked, state, LOG, was_frozen=True).used_seconds == 9.0
-    assert judge(HOLD, FACTS, GuestState(3, None, False, 0.0), LOG, was_frozen=False).used_seconds == 0.0
+    assert judge(HOLD, clocked, state, LOG, [], was_frozen=False).used_seconds == 10.0
+    assert judge(HOLD, clocked, state, LOG, [], was_frozen=True).used_seconds == 9.0
+    assert judge(HOLD, FACTS, GuestState(3, None, False, 0.0), LOG, [], was_frozen=False).used_seconds == 0.0
 
 
 def test_what_must_not_run_again_is_captured_before_the_next_frame() -> None:
     ended = [entry(1), entry(2, ended_by=EndedBy.TIMEOUT)]
-    assert judge(HOLD, FACTS, GuestState(2, None, False), ended, was_frozen=False).capture_first
-    assert not judge(HOLD, FACTS, GuestState(2, None, False), [*ended[:1], entry(2)], was_frozen=False).capture_first
+    assert judge(HOLD, FACTS, GuestState(2, None, False), ended, [], was_frozen=False).capture_first
+    assert not judge(
+        HOLD, FACTS, GuestState(2, None, False), [*ended[:1], entry(2)], [], was_frozen=False
+    ).capture_first

@@ -25,6 +25,8 @@ OUTPUT = struct.Struct(">qBB")
 BACKGROUND = 1
 HAS_OFFSET = 2
 """An offset follows; the first guest sends none."""
+SKIPPED = 4
+"""Of a command's: instead of bytes their number follows (8), since nobody keeps so many."""
 OFFSET = struct.Struct(">Q")
 """How many bytes were said under this seq before this piece, since the instruction was begun."""
 OUTPUT_KINDS = ("stdout", "stderr", "display")
@@ -44,6 +46,9 @@ class FrameType(enum.IntEnum):
     RESEED = 7
     INTERRUPT = 8
     KILL_LARGEST = 9
+    COMMAND = 14
+    COMMAND_INPUT = 15
+    COMMAND_SIGNAL = 16
     COMPLETE = 18
     UPGRADE = 20
     STATE = 64
@@ -53,6 +58,8 @@ class FrameType(enum.IntEnum):
     RESULT = 68
     DIED = 69
     NOTICE = 70
+    COMMAND_OUTPUT = 74
+    COMMAND_ENDED = 75
     COMPLETION = 78
     UPGRADED = 84
 

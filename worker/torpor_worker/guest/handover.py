@@ -19,7 +19,9 @@ from typing import Any
 from . import channel, frames
 
 FORMAT = 1
-"""Of what is handed over. A successor reads every format that there was."""
+"""Of what is handed over, where there are no commands. A successor reads every format that there was."""
+FORMAT_WITH_COMMANDS = 2
+"""Not understood by code that would let go of them."""
 REHEARSAL_SECONDS = 20.0
 SAID_BYTES = 500
 
@@ -42,7 +44,7 @@ def unpack(text: str) -> bytes:
 
 def check(fields: dict[str, Any]) -> None:
     """Raise `NotUnderstood` unless this code can go on with it."""
-    if fields["format"] != FORMAT:
+    if fields["format"] not in (FORMAT, FORMAT_WITH_COMMANDS):
         raise NotUnderstood(f"format {fields['format']} of what is handed over")
     if fields["channel"] not in channel.SPOKEN:
         raise NotUnderstood(f"version {fields['channel']} of the interpreter's channel")

@@ -10,6 +10,10 @@ from . import frames, handover
 from .frames import FrameType
 
 WINDOW_BYTES = 1 << 20
+COMMANDS_BYTES = WINDOW_BYTES // 2
+"""Of the window, what commands' output may take: the interpreter is heard however much they say."""
+TYPE_PLACE = 3
+"""Of the type in a frame."""
 
 
 class Outbox:
@@ -20,6 +24,8 @@ class Outbox:
         self._kept: dict[int, bytes] = {}
         """Frames that are not acknowledged, by serial, in order."""
         self._kept_bytes = 0
+        self._commands_bytes = 0
+        """Of the kept ones, those with commands' output."""
         self._serial = 0
         self.urgent = False
         """Whether anything in it is not to wait for what may come next."""
@@ -32,6 +38,11 @@ class Outbox:
         """Whether more may be kept; if not, nobody is listened to until the host has acknowledged some."""
         return self._kept_bytes < WINDOW_BYTES
 
+    @property
+    def has_room_for_commands(self) -> bool:
+        """Whether more output of commands may be kept."""
+        return self._commands_bytes < COMMANDS_BYTES and self.has_room
+
     def say(self, kind: FrameType, body: bytes, number: int = -1) -> None:
         """Say something that is for the present host only."""
         self._pending.append(frames.encode(kind, number, body))
@@ -41,7 +52,7 @@ class Outbox:
         """Say something that is said again to each host until one has acknowledged it."""
         frame = frames.encode(kind, self._serial, body)
         self._kept[self._serial] = frame
-        self._kept_bytes += len(frame)
+        self._count(frame, 1)
         self._serial += 1
         self._pending.append(frame)
         self.urgent = self.urgent or urgent
@@ -54,7 +65,12 @@ class Outbox:
                 break
             acknowledged.append(kept)
         for kept in acknowledged:
-            self._kept_bytes -= len(self._kept.pop(kept))
+            self._count(self._kept.pop(kept), -1)
+
+    def _count(self, frame: bytes, sign: int) -> None:
+        self._kept_bytes += sign * len(frame)
+        if frame[TYPE_PLACE] == FrameType.COMMAND_OUTPUT:
+            self._commands_bytes += sign * len(frame)
 
     def begin_again(self, nonce: bytes, kind: FrameType, body: bytes) -> None:
         """Drop what was on its way, and say to a new host: nonce, this frame, and all that is kept."""
@@ -92,5 +108,6 @@ class Outbox:
             self._pending.append(handover.unpack(fields["pending"]))
             self.urgent = True
         self._kept = {serial: handover.unpack(frame) for serial, frame in fields["kept"]}
-        self._kept_bytes = sum(map(len, self._kept.values()))
+        for frame in self._kept.values():
+            self._count(frame, 1)
         self._serial = fields["serial"]

@@ -180,6 +180,18 @@ def of_user() -> list[int]:
     return pids
 
 
+def of_session(session: int) -> list[int]:
+    """The processes of a session that live."""
+    pids = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                if fields[3] == str(session) and fields[0] not in {"Z", "X"}:
+                    pids.append(int(name))
+    return pids
+
+
 def largest() -> int | None:
     """The process of the user's that holds the most memory."""
     sizes = []

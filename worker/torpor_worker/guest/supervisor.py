@@ -14,6 +14,8 @@ from collections import deque
 from typing import Any
 
 from . import channel, frames, handover, processes
+from .command import Limits
+from .commands import Commands
 from .frames import FrameType
 from .outbox import Outbox
 
@@ -30,6 +32,8 @@ COUNT_SECONDS = 0.25
 COMPLETE_SECONDS = 1.0
 """After so long a completion is interrupted; after the second time nobody waits for it any more."""
 IDLE_SECONDS = 60.0
+TASKS_PER_PROCESS = 2
+"""How many processes and threads commands may start for each process that there may be."""
 
 STDIN, STDOUT = 0, 1
 KIND_OF_MESSAGE = {channel.STDOUT: 0, channel.STDERR: 1, channel.DISPLAY: 2}
@@ -47,6 +51,7 @@ class Supervisor:
         """In which the interpreter speaks: it may be of older code than this."""
         self._reader = frames.FrameReader(frames.HOST_MARKER, restarts=True)
         self._out = Outbox()
+        self._commands = Commands(self._out, self._gather)
         self._last_position = -1
         self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
         """For the interpreter, while it runs nothing: seq of an instruction (else None), and packets."""
@@ -109,6 +114,7 @@ class Supervisor:
             self._reap()
         if STDIN in ready:
             self._read_host()
+        self._commands.serve(ready)
         interpreter = self._interpreter
         if interpreter is not None:
             if self._listener.fileno() in ready:
@@ -135,6 +141,8 @@ class Supervisor:
         if now >= self._complete_by:
             self._hurry_completion()
         wake_at = min(self._nudge_at, self._count_at, self._complete_by, now + IDLE_SECONDS)
+        if self._commands.are_waiting:
+            wake_at = now
         present = now >= self._absent_until
         wants = [self._wake_read, select.POLLIN]
         if present:
@@ -155,6 +163,7 @@ class Supervisor:
             if room:  # after the socket: what was written before a result is seen with it
                 for fd in interpreter.pipes:
                     wants += (fd, select.POLLIN)
+        wants += self._commands.wants()
         if tuple(wants) != self._polled:
             self._polled = tuple(wants)
             self._poll = select.poll()
@@ -194,6 +203,8 @@ class Supervisor:
                 self._waiting.append((fields["seq"], channel.packets(channel.EXECUTE, flags, fields["seq"], code)))
             else:
                 self._waiting.append((None, channel.packets(channel.RESEED, 0, 0, bytes.fromhex(body.decode("ascii")))))
+        elif kind in (FrameType.COMMAND, FrameType.COMMAND_INPUT, FrameType.COMMAND_SIGNAL):
+            self._handle_command(kind, number, json.loads(body))
         elif kind == FrameType.ACKNOWLEDGE:
             self._out.acknowledge(number)
         elif kind == FrameType.PING:
@@ -206,6 +217,7 @@ class Supervisor:
             fields = json.loads(body)
             self._process_limit = fields["processes"]
             self._count_at = time.monotonic() + COUNT_SECONDS
+            self._commands.limits = Limits(fields["address_space_bytes"], TASKS_PER_PROCESS * self._process_limit)
             address_space = str(fields["address_space_bytes"]).encode()
             self._waiting.append((None, channel.packets(channel.LIMITS, 0, 0, address_space)))
         elif kind == FrameType.COMPLETE:
@@ -214,6 +226,18 @@ class Supervisor:
             self._kill_largest(json.loads(body))
         elif kind == FrameType.UPGRADE:
             self._upgrade = json.loads(body)
+
+    def _handle_command(self, kind: int, position: int, fields: dict[str, Any]) -> None:
+        if 0 <= position <= self._last_position:
+            return
+        self._last_position = max(self._last_position, position)  # a signal from the host itself has none
+        if kind == FrameType.COMMAND:
+            self._commands.add(fields)
+            self._count_at = min(self._count_at, time.monotonic() + COUNT_SECONDS)
+        elif kind == FrameType.COMMAND_INPUT:
+            self._commands.feed(fields)
+        else:
+            self._commands.signal(fields)
 
     def _hello(self, fields: dict[str, object]) -> None:
         self._out.acknowledge(int(str(fields["seen"])))
@@ -227,6 +251,7 @@ class Supervisor:
             "background": self._has_background(),
             "ready": self._ready or self._interpreter is None,
             "running_seconds": 0.0 if self._running is None else time.monotonic() - self._running_since,
+            "commands": self._commands.running,
         }
         return json.dumps(state | more).encode()
 
@@ -332,9 +357,14 @@ class Supervisor:
         head = frames.OUTPUT.pack(self._last_seq, kind, flags) + frames.OFFSET.pack(self._said_bytes)
         self._said_bytes += len(data)
         urgent = self._running is None or len(data) > GATHER_BYTES
-        if not self._out and not urgent:
-            self._write_at = time.monotonic() + GATHER_SECONDS
+        if not urgent:
+            self._gather()
         self._out.keep(FrameType.OUTPUT, head + data, urgent=urgent)
+
+    def _gather(self) -> None:
+        """What is kept next may wait a little for what follows it."""
+        if not self._out:
+            self._write_at = time.monotonic() + GATHER_SECONDS
 
     def _read_pipe(self, interpreter: processes.Interpreter, fd: int, kind: int) -> bool:
         try:
@@ -413,6 +443,8 @@ class Supervisor:
                 return
             if self._interpreter is not None and pid == self._interpreter.pid:
                 self._buried(self._interpreter, status)
+            else:
+                self._commands.reaped(pid, status)
 
     def _buried(self, interpreter: processes.Interpreter, status: int) -> None:
         with contextlib.suppress(channel.ChannelError, OSError):
@@ -441,13 +473,17 @@ class Supervisor:
         if self._interpreter is not None and pid == self._interpreter.pid:
             self._kill(reason)
         else:
+            self._commands.blame(pid, reason)
             processes.kill(pid)
 
     def _count_processes(self) -> None:
         pids = processes.of_user()
         if len(pids) > self._process_limit:
-            self._kill(f"killed with all its children, because there were more than {self._process_limit} processes")
-            processes.kill_all_of_user()
+            reason = f"killed with all its children, because there were more than {self._process_limit} processes"
+            # What a command started ends with it; what is there at the next count is the interpreter's doing.
+            if not self._commands.kill(reason):
+                self._kill(reason)
+                processes.kill_all_of_user()
         # With nothing that could start another process there is nothing to count, and an idle machine costs nothing.
         active = self._running is not None or len(pids) > 1 or self._background
         self._count_at = time.monotonic() + COUNT_SECONDS if active else float("inf")
@@ -473,6 +509,7 @@ class Supervisor:
                 fds = [self._listener.fileno()]
                 if self._interpreter is not None:
                     fds += self._interpreter.fds
+                fds += self._commands.fds
                 handover.become(load, fields, fds)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
@@ -485,8 +522,11 @@ class Supervisor:
     def _handed_over(self) -> dict[str, Any]:
         interpreter = self._interpreter
         seeking, buffer = self._reader.rest
+        commands = self._commands.handed_over()
         return {
-            "format": handover.FORMAT,
+            "format": handover.FORMAT_WITH_COMMANDS if commands else handover.FORMAT,
+            "commands": commands,
+            "command_limits": self._commands.limits,
             "channel": self._channel,
             "seeking": seeking,
             "buffer": handover.pack(buffer),
@@ -528,6 +568,8 @@ class Supervisor:
         self._process_limit = fields["process_limit"]
         self._garbage_seq = fields["garbage_seq"]
         self._count_at = self._nudge_at = time.monotonic()
+        self._commands.take_over(fields.get("commands", []))
+        self._commands.limits = Limits(*fields.get("command_limits", ()))
 
     def succeed(self, fields: dict[str, Any]) -> None:
         """Go on where the predecessor was, after `take_over`."""
@@ -536,6 +578,7 @@ class Supervisor:
         self._listener = channel.opened(fields["listener"])
         if fields["interpreter"] is not None:
             self._interpreter = processes.Interpreter.taken_over(fields["interpreter"])
+        self._commands.keep_to_themselves()
         self._tell_code(None)
         self._reap()  # whoever ended while nobody listened
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 import structlog
 
+from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
 from torpor_worker.guest_code import GuestCode
 from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor import image as images
@@ -117,6 +118,21 @@ class GVisorSandbox:
         """Stop what `seq` runs."""
         self._check_alive()
         await self._link.interrupt(seq, step=step)
+
+    async def command(self, position: int, seq: int, spec: CommandSpec, output_limit_bytes: int) -> None:
+        """Start a command."""
+        self._check_alive()
+        await self._link.command(position, seq, spec, output_limit_bytes)
+
+    async def feed_command(self, position: int, seq: int, piece: CommandInput) -> None:
+        """Give a command input."""
+        self._check_alive()
+        await self._link.feed_command(position, seq, piece)
+
+    async def signal_command(self, position: int | None, seq: int, signal: CommandSignal) -> None:
+        """Send a command a signal."""
+        self._check_alive()
+        await self._link.signal_command(position, seq, signal)
 
     async def complete(self, code: str, cursor: int) -> Completion:
         """What could follow at a cursor."""

@@ -1,0 +1,286 @@
+"""Shell commands on a machine, for asyncio: the twin of `_machine_commands`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import TracebackType
+
+from . import _command_calls, _http
+from ._async_connection import AsyncConnection
+from ._command_models import (
+    CommandAnswer,
+    CommandInfo,
+    CommandPage,
+    CommandResult,
+    CommandStarted,
+    command_body,
+    input_body,
+    result_of_answer,
+    result_of_stream,
+)
+from ._errors import CommandNotFound
+from ._events import Event, Stderr, Stdout
+from ._stream import StreamState
+
+
+class AsyncCommandStream:
+    """The events of a command while it runs. Iterate over it, then ask for its `result`.
+
+    A cut connection, or a server that restarts, goes unnoticed. Leaving it early does not end the command.
+    """
+
+    def __init__(self, connection: AsyncConnection, state: StreamState) -> None:
+        self._connection = connection
+        self._state = state
+        self._events = connection.follow(state)
+
+    @property
+    def seq(self) -> int | None:
+        """The command's number; None until the server has said it."""
+        return self._state.seq
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+    async def result(self) -> CommandResult:
+        """How it ended, after all events that nobody has read yet."""
+        async for _ in self._events:
+            pass
+        if (again := self._state.anew()) is not None:
+            async for _ in self._connection.follow(again):
+                pass
+            return result_of_stream(again)
+        return result_of_stream(self._state)
+
+    async def close(self) -> None:
+        """Leave the stream. The command runs on."""
+        await self._events.aclose()
+
+    async def __aenter__(self) -> AsyncCommandStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class AsyncCommand:
+    """A command in the background: on its machine it is known by its `seq`, here or in any other process."""
+
+    def __init__(self, connection: AsyncConnection, machine_name: str, seq: int) -> None:
+        self._connection = connection
+        self.machine_name = machine_name
+        self.seq = seq
+
+    async def send_stdin(self, data: str | bytes) -> None:
+        """Give it more input. Raises `CommandNotRunning`, `CommandInputClosed`."""
+        await self._connection.send(_command_calls.feed(self.machine_name, self.seq, input_body(data, close=False)))
+
+    async def close_stdin(self) -> None:
+        """End its input. Raises `CommandNotRunning`, `CommandInputClosed`."""
+        await self._connection.send(_command_calls.feed(self.machine_name, self.seq, input_body("", close=True)))
+
+    async def signal(self, signal: str | int = "TERM") -> None:
+        """Send it a signal, by name or number; `KILL` ends all that it has started. Raises `CommandNotRunning`."""
+        await self._connection.send(_command_calls.signal(self.machine_name, self.seq, signal))
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Give its terminal another size. Raises `CommandNotRunning`."""
+        await self._connection.send(_command_calls.resize(self.machine_name, self.seq, rows, columns))
+
+    def stream(self) -> AsyncCommandStream:
+        """What it says, from its beginning, while it says it."""
+        return AsyncCommandStream(self._connection, StreamState(self.machine_name, seq=self.seq))
+
+    async def wait(self, on_output: Callable[[Stdout | Stderr], object] | None = None) -> CommandResult:
+        """Wait until it has ended; `on_output` is called with each piece of what it says."""
+        async with self.stream() as stream:
+            async for event in stream:
+                if on_output is not None and isinstance(event, Stdout | Stderr):
+                    on_output(event)
+            return await stream.result()
+
+    async def info(self) -> CommandInfo:
+        """How the server lists it. Raises `CommandNotFound`."""
+        for info in await AsyncCommands(self._connection, self.machine_name).list():
+            if info.seq == self.seq:
+                return info
+        raise CommandNotFound(f"Machine {self.machine_name} has no command {self.seq}.")
+
+    async def done(self) -> bool:
+        """Whether it has ended."""
+        return (await self.info()).state == "finished"
+
+    def __repr__(self) -> str:
+        return f"AsyncCommand({self.machine_name!r}, seq={self.seq})"
+
+
+class AsyncCommands:
+    """The commands of a machine: `machine.commands`.
+
+    They run beside each other and beside what `machine.run` runs, and see the same files. One in the background sleeps
+    with its machine and goes on with the next wake.
+    """
+
+    def __init__(self, connection: AsyncConnection, machine_name: str) -> None:
+        self._connection = connection
+        self._machine_name = machine_name
+
+    async def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        timeout_seconds: float | None = None,
+        on_output: Callable[[Stdout | Stderr], object] | None = None,
+        idempotency_key: str | None = None,
+    ) -> CommandResult:
+        r"""Execute a command and wait for its end. A failure is in the result, and is not raised.
+
+        Args:
+            command: A line for the shell, or a program and its arguments.
+            cwd: The folder to begin in; the home folder by default.
+            env: Variables beside those that every process of the machine has.
+            stdin: What it reads; nothing by default.
+            timeout_seconds: After so much running time it is ended; the server's default is 15.
+            on_output: Called with each piece of output at the moment when it appears.
+            idempotency_key: The same key does not execute it twice, and gets the first answer.
+
+        >>> (await machine.commands.run(["wc", "-c"], stdin="hello")).stdout
+        '5\n'
+        """
+        if on_output is not None:
+            async with self.stream(
+                command,
+                cwd=cwd,
+                env=env,
+                stdin=stdin,
+                timeout_seconds=timeout_seconds,
+                idempotency_key=idempotency_key,
+            ) as stream:
+                async for event in stream:
+                    if isinstance(event, Stdout | Stderr):
+                        on_output(event)
+                return await stream.result()
+        body = command_body(
+            command,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            stdin_open=None,
+            timeout_seconds=timeout_seconds,
+            background=False,
+            pty=False,
+        )
+        call = _command_calls.execute(self._machine_name, body, streamed=False, idempotency_key=idempotency_key)
+        return result_of_answer(_http.parsed(await self._connection.send(call), CommandAnswer))
+
+    async def start(
+        self,
+        command: str | Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        stdin_open: bool | None = None,
+        timeout_seconds: float | None = None,
+        pty: bool | tuple[int, int] = False,
+        idempotency_key: str | None = None,
+    ) -> AsyncCommand:
+        """Execute a command in the background: a handle on it, at once.
+
+        Args:
+            command: A line for the shell, or a program and its arguments.
+            cwd: The folder to begin in; the home folder by default.
+            env: Variables beside those that every process of the machine has.
+            stdin: What it reads first.
+            stdin_open: Whether more input may follow, by `send_stdin`; so by default unless `stdin` is given.
+            timeout_seconds: After so much running time it is ended; None: never.
+            pty: Give it a terminal instead of pipes; or the rows and columns of its window.
+            idempotency_key: The same key does not execute it twice, and gets a handle on the first.
+
+        >>> sleeper = await machine.commands.start("sleep 1000")
+        >>> await sleeper.signal("TERM")
+        >>> (await sleeper.wait()).signal
+        'SIGTERM'
+        """
+        body = command_body(
+            command,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            stdin_open=stdin_open,
+            timeout_seconds=timeout_seconds,
+            background=True,
+            pty=pty,
+        )
+        call = _command_calls.execute(self._machine_name, body, streamed=False, idempotency_key=idempotency_key)
+        started = _http.parsed(await self._connection.send(call), CommandStarted)
+        return AsyncCommand(self._connection, self._machine_name, started.seq)
+
+    def stream(
+        self,
+        command: str | Sequence[str],
+        *,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        stdin_open: bool | None = None,
+        timeout_seconds: float | None = None,
+        pty: bool | tuple[int, int] = False,
+        idempotency_key: str | None = None,
+    ) -> AsyncCommandStream:
+        """Execute a command and follow what it says; it is sent when the first event is asked for.
+
+        Args:
+            command: A line for the shell, or a program and its arguments.
+            cwd: The folder to begin in; the home folder by default.
+            env: Variables beside those that every process of the machine has.
+            stdin: What it reads first.
+            stdin_open: Whether more input may follow, by `get(seq).send_stdin`; by default only with a terminal.
+            timeout_seconds: After so much running time it is ended; the server's default is 15.
+            pty: Give it a terminal instead of pipes; or the rows and columns of its window.
+            idempotency_key: The same key does not execute it twice, and follows the first.
+
+        >>> stream = machine.commands.stream("seq 3")
+        >>> async for event in stream:
+        ...     if isinstance(event, torpor.Stdout):
+        ...         print(event.text, end="")
+        1
+        2
+        3
+        """
+        body = command_body(
+            command,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            stdin_open=stdin_open,
+            timeout_seconds=timeout_seconds,
+            background=False,
+            pty=pty,
+        )
+        call = _command_calls.execute(self._machine_name, body, streamed=True, idempotency_key=idempotency_key)
+        return AsyncCommandStream(self._connection, StreamState(self._machine_name, call=call))
+
+    def get(self, seq: int) -> AsyncCommand:
+        """The handle of a command that was started elsewhere."""
+        return AsyncCommand(self._connection, self._machine_name, seq)
+
+    async def list(self, *, limit: int | None = None) -> list[CommandInfo]:
+        """Those that run or wait, all of them, and then the others, newest first, at most `limit` of these."""
+        found: list[CommandInfo] = []
+        cursor: str | None = None
+        left = limit
+        while True:
+            call = _command_calls.commands(self._machine_name, 100 if left is None else max(1, min(left, 100)), cursor)
+            page = _http.parsed(await self._connection.send(call), CommandPage)
+            found += page.commands
+            cursor = page.next_cursor
+            if left is not None:
+                left -= sum(info.state == "finished" for info in page.commands)
+            if cursor is None or (left is not None and left <= 0):
+                return found
