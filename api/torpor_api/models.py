@@ -146,6 +146,7 @@ class ExecRequest(Request):
 
     instruction: Instruction
     interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
+    queue: bool | None = Field(default=False, description="Wait for what runs now, instead of being busy.")
 
 
 class CompleteRequest(StrictRequest):

@@ -11,7 +11,9 @@ Result(seq=0, value=None, runtime_ms=1)
 from __future__ import annotations
 
 from ._async_client import AsyncClient
-from ._async_machine import AsyncMachine, AsyncRunStream
+from ._async_execution import AsyncExecution
+from ._async_machine import AsyncMachine
+from ._async_run_stream import AsyncRunStream
 from ._client import Client
 from ._errors import (
     AliasTaken,
@@ -34,6 +36,7 @@ from ._errors import (
     MachineNotParked,
     MachineParked,
     MethodNotAllowed,
+    NotFinished,
     NotFound,
     PointUnreachable,
     ProtocolError,
@@ -49,17 +52,20 @@ from ._errors import (
     UnknownApiError,
 )
 from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout
+from ._execution import Execution
 from ._forked import Forked
-from ._machine import Machine, RunStream
+from ._machine import Machine
 from ._models import ApiKey, Completion, Instruction, MachineInfo, NewApiKey, Point, Recovered, Rollback, Snapshot
 from ._result import ErrorInfo, Result
 from ._retry import RetryPolicy
+from ._run_stream import RunStream
 
 __all__ = [
     "AliasTaken",
     "ApiError",
     "ApiKey",
     "AsyncClient",
+    "AsyncExecution",
     "AsyncMachine",
     "AsyncRunStream",
     "BodyTooLarge",
@@ -73,6 +79,7 @@ __all__ = [
     "Error",
     "ErrorInfo",
     "Event",
+    "Execution",
     "Finished",
     "Forked",
     "IdempotencyKeyReused",
@@ -92,6 +99,7 @@ __all__ = [
     "MachineParked",
     "MethodNotAllowed",
     "NewApiKey",
+    "NotFinished",
     "NotFound",
     "Notice",
     "Point",

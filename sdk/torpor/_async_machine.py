@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import BinaryIO
 
 from . import _calls, _http
 from ._async_connection import AsyncConnection
+from ._async_execution import AsyncExecution
+from ._async_run_stream import AsyncRunStream
 from ._calls import UNSET, Unset
-from ._events import Display, Event, Stderr, Stdout
+from ._events import Display, Stderr, Stdout
 from ._forked import Forked
 from ._models import (
     Completion,
     Crashed,
+    ExecAnswer,
     Forks,
     History,
     Instruction,
@@ -28,57 +30,7 @@ from ._models import (
 from ._result import Result, result_of_answer
 from ._stream import StreamState
 
-
-class AsyncRunStream:
-    """The events of an instruction while it runs. Iterate over it, then ask for its `result`.
-
-    A cut connection, or a server that restarts, goes unnoticed: the stream goes on where it broke. Leaving it early
-    does not end the instruction.
-    """
-
-    def __init__(self, connection: AsyncConnection, state: StreamState, *, to_the_end: bool = False) -> None:
-        self._connection = connection
-        self._state = state
-        self._events = connection.follow(state, to_the_end=to_the_end)
-
-    @property
-    def machine_name(self) -> str | None:
-        """The machine that it runs on; None until the server has said it, if it is a new one."""
-        return self._state.machine_name
-
-    @property
-    def seq(self) -> int | None:
-        """The instruction's number; None until the server has said it."""
-        return self._state.seq
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self._events
-
-    async def result(self) -> Result:
-        """What came of it, after all events that nobody has read yet."""
-        async for _ in self._events:
-            pass
-        if self._state.finished is None:  # an exception in the middle ended the iterator, not the instruction
-            self._events = self._connection.follow(self._state)
-            async for _ in self._events:
-                pass
-        if (again := self._state.anew()) is not None:
-            async for _ in self._connection.follow(again):
-                pass
-            return again.result()
-        return self._state.result()
-
-    async def close(self) -> None:
-        """Leave the stream. The instruction runs on."""
-        await self._events.aclose()
-
-    async def __aenter__(self) -> AsyncRunStream:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+__all__ = ["AsyncMachine", "AsyncRunStream"]
 
 
 class AsyncMachine:
@@ -175,6 +127,44 @@ class AsyncMachine:
             idempotency_key=idempotency_key,
         )
         return AsyncRunStream(self._connection, StreamState(self.name, call=call))
+
+    async def start(
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        queue: bool = False,
+        interrupt: bool = False,
+        idempotency_key: str | None = None,
+    ) -> AsyncExecution:
+        """Start code and leave it running: the handle waits for it, polls, follows and ends it. Arguments as for `run`.
+
+        It runs on whatever becomes of this process, and `execution` finds it again by its number.
+
+        >>> execution = await machine.start("import time; time.sleep(0.1); 3 + 5")
+        >>> (await execution.wait()).value
+        '8'
+        """
+        call = _calls.start(
+            self.name,
+            code,
+            timeout_seconds=timeout_seconds,
+            queue=queue,
+            interrupt=interrupt,
+            idempotency_key=idempotency_key,
+        )
+        answer = _http.parsed(await self._connection.send(call), ExecAnswer)
+        return AsyncExecution(self._connection, answer.machine or self.name, answer.accepted_seq)
+
+    def execution(self, seq: int) -> AsyncExecution:
+        """The handle of an instruction by its number, whoever started it. Nothing is asked yet.
+
+        >>> execution = await machine.start("3 + 5")
+        >>> again = client.machine(execution.machine_name).execution(execution.seq)  # in another process, perhaps
+        >>> (await again.wait()).value
+        '8'
+        """
+        return AsyncExecution(self._connection, self.name, seq)
 
     def attach(self, seq: int) -> AsyncRunStream:
         """Follow an instruction that was started elsewhere, or read again one that is finished, from its beginning.

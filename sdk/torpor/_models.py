@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from ._errors import MachineBusy
 from ._events import Event, Notice
 
 
@@ -228,6 +229,23 @@ class Interrupted(Record):
     """The answer to an interrupt."""
 
     interrupted: bool = True
+
+
+class ExecAnswer(Record):
+    """The answer to code that was started."""
+
+    instruction_seq: int | None = None
+    machine: str | None = None
+
+    @property
+    def accepted_seq(self) -> int:
+        """The number that it was given. Raises `MachineBusy` if there is none."""
+        if self.instruction_seq is None:
+            raise MachineBusy(
+                "The machine runs another instruction.",
+                hint="Say `queue=True` to wait for it, or `interrupt=True` to end it.",
+            )
+        return self.instruction_seq
 
 
 class RunAnswer(Record):
