@@ -146,7 +146,7 @@ class ExecRequest(Request):
 
     instruction: Instruction
     interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
-    queue: bool | None = Field(default=False, description="Wait for what runs now, instead of being busy.")
+    queue: bool | None = Field(default=False, description="Accept it though the machine is busy, to run after that.")
 
 
 class CompleteRequest(StrictRequest):

@@ -3,64 +3,65 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from . import _calls, _http
 from ._async_connection import AsyncConnection
 from ._async_run_stream import AsyncRunStream
 from ._deadline import not_finished
-from ._models import Instruction, Interrupted
+from ._models import Instruction
 from ._result import Result
 from ._stream import StreamState
 
+if TYPE_CHECKING:
+    from ._async_machine import AsyncMachine
+
 
 class AsyncExecution:
-    """An instruction that runs whether anybody waits for it or not, and can be asked after from any process.
+    """A handle on an instruction. It needs no process to live: `machine.execution(seq)` makes another one, anywhere.
 
-    >>> execution = await machine.start("sum(range(10**6))")
-    >>> (await execution.wait()).value
+    >>> training = await machine.start("sum(range(10**6))", timeout_seconds=3600)
+    >>> (await machine.execution(training.seq).wait()).value  # another process, an hour later
     '499999500000'
-    >>> await execution.done()
+    >>> await training.done()
     True
     """
 
-    def __init__(self, connection: AsyncConnection, machine_name: str, seq: int) -> None:
+    def __init__(self, connection: AsyncConnection, machine: AsyncMachine, seq: int) -> None:
         self._connection = connection
-        self._machine_name = machine_name
-        self._seq = seq
+        self.machine = machine
+        """The machine that it runs on."""
+        self.seq = seq
+        """The instruction's number on its machine."""
 
     @property
     def machine_name(self) -> str:
-        """The machine that it runs on."""
-        return self._machine_name
-
-    @property
-    def seq(self) -> int:
-        """Its number on that machine: with both, `client.machine(machine_name).execution(seq)` is it again."""
-        return self._seq
+        """The name of its machine; with `seq` it says all that another process needs to find it."""
+        return self.machine.name
 
     async def done(self) -> bool:
-        """Whether it is finished, with a value or an error. Raises `InstructionNotFound` if there is none."""
-        call = _calls.instruction(self._machine_name, self._seq, events=False)
+        """Whether it has a result. Raises `InstructionNotFound`."""
+        call = _calls.instruction(self.machine.name, self.seq, events=False)
         return _http.parsed(await self._connection.send(call), Instruction).state == "finished"
 
-    async def wait(self, timeout_seconds: float | None = None) -> Result:
-        """What came of it, when it is finished. An error of the code is in the result, and is not raised.
+    async def wait(self, timeout: float | None = None) -> Result:
+        """The result, as soon as it is there. An error of the code is in it, and is not raised.
 
-        Raises `NotFinished` after `timeout_seconds` (None: never). It runs on then, and can be waited for again.
+        Raises `NotFinished`, a TimeoutError, after `timeout` seconds (None: never). It runs on then, and can be waited
+        for again.
         """
         try:
-            return await asyncio.wait_for(self.stream().result(), timeout_seconds)
+            return await asyncio.wait_for(self.stream().result(), timeout)
         except asyncio.TimeoutError as error:
-            raise not_finished(timeout_seconds) from error
+            raise not_finished(timeout) from error
 
     async def cancel(self) -> bool:
-        """End it, and nothing else, with a KeyboardInterrupt; whether it was running. The machine lives on."""
-        call = _calls.interrupt(self._machine_name, self._seq)
-        return _http.parsed(await self._connection.send(call), Interrupted).interrupted
+        """Interrupt it, and nothing else; False if it does not run (yet, or any more)."""
+        return await self.machine.interrupt(self.seq)
 
     def stream(self) -> AsyncRunStream:
-        """What it has said from its beginning, and says from now on."""
-        return AsyncRunStream(self._connection, StreamState(self._machine_name, seq=self._seq))
+        """All that it says, from its beginning."""
+        return AsyncRunStream(self._connection, StreamState(self.machine.name, seq=self.seq))
 
     def __repr__(self) -> str:
-        return f"AsyncExecution(machine_name={self._machine_name!r}, seq={self._seq})"
+        return f"AsyncExecution({self.machine.name!r}, seq={self.seq})"

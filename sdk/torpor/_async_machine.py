@@ -15,7 +15,6 @@ from ._forked import Forked
 from ._models import (
     Completion,
     Crashed,
-    ExecAnswer,
     Forks,
     History,
     Instruction,
@@ -26,6 +25,7 @@ from ._models import (
     RunAnswer,
     Snapshot,
     SnapshotList,
+    Started,
 )
 from ._result import Result, result_of_answer
 from ._stream import StreamState
@@ -137,13 +137,15 @@ class AsyncMachine:
         interrupt: bool = False,
         idempotency_key: str | None = None,
     ) -> AsyncExecution:
-        """Start code and leave it running: the handle waits for it, polls, follows and ends it. Arguments as for `run`.
+        """Let code run in the background: a handle, to wait for it here or, by its number, in any other process.
 
-        It runs on whatever becomes of this process, and `execution` finds it again by its number.
+        Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program.
 
-        >>> execution = await machine.start("import time; time.sleep(0.1); 3 + 5")
-        >>> (await execution.wait()).value
-        '8'
+        >>> training = await machine.start("import time; time.sleep(0.5); 'trained'", timeout_seconds=120)
+        >>> await training.done()
+        False
+        >>> (await training.wait()).value
+        "'trained'"
         """
         call = _calls.start(
             self.name,
@@ -153,18 +155,13 @@ class AsyncMachine:
             interrupt=interrupt,
             idempotency_key=idempotency_key,
         )
-        answer = _http.parsed(await self._connection.send(call), ExecAnswer)
-        return AsyncExecution(self._connection, answer.machine or self.name, answer.accepted_seq)
+        answer = _http.parsed(await self._connection.send(call), Started)
+        machine = AsyncMachine(self._connection.making(None), answer.machine or self.name)
+        return AsyncExecution(machine._connection, machine, answer.accepted_seq)
 
     def execution(self, seq: int) -> AsyncExecution:
-        """The handle of an instruction by its number, whoever started it. Nothing is asked yet.
-
-        >>> execution = await machine.start("3 + 5")
-        >>> again = client.machine(execution.machine_name).execution(execution.seq)  # in another process, perhaps
-        >>> (await again.wait()).value
-        '8'
-        """
-        return AsyncExecution(self._connection, self.name, seq)
+        """The handle on an instruction that was started elsewhere, by its number. Nothing is asked yet."""
+        return AsyncExecution(self._connection, self, seq)
 
     def attach(self, seq: int) -> AsyncRunStream:
         """Follow an instruction that was started elsewhere, or read again one that is finished, from its beginning.

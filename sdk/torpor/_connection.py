@@ -131,6 +131,7 @@ class Connection:
                     return
                 delay = attempts.failed(error)
             if delay is not None:
+                state.broken()
                 time.sleep(deadline.before(delay))
 
     def close(self) -> None:

@@ -225,27 +225,27 @@ class Account(Record):
     account: str
 
 
-class Interrupted(Record):
-    """The answer to an interrupt."""
+class Started(Record):
+    """The answer to code that is to run in the background; without a number the machine was busy."""
 
-    interrupted: bool = True
-
-
-class ExecAnswer(Record):
-    """The answer to code that was started."""
-
-    instruction_seq: int | None = None
+    seq: int | None = Field(default=None, validation_alias="instruction_seq")
     machine: str | None = None
 
     @property
     def accepted_seq(self) -> int:
         """The number that it was given. Raises `MachineBusy` if there is none."""
-        if self.instruction_seq is None:
+        if self.seq is None:
             raise MachineBusy(
-                "The machine runs another instruction.",
-                hint="Say `queue=True` to wait for it, or `interrupt=True` to end it.",
+                "The machine is running another instruction.",
+                hint="Pass `queue=True` to wait for it, or `interrupt=True` to end it.",
             )
-        return self.instruction_seq
+        return self.seq
+
+
+class Interrupted(Record):
+    """The answer to an interrupt."""
+
+    interrupted: bool = True
 
 
 class RunAnswer(Record):

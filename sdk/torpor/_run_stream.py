@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from ._connection import Connection
@@ -41,6 +41,10 @@ class RunStream:
     def seq(self) -> int | None:
         """The instruction's number; None until the server has said it."""
         return self._state.seq
+
+    def on_connection(self, call: Callable[[bool], object]) -> None:
+        """Have `call` called with True when the server has answered, with False each time that it cannot be reached."""
+        self._state.on_connection = call
 
     def __iter__(self) -> Iterator[Event]:
         return self._events

@@ -26,11 +26,12 @@ async def test_code_in_the_background_is_polled_ended_and_waited_for(client: tor
     machine = await client.new_machine()
     execution = await machine.start("print('on', flush=True); hang()")
     assert (execution.machine_name, execution.seq) == (machine.name, 0)
+    assert repr(execution) == f"AsyncExecution({machine.name!r}, seq=0)"
     assert not await execution.done()
     with pytest.raises(torpor.NotFinished, match="It is not finished after"):
-        await execution.wait(timeout_seconds=0.05)
+        await execution.wait(timeout=0.05)
     with pytest.raises(TimeoutError):
-        await execution.wait(timeout_seconds=0.05)
+        await execution.wait(timeout=0.05)
     stream = execution.stream()
     assert (await anext(aiter(stream))).type == "stdout"
     assert await execution.cancel()
@@ -63,7 +64,7 @@ async def test_an_execution_is_found_again_by_another_process(live: Api, client:
 async def test_a_busy_machine_refuses_queues_or_is_interrupted(client: torpor.AsyncClient) -> None:
     machine = await client.new_machine()
     first = await machine.start("hang()")
-    with pytest.raises(torpor.MachineBusy, match="runs another"):
+    with pytest.raises(torpor.MachineBusy, match="running another"):
         await machine.start("2")
     queued = await machine.start("2", queue=True)
     assert not await queued.done()
@@ -92,13 +93,13 @@ async def test_threads_have_the_same_handles(live: Api) -> None:
             execution = machine.start("print('on', flush=True); hang()")
             assert not execution.done()
             with pytest.raises(torpor.NotFinished):
-                execution.wait(timeout_seconds=0.05)
+                execution.wait(timeout=0.05)
             with execution.stream() as stream:
                 assert next(iter(stream)).type == "stdout"
             again = client.machine(machine.name).execution(execution.seq)
             assert again.cancel()
             assert not again.cancel()
-            assert again.wait(timeout_seconds=60) == execution.wait()
+            assert again.wait(timeout=60) == execution.wait()
             assert execution.wait().stdout == "on\n"
             assert execution.done()
             with pytest.raises(torpor.MachineBusy):
@@ -116,3 +117,13 @@ async def test_an_instruction_is_shown_without_its_output(live: Api) -> None:
     shown = (await live.client.get(path, params={"events": "false"})).json()
     assert ("events" in shown, shown["state"]) == (False, "finished")
     assert (await live.client.get(path, params={"events": "perhaps"})).status_code == 422
+
+
+async def test_what_was_started_here_is_waited_for_elsewhere(client: torpor.AsyncClient) -> None:
+    machine = await client.new_machine()
+    started = await machine.start("count(5, 0.02)")
+    elsewhere = client.machine(machine.name).execution(started.seq)
+    result = await elsewhere.wait()
+    assert result.stdout == "0\n1\n2\n3\n4\n"
+    assert await started.done()
+    assert not await started.cancel()

@@ -51,6 +51,6 @@ def test_a_wait_for_a_stream_that_never_stops_talking_ends_in_time() -> None:
     client = torpor.Client(url="http://elsewhere", api_key="a.b", transport=httpx2.MockTransport(keep_talking))
     begun = time.monotonic()
     with pytest.raises(torpor.NotFinished):
-        client.machine("m" * 16).execution(0).wait(timeout_seconds=0.2)
+        client.machine("m" * 16).execution(0).wait(timeout=0.2)
     assert 0.2 <= time.monotonic() - begun < 5
     assert len(requests) < 20

@@ -1,0 +1,37 @@
+"""`python -m torpor._guard COMMAND...`: runs a command for as long as somebody holds the other end of standard input.
+
+A program that is killed cannot end what it started; this ends with it, however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+STOP_SECONDS = 90.0
+
+
+def main() -> int:
+    """Run the command; SIGTERM to it at end of file, SIGKILL if it does not end then. Its exit status."""
+    process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, meant for the program that holds the other end
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+    threading.Thread(target=watch, daemon=True).start()
+    return process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

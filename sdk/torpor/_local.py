@@ -1,0 +1,146 @@
+"""A server of one's own, for tests and notebooks."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import queue
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from ._client import Client
+from ._errors import TorporError
+
+STOP_SECONDS = 100.0
+_READY = re.compile(r"^Torpor is at (\S+)$")
+_LAST_LINES = 20
+
+
+@contextlib.contextmanager
+def local(data_dir: str | os.PathLike[str] | None = None, **settings: object) -> Iterator[Client]:
+    """A server of its own on a free port, and a client of it; it ends with the context, and with this program.
+
+    Args:
+        data_dir: Where it keeps its machines; by default a temporary folder, which is removed at the end. With the same
+            folder, the next server has the same machines.
+        settings: Those of `torpor serve`, in small letters: `idle_seconds=5` is `TORPOR_IDLE_SECONDS=5`.
+
+    >>> with torpor.local() as client:
+    ...     client.machine("analysis").run("a = 3; a + 5").value
+    '8'
+
+    Needs the distribution `torpor-server` and a host that passes `torpor doctor`. Raises `TorporError` if it does not
+    start. The first start on a host builds the runtime, which takes minutes.
+    """
+    if importlib.util.find_spec("torpor_api") is None:
+        raise TorporError(
+            "The server is not installed here.", hint="Install the distribution `torpor-server` beside `torpor`."
+        )
+    with contextlib.ExitStack() as stack:
+        if data_dir is None:
+            folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="torpor-", ignore_cleanup_errors=True))
+            )
+        else:
+            folder = Path(data_dir).absolute()
+            folder.mkdir(parents=True, exist_ok=True)
+        _share_runtimes(folder)
+        api_key = _api_key(folder)
+        url = stack.enter_context(_server(folder, api_key, settings))
+        yield stack.enter_context(Client(url=url, api_key=api_key))
+
+
+def _api_key(folder: Path) -> str:
+    """The folder's own key: its machines are of that account at the next start, too."""
+    file = folder / "local-api-key"
+    if not file.exists():
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(f"local.{secrets.token_hex(24)}")
+    return file.read_text()
+
+
+@contextlib.contextmanager
+def _server(folder: Path, api_key: str, settings: dict[str, object]) -> Iterator[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TORPOR_")}
+    environment = kept | {
+        "TORPOR_DATA_DIR": str(folder),
+        "TORPOR_LISTEN": "127.0.0.1:0",
+        "TORPOR_BOOTSTRAP_API_KEY": api_key,
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        **{f"TORPOR_{name.upper()}": str(value) for name, value in settings.items()},
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "torpor._guard", *_command("serve")],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    listener = threading.Thread(target=_listen, args=(process, folder / "server.log", said), daemon=True)
+    listener.start()
+    try:
+        yield _address(said)
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        listener.join()
+
+
+def _listen(process: subprocess.Popen[str], log: Path, said: queue.SimpleQueue[str | None]) -> None:
+    """Write what the server says to a file, and pass it on; None at its end."""
+    with log.open("a", encoding="utf-8") as file, process.stdout or io.StringIO() as stdout:
+        for line in stdout:
+            file.write(line)
+            file.flush()
+            said.put(line)
+    said.put(None)
+
+
+def _address(said: queue.SimpleQueue[str | None]) -> str:
+    """The server's address, once it says it."""
+    lines: list[str] = []
+    while (line := said.get()) is not None:
+        lines.append(line)
+        if (found := _READY.match(line.strip())) is not None:
+            return found[1]
+    raise TorporError(
+        f"The server ended while it started:\n{''.join(lines[-_LAST_LINES:])}",
+        hint="`torpor doctor` says what is missing.",
+    )
+
+
+def _share_runtimes(folder: Path) -> None:
+    """Use what is built on this host already, unless the folder has its own; build it if there is nothing yet."""
+    own = folder / "runtimes"
+    own.mkdir(exist_ok=True)
+    if any(own.iterdir()):
+        return
+    listed = subprocess.run(_command("runtime", "build", "--quiet"), check=False, stdin=subprocess.DEVNULL)
+    if listed.returncode:
+        raise TorporError("The runtime could not be built.", hint="`torpor doctor` says what is missing.")
+    home = os.environ.get("TORPOR_DATA_DIR")
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    common = Path(home) if home else Path(base) / "torpor"
+    for runtime in (common / "runtimes").glob("[!.]*"):
+        (own / runtime.name).symlink_to(runtime)
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-c", "from torpor._cli import main; main()", *arguments]
