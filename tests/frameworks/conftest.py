@@ -6,18 +6,23 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import torpor
 
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 _COUNTER = itertools.count()
+_PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -37,12 +42,22 @@ def conversation(client: torpor.Client) -> Iterator[str]:
 
 
 @pytest.fixture
-def later(request: pytest.FixtureRequest, client: torpor.Client, conversation: str) -> Callable[..., str]:
-    """Let the conversation's machine sleep, and run `later(conversation, ...)` of the test in a new process."""
+def started() -> Callable[[torpor.Machine], None]:
+    """Wait until a machine runs something."""
 
-    def run(*more: str) -> str:
-        client.machine(conversation, create=False).sleep()
-        code = f"import runpy; print(runpy.run_path({str(request.path)!r})['later'](*{(conversation, *more)!r}))"
+    def wait(machine: torpor.Machine) -> None:
+        while getattr(next(machine.history(limit=1), None), "state", None) != "running":
+            time.sleep(0.05)
+
+    return wait
+
+
+@pytest.fixture
+def replaced(request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Run `later(...)` of the test in a new process; the last line of what it returns."""
+
+    def run(*arguments: str) -> str:
+        code = f"import runpy; print(runpy.run_path({str(request.path)!r})['later'](*{arguments!r}))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip().splitlines()[-1]
@@ -50,24 +65,41 @@ def later(request: pytest.FixtureRequest, client: torpor.Client, conversation: s
     return run
 
 
+@pytest.fixture
+def later(client: torpor.Client, conversation: str, replaced: Callable[..., str]) -> Callable[..., str]:
+    """Let the conversation's machine sleep, and run `later(conversation, ...)` of the test in a new process."""
+
+    def run(*more: str) -> str:
+        client.machine(conversation, create=False).sleep()
+        return replaced(conversation, *more)
+
+    return run
+
+
 class ScriptedModel:
-    """A server that a model's real client library talks to: it answers what a test says, and keeps what it gets."""
+    """A server that a model's real client library talks to: it answers what a test says, and keeps what it gets.
+
+    An answer may be a function of the request.
+    """
 
     def __init__(self) -> None:
-        self.answers: list[dict[str, Any]] = []
+        self.answers: list[dict[str, Any] | Callable[[dict[str, Any]], dict[str, Any]]] = []
         self.requests: list[dict[str, Any]] = []
         model = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                model.requests.append(json.loads(body))
-                answer = json.dumps(model.answers.pop(0)).encode()
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                model.requests.append(request)
+                answer = model.answers.pop(0)
+                message = answer(request) if callable(answer) else answer
+                streamed = bool(request.get("stream"))
+                body = anthropic_events(message) if streamed else json.dumps(message).encode()
                 self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer)))
+                self.send_header("Content-Type", "text/event-stream" if streamed else "application/json")
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(body)
 
             def log_message(self, format: str, *arguments: object) -> None:
                 pass
@@ -94,3 +126,83 @@ def model() -> Iterator[ScriptedModel]:
     scripted = ScriptedModel()
     yield scripted
     scripted.close()
+
+
+def anthropic_message(*content: dict[str, Any]) -> dict[str, Any]:
+    """A message of a model of Anthropic's."""
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "scripted",
+        "content": list(content),
+        "stop_reason": "tool_use" if content[-1]["type"] == "tool_use" else "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
+
+
+def anthropic_events(message: dict[str, Any]) -> bytes:
+    """Such a message as it is streamed."""
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": {**message, "content": []}}]
+    for index, block in enumerate(message["content"]):
+        whole = json.dumps(block.get("input"))
+        said = block["type"] == "text"
+        delta = (
+            {"type": "text_delta", "text": block["text"]}
+            if said
+            else {"type": "input_json_delta", "partial_json": whole}
+        )
+        events += [
+            {
+                "type": "content_block_start",
+                "index": index,
+                "content_block": block | ({"text": ""} if said else {"input": {}}),
+            },
+            {"type": "content_block_delta", "index": index, "delta": delta},
+            {"type": "content_block_stop", "index": index},
+        ]
+    ended = {"stop_reason": message["stop_reason"], "stop_sequence": None}
+    events += [{"type": "message_delta", "delta": ended, "usage": {"output_tokens": 1}}, {"type": "message_stop"}]
+    return "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events).encode()
+
+
+def said_by_tool(request: dict[str, Any]) -> dict[str, Any]:
+    """A message that repeats the text that a tool has just returned."""
+    contents = [result["content"] for result in request["messages"][-1]["content"]]
+    texts = [
+        content if isinstance(content, str) else "".join(block.get("text", "") for block in content)
+        for content in contents
+    ]
+    return anthropic_message({"type": "text", "text": "\n".join(texts)})
+
+
+@pytest.fixture
+def guide(model: ScriptedModel, tmp_path: Path) -> Callable[..., str]:
+    """Run the programs of a guide, one behind the other, with a scripted model of Anthropic's: what they print.
+
+    Asked, the model uses the tool with the next of these inputs, and then repeats what that said.
+    """
+
+    def run(name: str, *inputs: dict[str, Any], tool: str = "python") -> str:
+        for number, given in enumerate(inputs):
+            model.answers += [
+                anthropic_message({"type": "tool_use", "id": f"toolu_{name}_{number}", "name": tool, "input": given}),
+                said_by_tool,
+            ]
+        program = "\n".join(_PROGRAM.findall((GUIDES / f"{name}.md").read_text()))
+        variables = {"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_URL": model.url, "ANTHROPIC_API_KEY": "none"}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not model.answers
+        return done.stdout
+
+    return run

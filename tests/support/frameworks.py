@@ -5,6 +5,7 @@
 
 `tests/frameworks/NAME.txt` locks an environment, `tests/frameworks/test_NAME.py` runs in it, and `torpor.tools.NAME` is
 type-checked there. All of them talk to one `torpor serve`. Environments are kept between runs, by their lock's digest.
+`NAME@VERSION.txt` locks another environment for the same test and module, with what `NAME@VERSION.in` asks for.
 """
 
 from __future__ import annotations
@@ -40,11 +41,15 @@ def names() -> list[str]:
 
 def lock(name: str) -> None:
     """Resolve a framework's extra and write its lock."""
-    extra = ["--extra", name.replace("_", "-"), str(ROOT / "sdk" / "pyproject.toml"), "-"]
+    extra = ["--extra", _framework(name).replace("_", "-"), str(ROOT / "sdk" / "pyproject.toml"), "-"]
     options = ["--quiet", "--no-header", "--no-annotate", "--python-version", "3.11", "--universal", "--upgrade"]
     wanted = "\n".join((*TOOLS, *_more(name)))
     done = _run(["-m", "uv", "pip", "compile", *options, "--generate-hashes", *extra], stdin=wanted)
     (FOLDER / f"{name}.txt").write_text(done)
+
+
+def _framework(name: str) -> str:
+    return name.partition("@")[0]
 
 
 def _more(name: str) -> list[str]:
@@ -79,12 +84,13 @@ def check(name: str, server: ServerProcess) -> str:
             "PYTHONPATH": folder,
             "TORPOR_URL": server.url,
             "TORPOR_API_KEY": server.api_key,
-            "TORPOR_TEST_RUN": f"{name}-{os.getpid()}",
+            "TORPOR_TEST_RUN": f"{name.replace('@', '-')}-{os.getpid()}",
         }
-        if (ROOT / "sdk" / "torpor" / "tools" / f"{name}.py").exists():
+        framework = _framework(name)
+        if (ROOT / "sdk" / "torpor" / "tools" / f"{framework}.py").exists():
             strict = ["--strict", "--allow-subclassing-any", "--disable-error-code", "import-untyped"]
-            _run(["-m", "mypy", *strict, "-p", f"torpor.tools.{name}"], python, variables, cwd=Path(folder))
-        own = ["-m", "pytest", "-q", "-c", str(FOLDER / "pytest.ini"), str(FOLDER / f"test_{name}.py")]
+            _run(["-m", "mypy", *strict, "-p", f"torpor.tools.{framework}"], python, variables, cwd=Path(folder))
+        own = ["-m", "pytest", "-q", "-c", str(FOLDER / "pytest.ini"), str(FOLDER / f"test_{framework}.py")]
         said = _run(own, python, variables)
     last = said.strip().splitlines()[-1]
     return f"{name}: {last} (environment {built - begun:.0f} s, in all {time.monotonic() - begun:.0f} s)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import cache
 from typing import TypeVar, overload
 
 from .._async_client import AsyncClient
@@ -15,7 +16,6 @@ M = TypeVar("M", Machine, AsyncMachine)
 
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _OWN_NAME = re.compile(r"[A-Za-z0-9]{16}")
-_KEY_CHARACTERS = 200
 
 
 @overload
@@ -33,6 +33,12 @@ def machine_of(client: Client | AsyncClient, conversation_id: str) -> Machine | 
     return client.machine(alias_of(conversation_id))
 
 
+@cache
+def default_client() -> Client:
+    """The client that a framework's tool uses when it is given none, one for all of them. Raises `ConfigError`."""
+    return Client()
+
+
 def alias_of(conversation_id: str) -> str:
     """The alias of a conversation's machine. An id that is a machine's own name is no alias, and is digested too."""
     usable = _ALIAS.fullmatch(conversation_id) and not _OWN_NAME.fullmatch(conversation_id)
@@ -42,10 +48,12 @@ def alias_of(conversation_id: str) -> str:
     return f"conversation-{digest[:32]}"
 
 
-def idempotency_key(call_id: str | None) -> str | None:
-    """The word under which a framework's call is run once, however often the framework sends it."""
+def idempotency_key(call_id: str | None, code: str) -> str | None:
+    """The word under which a framework's call is run once, however often the framework sends it.
+
+    Some models count their calls anew in each answer, so that ids return with other code: that is another call.
+    """
     if call_id is None:
         return None
-    if call_id.isascii() and call_id.isprintable() and 0 < len(call_id) <= _KEY_CHARACTERS:
-        return f"call {call_id}"
-    return f"call {hashlib.sha256(call_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    words = f"{call_id}\0{code}".encode("utf-8", "surrogatepass")
+    return f"call {hashlib.sha256(words).hexdigest()}"

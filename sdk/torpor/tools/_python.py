@@ -79,7 +79,7 @@ class PythonTool:
             code,
             timeout_seconds=timeout_seconds or self._timeout_seconds,
             queue=True,
-            idempotency_key=idempotency_key(call_id),
+            idempotency_key=idempotency_key(call_id, code),
         )
         try:
             return render(await stream.result(), limit_tokens=self._limit_tokens)
@@ -98,7 +98,7 @@ class PythonTool:
             code,
             timeout_seconds=timeout_seconds or self._timeout_seconds,
             queue=True,
-            idempotency_key=idempotency_key(call_id),
+            idempotency_key=idempotency_key(call_id, code),
         )
 
     def _run(self, stream: RunStream) -> Rendered:

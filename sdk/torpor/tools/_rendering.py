@@ -20,6 +20,10 @@ class Rendered:
     """PNG files."""
     is_error: bool = False
     """Whether the code ended in an error, or could not be run; the text says which."""
+    machine_name: str | None = None
+    """The machine that it ran on; None if it could not be run."""
+    seq: int | None = None
+    """The instruction's number there, under which all of its output can be read."""
 
 
 def render(result: Result, *, limit_tokens: int = DEFAULT_TOKENS) -> Rendered:
@@ -32,7 +36,7 @@ def render(result: Result, *, limit_tokens: int = DEFAULT_TOKENS) -> Rendered:
     if len(images) > IMAGES_LIMIT:
         text += f"\n[{len(images) - IMAGES_LIMIT} more figures were shown than the {IMAGES_LIMIT} here]"
         images = images[:IMAGES_LIMIT]
-    return Rendered(text, images, is_error=result.error is not None)
+    return Rendered(text, images, result.error is not None, result.machine_name, result.seq)
 
 
 def refusal(error: ApiError) -> Rendered:

@@ -78,10 +78,11 @@ def test_every_conversation_has_a_machine_of_its_own(conversation: str) -> None:
     assert alias not in ("new", "list")
     assert not (len(alias) == 16 and alias.isalnum())
     assert alias == conversation or alias.startswith("conversation-")
-    key = idempotency_key(conversation)
+    key = idempotency_key(conversation, "1")
     assert key is not None
     assert len(key) <= 255
     assert key.isascii()
+    assert key != idempotency_key(conversation, "2")
 
 
 def test_a_result_shows_itself_in_a_notebook() -> None:
