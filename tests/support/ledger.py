@@ -14,7 +14,7 @@ from torpor_api.ledger.database import FILE_NAME, open_engine
 from torpor_api.ledger.migrate import migrate
 from torpor_api.ledger.sql_ledger import OUTPUT_LIMIT_BYTES
 from torpor_snapshotter.key import pack_key
-from torpor_worker.ledger import Entry, Hold, InstructionResult, OutputRecord, Snapshot
+from torpor_worker.ledger import Entry, Hold, InstructionResult, OutputRecord, RunningCommand, Snapshot
 
 ACCOUNT = "me"
 MEMORY = Path("/dev/shm")
@@ -105,6 +105,7 @@ async def saved(
     running_seq: int | None = None,
     output_offset: int = 0,
     shared: tuple[str, ...] = (),
+    commands: tuple[RunningCommand, ...] = (),
 ) -> Snapshot:
     """A committed snapshot on top of generation `head`, with a pack of its own beside those that are shared."""
     generation, manifest_key = await ledger.allot_save(hold)
@@ -122,6 +123,7 @@ async def saved(
         image_bytes=100,
         series="series",
         packs=tuple(sorted((pack_key(manifest_key), *shared))),
+        commands=commands,
     )
     await ledger.commit_snapshot(hold, head, snapshot)
     return snapshot

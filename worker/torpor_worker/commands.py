@@ -234,6 +234,11 @@ class Commands:
             used_seconds = running.used_seconds(self._loop.time())
             self.over.append(Over(entry, running, result, ended_by, used_seconds))
 
+    def has_said(self, seq: int | None, size_bytes: int) -> bool:
+        """Whether a command has said so much, or has ended."""
+        said = None if seq is None else self._said.get(seq)
+        return said is None or seq not in self._live or said.heard_bytes >= size_bytes
+
     @property
     def unflushed(self) -> bool:
         """Whether output waits to be made durable."""

@@ -18,6 +18,8 @@ from torpor_worker.sandbox import CommandEnded, CommandOutput, Result
 
 LEAST_SECONDS = 5.0
 """An entry is given so much time at least, however little is left: it may be slower than it was."""
+COME_AS_FAR_SECONDS = 2.0
+"""How long a command that is started again is waited for until it has said as much as it had."""
 FROM_BEGINNING = "from its beginning"
 FROM_MIDDLE = "from the middle of it"
 
@@ -148,12 +150,17 @@ class Replayer:
         """Start a command that has no end: what it says and how it ends is new."""
         if entry.seq is None:
             raise ValueError(f"entry {entry.id} has no seq")
-        attempt = max(entry.attempt, 1)
+        attempt, said_bytes = max(entry.attempt, 1), 0
         if self._sent is None or entry.position is None or entry.position <= self._sent:
+            said_bytes = await self._ledger.output_given(self._hold, entry.seq, attempt)
             attempt = await self._ledger.count_attempt(self._hold, entry.seq, 0)
             replay.ran_again[entry.seq] = FROM_BEGINNING
         replay.suspect = entry.seq
         await self._commands.begin(entry, attempt)
+        # What came later may have needed it, as far as it had come: a server must listen before it is called.
+        await self._until(
+            lambda: self._commands.has_said(entry.seq, said_bytes), replay, self._loop.time() + COME_AS_FAR_SECONDS
+        )
         await self._shown(replay)
 
     async def _shown(self, replay: Replay) -> None:
@@ -191,14 +198,15 @@ class Replayer:
 
         await self._until(is_over, replay)
 
-    async def _until(self, condition: Callable[[], bool], replay: Replay) -> None:
+    async def _until(self, condition: Callable[[], bool], replay: Replay, until: float | None = None) -> None:
         while not condition():
             await self._hear(replay)
-            if condition():
-                return
             now = self._loop.time()
+            if condition() or (until is not None and now >= until):
+                return
             await self._escalate(now)
-            await self._bell.wait(self._due_at(now))
+            times = (self._due_at(now), until)
+            await self._bell.wait(min((at for at in times if at is not None), default=None))
 
     async def _hear_until(self, end: float, replay: Replay) -> None:
         while (now := self._loop.time()) < end:
