@@ -13,6 +13,7 @@ from rich.console import Console
 from tests.support.server import ServerProcess
 
 from bench.cold import measure_cold_waking
+from bench.command_line import measure_command_line
 from bench.connection import Connection
 from bench.floor import Floor
 from bench.instructions import measure_instructions
@@ -53,6 +54,8 @@ def main() -> None:
             wait_until_settled(server.data_dir, "python")
             status.update("Running instructions, here and in a Jupyter kernel")
             measurements = measure_instructions(connection, another, rounds=300 if quick else 2000)
+            status.update("Starting the command line")
+            measurements += measure_command_line(server, connection, rounds)
             wait_until_settled(server.data_dir)
             place = Place(server, connection, Floor(runtime, folder / "floor"))
             status.update("Making machines, here and with plain runsc")

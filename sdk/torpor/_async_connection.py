@@ -131,6 +131,7 @@ class AsyncConnection:
                     return
                 delay = attempts.failed(error)
             if delay is not None:
+                state.broken()
                 await asyncio.sleep(delay)
 
     async def close(self) -> None:

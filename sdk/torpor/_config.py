@@ -65,7 +65,7 @@ def load_config(
     if not chosen_key:
         raise ConfigError(
             "There is no API key.",
-            hint=f"`torpor serve` saves one in {path}. Or set TORPOR_API_KEY, or pass api_key=.",
+            hint=f"`torpor login` saves one in {path}, as does `torpor serve`. Or set TORPOR_API_KEY or pass api_key=.",
         )
     if not chosen_key.isascii() or not chosen_key.isprintable() or " " in chosen_key:
         raise ConfigError("The API key contains characters that no key has.", hint="It reads `<account>.<secret>`.")

@@ -125,6 +125,7 @@ class Connection:
                     return
                 delay = attempts.failed(error)
             if delay is not None:
+                state.broken()
                 time.sleep(delay)
 
     def close(self) -> None:

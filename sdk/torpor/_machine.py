@@ -54,6 +54,10 @@ class RunStream:
         """The instruction's number; None until the server has said it."""
         return self._state.seq
 
+    def on_connection(self, call: Callable[[bool], object]) -> None:
+        """Have `call` called with True when the server has answered, with False each time that it cannot be reached."""
+        self._state.on_connection = call
+
     def __iter__(self) -> Iterator[Event]:
         return self._events
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from . import _calls
 from ._calls import Call
@@ -28,6 +28,8 @@ class StreamState:
         self.restarted = False
         """Whether the instruction was begun anew in a recovery, so that some of what came is void."""
         self.events: list[Event] = []
+        self.on_connection: Callable[[bool], object] = lambda _: None
+        """Called with True when a connection is there, with False when it was lost or could not be had."""
         self._call = call
         self._last_id: str | None = None
         self._lines = JsonLines()
@@ -47,6 +49,11 @@ class StreamState:
         seq = headers.get("Torpor-Instruction-Seq", "")
         if seq.isdigit():
             self.seq = int(seq)
+        self.on_connection(True)
+
+    def broken(self) -> None:
+        """The connection was lost, and another is about to be tried."""
+        self.on_connection(False)
 
     def feed(self, piece: bytes) -> Iterator[Event]:
         """The events that these bytes complete."""

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from tests.support.server import ServerProcess
+from tests.support.terminal import COMMAND, PATIENCE_SECONDS, terminal
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
-
-PATIENCE_SECONDS = 90
-COMMAND = str(Path(sys.executable).with_name("torpor"))
-TAKE_THE_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-"""Without a controlling terminal, Ctrl-C would be a character and no signal."""
-CONTROL = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|[=>])")
 
 
 @pytest.fixture
@@ -48,74 +33,6 @@ def torpor(environment: dict[str, str], *arguments: str, stdin: str = "") -> sub
         timeout=PATIENCE_SECONDS,
         check=False,
     )
-
-
-class Terminal:
-    """A program on a pseudo-terminal, talked to as a person does: wait for what is shown, then type."""
-
-    def __init__(self, process: subprocess.Popen[bytes], screen: int) -> None:
-        self.process = process
-        self._screen = screen
-        self._raw = b""
-        self._seen = 0
-
-    @property
-    def text(self) -> str:
-        """All that was shown, without the terminal's control sequences."""
-        return CONTROL.sub("", self._raw.decode(errors="replace"))
-
-    def wait_for(self, text: str) -> None:
-        """Read until this is shown, behind what was waited for before."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while (found := self.text.find(text, self._seen)) < 0:
-            assert time.monotonic() < deadline, f"No {text!r} in {self.text[self._seen :]!r}"
-            self._read()
-        self._seen = found + len(text)
-
-    def type(self, text: str) -> None:
-        """Type, as if on a keyboard."""
-        os.write(self._screen, text.encode())
-
-    def wait_for_the_end(self) -> int:
-        """Read until the program has ended; its exit status."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while self.process.poll() is None:
-            assert time.monotonic() < deadline, self.text
-            self._read()
-        return self.process.returncode
-
-    def _read(self) -> None:
-        if select.select([self._screen], [], [], 0.1)[0]:
-            with suppress(OSError):  # the program has closed its side
-                self._raw += os.read(self._screen, 65536)
-
-    def say(self, text: str, answer: str) -> None:
-        """Type at the prompt, and wait for what is answered and for the prompt behind that."""
-        self.type(text)
-        self.wait_for(answer)
-        self.wait_for(">>>")
-
-
-@contextmanager
-def terminal(environment: dict[str, str], *arguments: str) -> Iterator[Terminal]:
-    """`torpor` on a terminal of its own; killed at the end if it still runs."""
-    screen, side = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", TAKE_THE_TERMINAL, COMMAND, *arguments],
-        env=environment,
-        stdin=side,
-        stdout=side,
-        stderr=side,
-        start_new_session=True,
-    )
-    os.close(side)
-    try:
-        yield Terminal(process, screen)
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        os.close(screen)
 
 
 def test_a_machine_is_made_used_listed_and_deleted(environment: dict[str, str]) -> None:
@@ -143,8 +60,8 @@ def test_a_conversation_keeps_its_variables_through_ctrl_c_and_another_server(
     environment: dict[str, str], server: ServerProcess
 ) -> None:
     with terminal(environment, "repl") as screen:
-        screen.wait_for("Ctrl-D leaves.")
-        screen.wait_for(">>>")
+        screen.wait_for("Ctrl-D leaves")
+        screen.wait_for_prompt()
         screen.say("a = 3; print('set', a)\r", "set 3")
         screen.say("for i in range(2):\rprint('line', i + a)\r\r", "line 4")
         screen.type("if a:\rprint('spinning', 1)\rwhile True: pass\r\r")

@@ -22,7 +22,19 @@ from typing import Any
 
 import httpx2
 import psutil
-from tests.support.chaos_machine import ARRAY, LIST, LOOP, SETUP, Machine, Rows, contradictions, deviations, has, holds
+from tests.support.chaos_machine import (
+    ARRAY,
+    LIST,
+    LOOP,
+    SETUP,
+    Machine,
+    Rows,
+    contradictions,
+    deviations,
+    has,
+    holds,
+    tokens_of,
+)
 from tests.support.chaos_store import MoodyBucket
 from tests.support.server import ServerProcess
 
@@ -169,10 +181,13 @@ class Chaos:
                 self._complain(parent, f"a fork ({at}) was answered with {answer.status_code}: {answer.text}")
                 return
             fork = Machine(answer.json()["machines"][0])
-            fork.base = has(self._state(fork)[1])
+            state = has(self._state(fork)[1])
+            # What it has executed again is in its own history, and a rollback to its beginning leaves that behind.
+            own = tokens_of(self._history(fork))
+            fork.base = [token for token in state if token not in own]
             after = self._history(parent)
             until = None if seq is None else seq + 1
-            for problem in () if parent.deleted else deviations(fork.base, parent.base, until, before, after):
+            for problem in () if parent.deleted else deviations(state, parent.base, until, before, after):
                 self._complain(parent, f"its fork {at}, {fork.name}, {problem}")
         self._replace(slot, fork)
 

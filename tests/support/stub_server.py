@@ -44,11 +44,15 @@ class Cut:
 
 @dataclass
 class Script:
-    """What a piece of code does: events, then a result. While `blocks`, it waits for an interrupt before that."""
+    """What a piece of code does: events, then a result. While `blocks`, it waits for an interrupt before that.
+
+    One that is `stubborn` does not heed interrupts, and waits for the end of the server.
+    """
 
     events: list[Json] = field(default_factory=list)
     result: Json = field(default_factory=lambda: {"value": None, "runtime_ms": 1})
     blocks: bool = False
+    stubborn: bool = False
 
 
 @dataclass
@@ -67,6 +71,8 @@ class StubServer:
     def __init__(self) -> None:
         self.machines: dict[str, list[Ran]] = {}
         self.scripts: dict[str, Script] = {}
+        self.completions: dict[str, tuple[list[str], int, int] | None] = {}
+        """By code: matches, start and end; None where the server knows no completion."""
         self.faults: deque[Refuse | Cut] = deque()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.bodies: list[Json] = []
@@ -154,9 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         text = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         body = json.loads(text) if text else {}
+        fault = stub.faults.popleft() if stub.faults else None
         stub.requests.append((self.command, self.path, {name.lower(): value for name, value in self.headers.items()}))
         stub.bodies.append(body)
-        fault = stub.faults.popleft() if stub.faults else None
         if isinstance(fault, Refuse):
             extra = {"Retry-After": fault.retry_after} if fault.retry_after else {}
             self._error(fault.status, fault.code, fault.message, extra)
@@ -202,8 +208,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._run(name, stub.once(key, self.path, lambda: stub.execute(name, body["code"])), cut)
         elif rest == "/interrupt":
             for ran in log:
-                ran.interrupted.set()
+                if not ran.script.stubborn:
+                    ran.interrupted.set()
             self._json({"interrupted": True, "instruction_seq": len(log) - 1}, cut)
+        elif rest == "/complete" and stub.completions.get(body["code"]) is not None:
+            matches, start, end = stub.completions[body["code"]] or ([], 0, 0)
+            self._json({"matches": matches, "start": start, "end": end}, cut)
+        elif rest == "/complete":
+            self._error(404, "not_found", "There is nothing here.")
         elif rest == "/exec":
             limit, start = int(query.get("limit", 100)), int(query.get("cursor", 0))
             page = [self._instruction(ran) for ran in log[::-1]][start:][:limit]
@@ -286,12 +298,16 @@ class _Handler(BaseHTTPRequestHandler):
             "parked_reason": None,
         }
 
+    def _state(self, ran: Ran) -> Json:
+        if ran.script.blocks and not ran.interrupted.is_set():
+            return {"state": "running", "result": None, "events": ran.script.events}
+        return {"state": "finished", "result": ran.script.result}
+
     def _instruction(self, ran: Ran) -> Json:
         return {
             "instruction_seq": ran.seq,
             "code": ran.code,
-            "state": "finished",
-            "result": ran.script.result,
+            **self._state(ran),
             "replayed": False,
             "undone": False,
             "accepted_at": "2026-01-02T03:04:05Z",

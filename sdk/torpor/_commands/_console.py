@@ -6,16 +6,23 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
 from .._calls import UNSET, Unset
 from .._client import Client
 from .._errors import TorporError
+from .._terminal.safe_text import one_line, plain
+from .._terminal.sink import write
+from ._machine_names import machine_names
+
+__all__ = ["write"]
 
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
-MachineName = Annotated[str, typer.Argument(metavar="MACHINE", help="The machine's name.")]
+MachineName = Annotated[
+    str, typer.Argument(metavar="MACHINE", help="The machine's name.", autocompletion=machine_names)
+]
 
 MemoryOption = Annotated[int | None, typer.Option("--memory", metavar="MB", help="Memory that it may use.", min=1)]
 IdleOption = Annotated[
@@ -59,16 +66,9 @@ def client() -> Client:
     return Client()
 
 
-def write(text: str, stream: TextIO) -> None:
-    """Write at once, whatever is in it: what the stream's encoding lacks is replaced."""
-    encoding = stream.encoding or "utf-8"
-    stream.write(text.encode(encoding, "replace").decode(encoding))
-    stream.flush()
-
-
 def note(text: str) -> None:
     """A remark beside the output: on standard error, so that a pipe stays clean."""
-    write(f"{text}\n", sys.stderr)
+    write(f"{plain(text) if sys.stderr.isatty() else text}\n", sys.stderr)
 
 
 def write_json(value: Any) -> None:
@@ -76,11 +76,19 @@ def write_json(value: Any) -> None:
     write(json.dumps(value, indent=2 if sys.stdout.isatty() else None, default=str) + "\n", sys.stdout)
 
 
+def done(machine: str, sentence: str, *, as_json: bool, **fields: Any) -> None:
+    """What a command did that has nothing to print: a sentence beside the output, or an object with the machine."""
+    if as_json:
+        write_json({"machine_name": machine, **fields})
+    else:
+        note(sentence)
+
+
 def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on a terminal; lines with tabs between the columns, and no heading, in a pipe."""
     if not sys.stdout.isatty():
         for row in rows:
-            write("\t".join(_one_line(cell) for cell in row) + "\n", sys.stdout)
+            write("\t".join(one_line(cell) for cell in row) + "\n", sys.stdout)
         return
     from rich import box  # noqa: PLC0415 - importing Rich takes longer than most commands
     from rich.console import Console  # noqa: PLC0415
@@ -91,13 +99,8 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_one_line(cell)) for cell in row))
+        table.add_row(*(Text(one_line(cell)) for cell in row))
     Console().print(table)
-
-
-def _one_line(text: str) -> str:
-    # Escape sequences in names and code of a stranger's must not reach the terminal.
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def tags_of(pairs: Iterable[str]) -> dict[str, str]:

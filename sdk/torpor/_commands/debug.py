@@ -16,7 +16,10 @@ def debug() -> None:
 
 @app.command()
 def crash(machine: MachineName, as_json: Json = False) -> None:
-    """Kill a machine's process, as an accident would: what runs is undone, and the machine is recovered by itself."""
+    """Kill a machine's process, as an accident would: what runs is undone, and the machine is recovered by itself.
+
+    [bold]torpor debug crash analysis[/bold]  then `torpor show analysis` has its notices
+    """
     with client() as torpor:
         crashed = torpor.machine(machine, create=False).crash()
     if as_json:

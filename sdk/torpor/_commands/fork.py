@@ -36,11 +36,11 @@ def fork(
 ) -> None:
     """Make new machines that go on from a state of this one, each its own way. Prints their names.
 
-    [bold]torpor fork aB3dE6gH9jK2mN5p[/bold]  as it is now; it is saved first
+    [bold]torpor fork analysis[/bold]  as it is now; it is saved first
 
-    [bold]torpor fork aB3dE6gH9jK2mN5p --seq 12 -n 5[/bold]  five, as it was when instruction 12 had just finished
+    [bold]torpor fork analysis --seq 12 -n 5[/bold]  five, as it was when instruction 12 had just finished
 
-    [bold]torpor fork aB3dE6gH9jK2mN5p --generation 7[/bold]  from a snapshot of `torpor snapshots`
+    [bold]torpor fork analysis --generation 7[/bold]  from a snapshot of `torpor snapshots`
 
     Forks share what is stored with the machine, and outlive it.
     """

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from ._console import MachineName, client, note, single_command
+from typing import Annotated
+
+import typer
+
+from ._console import Json, MachineName, client, done, single_command
 
 app = single_command()
 
 
 @app.command()
-def interrupt(machine: MachineName) -> None:
-    """Raise KeyboardInterrupt in what a machine runs. Its variables stay."""
+def interrupt(
+    machine: MachineName,
+    seq: Annotated[
+        int | None,
+        typer.Argument(metavar="SEQ", help="Only if it is this instruction that runs.", min=0),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Raise KeyboardInterrupt in what a machine runs, as Ctrl-C does; its variables stay.
+
+    [bold]torpor interrupt analysis[/bold]  whatever runs; code that does not heed it is ended after 3 seconds
+
+    [bold]torpor interrupt analysis 12[/bold]  only instruction 12, so that nothing that came after it is hit
+    """
     with client() as torpor:
-        interrupted = torpor.machine(machine, create=False).interrupt()
-    note(f"{machine} is interrupted." if interrupted else f"{machine} runs nothing.")
+        interrupted = torpor.machine(machine, create=False).interrupt(seq)
+    running = "runs nothing" if seq is None else f"does not run instruction {seq}"
+    sentence = f"{machine} is interrupted." if interrupted else f"{machine} {running}."
+    done(machine, sentence, as_json=as_json, interrupted=interrupted)

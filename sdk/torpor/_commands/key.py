@@ -26,10 +26,13 @@ def list_keys(as_json: Json = False) -> None:
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="What it is for, such as `laptop` or `ci`.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for, such as `laptop` or `ci`.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Make a key and print it: only now can it be seen."""
+    """Make a key and print it: only now can it be seen.
+
+    [bold]torpor key new laptop[/bold]
+    """
     with client() as torpor:
         key = torpor.new_key(name)
     if as_json:
@@ -40,8 +43,16 @@ def new(
 
 
 @app.command()
-def revoke(key: Annotated[str, typer.Argument(metavar="ID", help="See `torpor key list`.")]) -> None:
-    """Let a key in no longer, from now on."""
+def revoke(
+    key: Annotated[str, typer.Argument(metavar="ID", help="See `torpor key list`.")], as_json: Json = False
+) -> None:
+    """Let a key in no longer, from now on.
+
+    [bold]torpor key revoke 3[/bold]  3 is its number in `torpor key list`
+    """
     with client() as torpor:
         torpor.revoke_key(key)
-    note(f"The key {key} opens nothing any more.")
+    if as_json:
+        write_json({"revoked": key})
+    else:
+        note(f"The key {key} opens nothing any more.")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
+from .._machine import Machine
 from .._models import Instruction
-from ._console import Json, MachineName, client, single_command, time_text, write, write_json, write_table
-from ._execution import Screen
+from .._terminal.sink import sinks
+from ._console import Json, MachineName, client, note, single_command, time_text, write_json, write_table
+from .output import show_output
 
 app = single_command()
 
@@ -17,27 +18,37 @@ app = single_command()
 @app.command()
 def log(
     machine: MachineName,
-    seq: Annotated[int | None, typer.Argument(metavar="[SEQ]", help="Show this instruction, with its output.")] = None,
+    seq: Annotated[
+        int | None, typer.Argument(metavar="SEQ", help="Show this instruction, with its output.", min=0)
+    ] = None,
     count: Annotated[int, typer.Option("-n", "--count", help="Show so many of the newest.", min=1)] = 20,
     as_json: Json = False,
 ) -> None:
-    """Show what was run on a machine, the newest last; or one instruction with all of its output."""
+    """Show what was run on a machine by anyone, the newest last; or one instruction with all of its output.
+
+    [bold]torpor log analysis -n 100[/bold]  the hundred newest
+
+    [bold]torpor log analysis 12[/bold]  the whole code of instruction 12, and what it printed
+
+    The number in front of each is what `torpor output`, `fork --seq` and `rollback --seq` take.
+    """
     with client() as torpor:
         target = torpor.machine(machine, create=False)
-        if seq is not None:
-            instruction = target.instruction(seq)
-            if as_json:
-                write_json(instruction.model_dump(mode="json"))
-                return
-            write("".join(f">>> {line}\n" for line in instruction.code.splitlines()), sys.stdout)
-            screen = Screen()
-            stream = target.attach(seq)
-            for event in stream:
-                screen.show(event)
-            screen.finish(stream.result())
+        if seq is None:
+            show_log(target, count=count, as_json=as_json)
             return
-        instructions = list(target.history(limit=count))[::-1]
-        lost_before = target.detail().lost_before if len(instructions) < count else None
+        instruction = target.instruction(seq)
+        if as_json:
+            write_json(instruction.model_dump(mode="json"))
+            return
+        out, _ = sinks()
+        out.foreign("".join(f">>> {line}\n" for line in instruction.code.splitlines()))
+        show_output(target, seq)
+
+
+def show_log(machine: Machine, *, count: int, as_json: bool = False) -> None:
+    """Write the newest instructions."""
+    instructions = list(machine.history(limit=count))[::-1]
     if as_json:
         write_json([instruction.model_dump(mode="json", exclude={"events"}) for instruction in instructions])
         return
@@ -48,9 +59,9 @@ def log(
             for instruction in instructions
         ),
     )
+    lost_before = machine.detail().lost_before if len(instructions) < count else None
     if lost_before is not None:
-        told = f"Instructions before {lost_before} may be missing: the database was lost and rebuilt from the store."
-        typer.echo(told, err=True)
+        note(f"Instructions before {lost_before} may be missing: the database was lost and rebuilt from the store.")
 
 
 def _outcome(instruction: Instruction) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from .._client import Client
 from .._config import DEFAULT_URL, config_file, save_config
-from ._console import note, single_command
+from ._console import Json, note, single_command, write_json
 
 app = single_command()
 
@@ -20,12 +20,15 @@ def login(
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="The server's address; asked for on a terminal.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Ask for an API key, see that the server takes it, and save both for every command and the SDK.
 
     On a terminal the key is asked for and not shown; otherwise it is read from standard input:
 
-    echo "$KEY" | torpor login --url https://torpor.example.com
+    [bold]torpor login[/bold]  asks for both
+
+    [bold]echo "$KEY" | torpor login --url https://torpor.example.com[/bold]  in a script
     """
     if sys.stdin.isatty():
         url = url or typer.prompt("Server", default=DEFAULT_URL, err=True)
@@ -36,7 +39,10 @@ def login(
         account = torpor.whoami()
         path = config_file(os.environ)
         save_config(path, torpor.url, key.strip())
-    note(f"You are {account} at {url}. Saved in {path}.")
+    if as_json:
+        write_json({"account": account, "url": url, "file": str(path)})
+    else:
+        note(f"You are {account} at {url}. Saved in {path}.")
     for variable in ("TORPOR_URL", "TORPOR_API_KEY"):
         if os.environ.get(variable):
             note(f"{variable} is set, and goes before what was saved.")

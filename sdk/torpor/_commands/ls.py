@@ -21,7 +21,12 @@ def ls(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Names only, one a line.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List your machines, newest first."""
+    """List your machines, newest first.
+
+    [bold]torpor ls --tag user=42[/bold]  those with this tag
+
+    [bold]torpor ls -q | xargs -n1 torpor show[/bold]  each of them, for a script
+    """
     with client() as torpor:
         machines = [machine.info for machine in torpor.machines(tags=tags_of(tag or ())) if machine.info]
     if as_json:

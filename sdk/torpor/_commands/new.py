@@ -47,7 +47,13 @@ def new(
 ) -> None:
     """Make a machine and print its name. It is there until `torpor rm`.
 
-    With a name of your own, such as `torpor new --name analysis`, every other command takes that name too.
+    [bold]torpor new --name analysis[/bold]  every other command takes that name, too: torpor repl analysis
+
+    [bold]torpor new --tag user=42[/bold]  then `torpor ls --tag user=42` finds it
+
+    [bold]torpor new --template data --memory 4096[/bold]  NumPy, pandas and others are imported already
+
+    [bold]torpor repl $(torpor new)[/bold]  talk to it at once
     """
     with client() as torpor:
         machine = torpor.new_machine(

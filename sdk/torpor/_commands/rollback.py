@@ -23,9 +23,9 @@ def rollback(
 ) -> None:
     """Let a machine go on from an earlier point of its life. What it did since stays in its log, marked.
 
-    [bold]torpor rollback aB3dE6gH9jK2mN5p --seq 12[/bold]  to when instruction 12 had just finished
+    [bold]torpor rollback analysis --seq 12[/bold]  to when instruction 12 had just finished
 
-    [bold]torpor rollback aB3dE6gH9jK2mN5p --generation 7[/bold]  to a snapshot of `torpor snapshots`
+    [bold]torpor rollback analysis --generation 7[/bold]  to a snapshot of `torpor snapshots`
 
     The machine is saved first: [bold]torpor undo[/bold] takes the rollback back.
     """
@@ -39,15 +39,15 @@ def rollback(
         tell(machine, done)
 
 
-def tell(machine: str, done: Rollback) -> None:
-    """Say what a rollback did, and how to take it back."""
+def tell(machine: str, done: Rollback, *, undo: str | None = None) -> None:
+    """Say what a rollback did, and how to take it back: by `undo`, or by the command line."""
     where = "its beginning" if done.generation is None else f"generation {done.generation}"
     again = f", and runs again what led to the point: {_named(done.replayed)}" if done.replayed else ""
     note(f"{machine} goes on from {where}{again}.")
     if done.left_behind:
         note(f"Left behind: {_named(done.left_behind)}.")
     if done.undo is not None and done.undo.generation is not None:
-        note(f"To take it back: torpor rollback {machine} --generation {done.undo.generation}")
+        note(f"To take it back: {undo or f'torpor rollback {machine} --generation {done.undo.generation}'}")
 
 
 def _named(seqs: tuple[int, ...]) -> str:

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from .._cli import INTERRUPTED
 from .._errors import TorporError
 from .._result import Result
+from .._terminal.screen import Screen, exit_status
 from ._console import Json, client, note, single_command, write_json
-from ._execution import Screen, watch
-
-CODE_FAILED = 1
-INTERRUPTED = 130
+from ._execution import watch
+from ._machine_names import machine_names
 
 app = single_command()
 
@@ -22,12 +22,18 @@ app = single_command()
 @app.command()
 def run(
     *,
-    file: Annotated[
-        str | None, typer.Argument(metavar="[FILE]", help="A file of Python; `-` is standard input.")
-    ] = None,
+    file: Annotated[str | None, typer.Argument(metavar="FILE", help="A file of Python; `-` is standard input.")] = None,
     code: Annotated[str | None, typer.Option("-c", "--code", metavar="CODE", help="Python to run.")] = None,
     machine: Annotated[
-        str | None, typer.Option("--machine", "-m", metavar="MACHINE", help="Where to run it; else on a new machine.")
+        str | None,
+        typer.Option(
+            "--machine",
+            "-m",
+            metavar="MACHINE",
+            help="Where to run it; else on a new machine.",
+            envvar="TORPOR_MACHINE",
+            autocompletion=machine_names,
+        ),
     ] = None,
     timeout: Annotated[
         float | None, typer.Option("--timeout", "-t", metavar="SECONDS", help="End it after so much running time.")
@@ -43,11 +49,14 @@ def run(
 
     [bold]torpor run -c 'import sys; sys.version'[/bold]  on a new machine
 
-    [bold]torpor run -m aB3dE6gH9jK2mN5p script.py[/bold]  on that one, with all that it knows
+    [bold]torpor run -m analysis script.py[/bold]  on that one, with all that it knows
 
-    [bold]echo 'a + 5' | torpor run -m aB3dE6gH9jK2mN5p[/bold]
+    [bold]echo 'a + 5' | torpor run -m analysis[/bold]
 
-    Ctrl-C ends the code, and its machine lives on. The exit status is 1 if the code ended in an error.
+    Ctrl-C ends the code, and its machine lives on.
+
+    The exit status is the code's: that of its own `sys.exit(4)`, 1 if it ended in an error, 130 if Ctrl-C ended it. It
+    is 2 for a wrong command line, and 3 if Torpor could not run it.
     """
     source = _source(file, code)
     with client() as torpor:
@@ -56,14 +65,22 @@ def run(
             note(f"[new machine: {target.name}]")
         stream = target.stream(source, timeout_seconds=timeout, queue=queue, interrupt=interrupt, timings=as_json)
         try:
-            result, interrupted = watch(target, stream, None if as_json else Screen(pictures))
+            screen = None if as_json else Screen(target.name, pictures)
+            result, interrupted = watch(target, stream, screen)
         except KeyboardInterrupt:
             note(f"\nIt runs on. To end it: torpor interrupt {target.name}")
             raise typer.Exit(INTERRUPTED) from None
     if as_json:
         write_json(as_fields(result))
-    if not result.ok:
-        raise typer.Exit(INTERRUPTED if interrupted else CODE_FAILED)
+    if interrupted and not result.ok:
+        raise typer.Exit(INTERRUPTED)
+    leave_with(result)
+
+
+def leave_with(result: Result) -> None:
+    """End with the status that the code would have given a process of its own."""
+    if result.error is not None and (status := exit_status(result.error)[0]) != 0:
+        raise typer.Exit(status)
 
 
 def _source(file: str | None, code: str | None) -> str:

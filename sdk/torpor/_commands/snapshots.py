@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .._machine import Machine
 from .._models import Snapshot
 from ._console import Json, MachineName, client, single_command, size_text, time_text, write_json, write_table
 
@@ -14,12 +15,19 @@ def snapshots(machine: MachineName, as_json: Json = False) -> None:
 
     SEQ is the last instruction that is finished in it; LINE grows with each rollback.
 
-    [bold]torpor rollback aB3dE6gH9jK2mN5p --generation 7[/bold]  lets the machine go on from one
+    [bold]torpor snapshots analysis[/bold]
 
-    [bold]torpor pin aB3dE6gH9jK2mN5p 7[/bold]  keeps it for ever
+    [bold]torpor rollback analysis --generation 7[/bold]  lets the machine go on from one
+
+    [bold]torpor pin analysis 7[/bold]  keeps it for ever
     """
     with client() as torpor:
-        found = torpor.machine(machine, create=False).snapshots()
+        show_snapshots(torpor.machine(machine, create=False), as_json=as_json)
+
+
+def show_snapshots(machine: Machine, *, as_json: bool = False) -> None:
+    """Write those that are kept."""
+    found = machine.snapshots()
     if as_json:
         write_json([snapshot.model_dump(mode="json") for snapshot in found])
         return

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from ._console import GenerationArgument, MachineName, client, note, single_command
+from ._console import GenerationArgument, Json, MachineName, client, done, single_command
 
 app = single_command()
 
 
 @app.command()
-def unpin(machine: MachineName, generation: GenerationArgument) -> None:
-    """Keep a pinned snapshot only as long as any other: the machine's next save may let it go."""
+def unpin(machine: MachineName, generation: GenerationArgument, as_json: Json = False) -> None:
+    """Keep a pinned snapshot only as long as any other: the machine's next save may let it go.
+
+    [bold]torpor unpin analysis 7[/bold]  generation 7, see `torpor snapshots`
+    """
     with client() as torpor:
         torpor.machine(machine, create=False).unpin(generation)
-    note(f"Generation {generation} of {machine} is kept only as long as any other.")
+    done(
+        machine,
+        f"Generation {generation} of {machine} is kept only as long as any other.",
+        as_json=as_json,
+        generation=generation,
+        pinned=False,
+    )

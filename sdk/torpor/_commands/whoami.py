@@ -11,7 +11,10 @@ app = single_command()
 
 @app.command()
 def whoami(as_json: Json = False) -> None:
-    """Print your account, and the server that is asked."""
+    """Print your account, and the server that is asked.
+
+    [bold]torpor whoami[/bold]  says at once whether address and key are right
+    """
     with client() as torpor:
         account = torpor.whoami()
         url = torpor.url
