@@ -88,7 +88,7 @@ class Remote:
         if self._terminal:
             before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, self._resized)
             mode = termios.tcgetattr(sys.stdin.fileno())
-            tty.setraw(sys.stdin.fileno())
+            tty.setraw(sys.stdin.fileno(), termios.TCSADRAIN)  # what was typed already is for it too
         try:
             yield
         finally:
