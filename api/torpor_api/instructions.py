@@ -20,6 +20,7 @@ from torpor_api.events import (
     truncated_event,
 )
 from torpor_api.ledger import Accepted, Busy, Idempotency, InstructionRow, Outcome, OutputPage
+from torpor_api.models import ExecRequest, RunRequest
 from torpor_api.presence import Presence
 from torpor_api.results import ending_json, moment, rich_result, timings
 from torpor_api.services import Services
@@ -41,6 +42,13 @@ def timeout_of(services: Services, asked_seconds: float | None, field: str = "ti
     if asked_seconds > services.config.timeout_maximum_seconds:
         raise InvalidRequest(f"{field}: it may be at most {services.config.timeout_maximum_seconds:g}.")
     return asked_seconds
+
+
+def when_busy_of(asked: ExecRequest | RunRequest) -> WhenBusy:
+    """What is to become of a request whose machine runs something."""
+    if asked.interrupt:
+        return "interrupt"
+    return "queue" if asked.queue else "refuse"
 
 
 async def submit(

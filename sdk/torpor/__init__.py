@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._async_client import AsyncClient
     from ._async_execution import AsyncExecution
-    from ._async_machine import AsyncMachine, AsyncRunStream
+    from ._async_machine import AsyncMachine
     from ._async_machine_commands import AsyncCommand, AsyncCommands, AsyncCommandStream
+    from ._async_run_stream import AsyncRunStream
     from ._client import Client
     from ._command_models import CommandInfo, CommandResult
     from ._errors import (
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         MachineNotParked,
         MachineParked,
         MethodNotAllowed,
+        NotFinished,
         NotFound,
         PointUnreachable,
         ProtocolError,
@@ -65,11 +67,12 @@ if TYPE_CHECKING:
     from ._execution import Execution
     from ._forked import Forked
     from ._local import local
-    from ._machine import Machine, RunStream
+    from ._machine import Machine
     from ._machine_commands import Command, Commands, CommandStream
     from ._models import ApiKey, Completion, Instruction, MachineInfo, NewApiKey, Point, Recovered, Rollback, Snapshot
     from ._result import ErrorInfo, Result
     from ._retry import RetryPolicy
+    from ._run_stream import RunStream
 
 __all__ = [
     "AliasTaken",
@@ -123,6 +126,7 @@ __all__ = [
     "MachineParked",
     "MethodNotAllowed",
     "NewApiKey",
+    "NotFinished",
     "NotFound",
     "Notice",
     "Point",
@@ -155,6 +159,7 @@ _HOMES = (
     "_async_execution",
     "_async_machine",
     "_async_machine_commands",
+    "_async_run_stream",
     "_client",
     "_command_models",
     "_errors",
@@ -167,6 +172,7 @@ _HOMES = (
     "_models",
     "_result",
     "_retry",
+    "_run_stream",
 )
 """Where all of that is. It is imported when it is first asked for: the command line needs little of it to start."""
 

@@ -32,6 +32,7 @@ class AsyncConnection:
             headers=_http.headers(config),
             transport=transport,
             verify=_http.verification(config),
+            limits=_http.LIMITS,
             trust_env=_http.uses_proxies(config),
         )
 
@@ -54,7 +55,6 @@ class AsyncConnection:
     async def _send(self, call: Call) -> httpx2.Response:
         attempts = Attempts(call, self._retry, self._contact)
         while True:
-            attempts.sending()
             try:
                 response = await self._http.send(_http.request(self._http, call))
             except httpx2.TransportError as error:
@@ -72,7 +72,6 @@ class AsyncConnection:
         """Write a good answer's body to a file that can be rewound; how many bytes. Raises as `send` does."""
         attempts = Attempts(call, self._retry, self._contact)
         while True:
-            attempts.sending()
             try:
                 async with contextlib.aclosing(
                     await self._http.send(_http.request(self._http, call), stream=True)
@@ -107,7 +106,6 @@ class AsyncConnection:
     async def _follow(self, state: StreamState, to_the_end: bool) -> AsyncGenerator[Event, None]:
         attempts = Attempts(state.next_call(), self._retry, self._contact)
         while state.finished is None:
-            attempts.sending()
             try:
                 async with contextlib.aclosing(
                     await self._http.send(_http.request(self._http, state.next_call()), stream=True)

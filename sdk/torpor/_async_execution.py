@@ -5,40 +5,63 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from . import _calls, _http
+from ._async_connection import AsyncConnection
+from ._async_run_stream import AsyncRunStream
+from ._deadline import not_finished
+from ._models import Instruction
 from ._result import Result
+from ._stream import StreamState
 
 if TYPE_CHECKING:
-    from ._async_machine import AsyncMachine, AsyncRunStream
+    from ._async_machine import AsyncMachine
 
 
 class AsyncExecution:
     """A handle on an instruction. It needs no process to live: `machine.execution(seq)` makes another one, anywhere.
 
-    >>> training = await machine.start("model.fit(x, y)", timeout_seconds=3600)
-    >>> (await machine.execution(training.seq).wait()).ok  # another process, an hour later
+    >>> training = await machine.start("sum(range(10**6))", timeout_seconds=3600)
+    >>> (await machine.execution(training.seq).wait()).value  # another process, an hour later
+    '499999500000'
+    >>> await training.done()
     True
     """
 
-    def __init__(self, machine: AsyncMachine, seq: int) -> None:
+    def __init__(self, connection: AsyncConnection, machine: AsyncMachine, seq: int) -> None:
+        self._connection = connection
         self.machine = machine
+        """The machine that it runs on."""
         self.seq = seq
         """The instruction's number on its machine."""
 
+    @property
+    def machine_name(self) -> str:
+        """The name of its machine; with `seq` it says all that another process needs to find it."""
+        return self.machine.name
+
     async def done(self) -> bool:
         """Whether it has a result. Raises `InstructionNotFound`."""
-        return (await self.machine.instruction(self.seq)).state == "finished"
+        call = _calls.instruction(self.machine.name, self.seq, events=False)
+        return _http.parsed(await self._connection.send(call), Instruction).state == "finished"
 
     async def wait(self, timeout: float | None = None) -> Result:
-        """The result, as soon as it is there. Raises TimeoutError after so many seconds; the instruction runs on."""
-        return await asyncio.wait_for(self.stream().result(), timeout)
+        """The result, as soon as it is there. An error of the code is in it, and is not raised.
+
+        Raises `NotFinished`, a TimeoutError, after `timeout` seconds (None: never). It runs on then, and can be waited
+        for again.
+        """
+        try:
+            return await asyncio.wait_for(self.stream().result(), timeout)
+        except asyncio.TimeoutError as error:
+            raise not_finished(timeout) from error
 
     async def cancel(self) -> bool:
-        """Interrupt it, and nothing else; False if it does not run (any more)."""
+        """Interrupt it, and nothing else; False if it does not run (yet, or any more)."""
         return await self.machine.interrupt(self.seq)
 
     def stream(self) -> AsyncRunStream:
         """All that it says, from its beginning."""
-        return self.machine.attach(self.seq)
+        return AsyncRunStream(self._connection, StreamState(self.machine.name, seq=self.seq))
 
     def __repr__(self) -> str:
         return f"AsyncExecution({self.machine.name!r}, seq={self.seq})"

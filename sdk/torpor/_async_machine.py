@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from types import TracebackType
 from typing import BinaryIO
 
 from . import _calls, _http
 from ._async_connection import AsyncConnection
 from ._async_execution import AsyncExecution
 from ._async_machine_commands import AsyncCommands
+from ._async_run_stream import AsyncRunStream
 from ._calls import UNSET, Unset
-from ._errors import MachineBusy
-from ._events import Display, Event, Stderr, Stdout
+from ._events import Display, Stderr, Stdout
 from ._forked import Forked
 from ._models import (
     Completion,
@@ -32,61 +31,7 @@ from ._models import (
 from ._result import Result, result_of_answer
 from ._stream import StreamState
 
-
-class AsyncRunStream:
-    """The events of an instruction while it runs. Iterate over it, then ask for its `result`.
-
-    A cut connection, or a server that restarts, goes unnoticed: the stream goes on where it broke. Leaving it early
-    does not end the instruction.
-    """
-
-    def __init__(self, connection: AsyncConnection, state: StreamState, *, to_the_end: bool = False) -> None:
-        self._connection = connection
-        self._state = state
-        self._events = connection.follow(state, to_the_end=to_the_end)
-
-    @property
-    def machine_name(self) -> str | None:
-        """The machine that it runs on; None until the server has said it, if it is a new one."""
-        return self._state.machine_name
-
-    @property
-    def seq(self) -> int | None:
-        """The instruction's number; None until the server has said it."""
-        return self._state.seq
-
-    def on_connection(self, call: Callable[[bool], object]) -> None:
-        """Have `call` called with True when the server has answered, with False each time that it cannot be reached."""
-        self._state.on_connection = call
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self._events
-
-    async def result(self) -> Result:
-        """What came of it, after all events that nobody has read yet."""
-        async for _ in self._events:
-            pass
-        if self._state.finished is None:  # an exception in the middle ended the iterator, not the instruction
-            self._events = self._connection.follow(self._state)
-            async for _ in self._events:
-                pass
-        if (again := self._state.anew()) is not None:
-            async for _ in self._connection.follow(again):
-                pass
-            return again.result()
-        return self._state.result()
-
-    async def close(self) -> None:
-        """Leave the stream. The instruction runs on."""
-        await self._events.aclose()
-
-    async def __aenter__(self) -> AsyncRunStream:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+__all__ = ["AsyncMachine", "AsyncRunStream"]
 
 
 class AsyncMachine:
@@ -206,9 +151,11 @@ class AsyncMachine:
 
         Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program.
 
-        >>> training = await machine.start("import time; time.sleep(60); 'trained'", timeout_seconds=120)
+        >>> training = await machine.start("import time; time.sleep(0.5); 'trained'", timeout_seconds=120)
         >>> await training.done()
         False
+        >>> (await training.wait()).value
+        "'trained'"
         """
         call = _calls.start(
             self.name,
@@ -218,17 +165,13 @@ class AsyncMachine:
             interrupt=interrupt,
             idempotency_key=idempotency_key,
         )
-        seq = _http.parsed(await self._connection.send(call), Started).seq
-        if seq is None:
-            raise MachineBusy(
-                "The machine is running another instruction.",
-                hint="Pass `queue=True` to wait for it, or `interrupt=True` to end it.",
-            )
-        return AsyncExecution(self, seq)
+        answer = _http.parsed(await self._connection.send(call), Started)
+        machine = AsyncMachine(self._connection.making(None), answer.machine or self.name)
+        return AsyncExecution(machine._connection, machine, answer.accepted_seq)
 
     def execution(self, seq: int) -> AsyncExecution:
         """The handle on an instruction that was started elsewhere, by its number. Nothing is asked yet."""
-        return AsyncExecution(self, seq)
+        return AsyncExecution(self._connection, self, seq)
 
     def attach(self, seq: int) -> AsyncRunStream:
         """Follow an instruction that was started elsewhere, or read again one that is finished, from its beginning.

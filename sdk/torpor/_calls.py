@@ -49,6 +49,8 @@ class Call:
     patient: bool = False
     """Whether an answer that takes too long only means that the work goes on: it is joined again, without limit."""
     streamed: bool = False
+    repeatable: bool = True
+    """Whether it may be sent again when nobody knows what became of it."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -84,8 +86,8 @@ def keys() -> Call:
 
 
 def new_key(name: str) -> Call:
-    """Another API key. Its secret is shown once, so that it cannot be asked for again."""
-    return Call("POST", "/v1/keys", body={"name": name})
+    """Another API key. Its secret is shown once, so that a lost answer cannot be had again, and another key is made."""
+    return Call("POST", "/v1/keys", body={"name": name}, repeatable=False)
 
 
 def revoke_key(key: str) -> Call:
@@ -174,16 +176,19 @@ def start(
     machine: str,
     code: str,
     *,
-    timeout_seconds: float | None,
-    queue: bool,
-    interrupt: bool,
-    idempotency_key: str | None,
+    timeout_seconds: float | None = None,
+    queue: bool = False,
+    interrupt: bool = False,
+    idempotency_key: str | None = None,
 ) -> Call:
-    """Accept code, to be run in the background."""
-    instruction: dict[str, Any] = {"code": code}
-    if timeout_seconds is not None:
-        instruction["timeout_seconds"] = timeout_seconds
-    call = _post(_machine(machine, "/exec"), {"instruction": instruction, "queue": queue, "interrupt": interrupt})
+    """Have code run on a machine, and do not wait for it."""
+    instruction = {"code": code} if timeout_seconds is None else {"code": code, "timeout_seconds": timeout_seconds}
+    body: dict[str, Any] = {"instruction": instruction}
+    if queue:
+        body["queue"] = True
+    if interrupt:
+        body["interrupt"] = True
+    call = _post(_machine(machine, "/exec"), body)
     return call if idempotency_key is None else replace(call, idempotency_key=idempotency_key)
 
 
@@ -208,9 +213,9 @@ def history(machine: str, limit: int | None, cursor: str | None) -> Call:
     return _get(_machine(machine, "/exec"), {"limit": limit, "cursor": cursor})
 
 
-def instruction(machine: str, seq: int) -> Call:
-    """One instruction of a machine."""
-    return _get(_machine(machine, f"/exec/{seq}"))
+def instruction(machine: str, seq: int, *, events: bool = True) -> Call:
+    """One instruction of a machine, with what it said or without."""
+    return _get(_machine(machine, f"/exec/{seq}"), None if events else {"events": "false"})
 
 
 def complete(machine: str, code: str, cursor: int | None) -> Call:

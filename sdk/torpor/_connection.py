@@ -13,6 +13,7 @@ import httpx2
 from . import _http
 from ._calls import Call
 from ._config import Config
+from ._deadline import Deadline
 from ._errors import MachineNotFound
 from ._events import Event
 from ._retry import Attempts, Contact, RetryPolicy
@@ -32,6 +33,7 @@ class Connection:
             headers=_http.headers(config),
             transport=transport,
             verify=_http.verification(config),
+            limits=_http.LIMITS,
             trust_env=_http.uses_proxies(config),
         )
 
@@ -54,7 +56,6 @@ class Connection:
     def _send(self, call: Call) -> httpx2.Response:
         attempts = Attempts(call, self._retry, self._contact)
         while True:
-            attempts.sending()
             try:
                 response = self._http.send(_http.request(self._http, call))
             except httpx2.TransportError as error:
@@ -72,7 +73,6 @@ class Connection:
         """Write a good answer's body to a file that can be rewound; how many bytes. Raises as `send` does."""
         attempts = Attempts(call, self._retry, self._contact)
         while True:
-            attempts.sending()
             try:
                 with contextlib.closing(self._http.send(_http.request(self._http, call), stream=True)) as response:
                     if not response.is_success:
@@ -88,23 +88,25 @@ class Connection:
                 delay = attempts.failed(error)
             time.sleep(delay)
 
-    def follow(self, state: StreamState, *, to_the_end: bool = False) -> Generator[Event, None, None]:
+    def follow(
+        self, state: StreamState, *, to_the_end: bool = False, deadline: Deadline | None = None
+    ) -> Generator[Event, None, None]:
         """The events that are still to come, up to the result; `to_the_end` also those behind it that exist."""
+        deadline = deadline or Deadline()
         try:
-            yield from self._follow(state, to_the_end)
+            yield from self._follow(state, to_the_end, deadline)
         except MachineNotFound:
             if self._making is None or state.events:
                 raise
             self._send(self._making)
-            yield from self._follow(state, to_the_end)
+            yield from self._follow(state, to_the_end, deadline)
 
-    def _follow(self, state: StreamState, to_the_end: bool) -> Generator[Event, None, None]:
+    def _follow(self, state: StreamState, to_the_end: bool, deadline: Deadline) -> Generator[Event, None, None]:
         attempts = Attempts(state.next_call(), self._retry, self._contact)
         while state.finished is None:
-            attempts.sending()
             try:
                 with contextlib.closing(
-                    self._http.send(_http.request(self._http, state.next_call()), stream=True)
+                    self._http.send(_http.request(self._http, deadline.limited(state.next_call())), stream=True)
                 ) as response:
                     if not response.is_success:
                         response.read()
@@ -119,14 +121,18 @@ class Connection:
                                 yield event
                                 if state.finished is not None and not to_the_end:
                                     return
-                        delay = None if state.finished else attempts.failed(None)
+                            if deadline.too_patient():
+                                delay = 0.0
+                                break
+                        else:
+                            delay = None if state.finished else attempts.failed(None)
             except httpx2.TransportError as error:
                 if state.finished is not None:
                     return
                 delay = attempts.failed(error)
             if delay is not None:
                 state.broken()
-                time.sleep(delay)
+                time.sleep(deadline.before(delay))
 
     def close(self) -> None:
         """Close the connections."""

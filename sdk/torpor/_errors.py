@@ -30,6 +30,10 @@ class ProtocolError(TorporError):
     """What came back is not what a Torpor server says; probably something else listens at this address."""
 
 
+class NotFinished(TorporError, TimeoutError):
+    """What was waited for is not finished in that time, and runs on."""
+
+
 class CodeError(TorporError):
     """The code that ran in the machine ended in an error. Raised by `Result.raise_for_error` only.
 

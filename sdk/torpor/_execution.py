@@ -2,57 +2,63 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from . import _calls, _http
+from ._connection import Connection
+from ._deadline import Deadline
+from ._models import Instruction
 from ._result import Result
+from ._run_stream import RunStream
+from ._stream import StreamState
 
 if TYPE_CHECKING:
-    from ._machine import Machine, RunStream
-
-FIRST_LOOK_SECONDS = 0.02
-LONGEST_LOOK_SECONDS = 1.0
+    from ._machine import Machine
 
 
 class Execution:
     """A handle on an instruction. It needs no process to live: `machine.execution(seq)` makes another one, anywhere.
 
-    >>> training = machine.start("model.fit(x, y)", timeout_seconds=3600)
-    >>> machine.execution(training.seq).wait().ok  # another process, an hour later
+    >>> training = machine.start("sum(range(10**6))", timeout_seconds=3600)
+    >>> machine.execution(training.seq).wait().value  # another process, an hour later
+    '499999500000'
+    >>> training.done()
     True
     """
 
-    def __init__(self, machine: Machine, seq: int) -> None:
+    def __init__(self, connection: Connection, machine: Machine, seq: int) -> None:
+        self._connection = connection
         self.machine = machine
+        """The machine that it runs on."""
         self.seq = seq
         """The instruction's number on its machine."""
 
+    @property
+    def machine_name(self) -> str:
+        """The name of its machine; with `seq` it says all that another process needs to find it."""
+        return self.machine.name
+
     def done(self) -> bool:
         """Whether it has a result. Raises `InstructionNotFound`."""
-        return self.machine.instruction(self.seq).state == "finished"
+        call = _calls.instruction(self.machine.name, self.seq, events=False)
+        return _http.parsed(self._connection.send(call), Instruction).state == "finished"
 
     def wait(self, timeout: float | None = None) -> Result:
-        """The result, as soon as it is there. Raises TimeoutError after so many seconds; the instruction runs on."""
-        if timeout is not None:
-            self._look(time.monotonic() + timeout)
-        return self.stream().result()
+        """The result, as soon as it is there. An error of the code is in it, and is not raised.
 
-    def _look(self, deadline: float) -> None:
-        pause = FIRST_LOOK_SECONDS
-        while not self.done():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"Instruction {self.seq} of machine {self.machine.name} is not finished yet.")
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, LONGEST_LOOK_SECONDS)
+        Raises `NotFinished`, a TimeoutError, after `timeout` seconds (None: never). It runs on then, and can be waited
+        for again.
+        """
+        state = StreamState(self.machine.name, seq=self.seq)
+        return RunStream(self._connection, state, deadline=Deadline(timeout)).result()
 
     def cancel(self) -> bool:
-        """Interrupt it, and nothing else; False if it does not run (any more)."""
+        """Interrupt it, and nothing else; False if it does not run (yet, or any more)."""
         return self.machine.interrupt(self.seq)
 
     def stream(self) -> RunStream:
         """All that it says, from its beginning."""
-        return self.machine.attach(self.seq)
+        return RunStream(self._connection, StreamState(self.machine.name, seq=self.seq))
 
     def __repr__(self) -> str:
         return f"Execution({self.machine.name!r}, seq={self.seq})"

@@ -14,6 +14,8 @@ from ._calls import Call
 from ._config import Config
 from ._errors import ProtocolError
 
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=60.0)
+"""As many at once as are asked for, since each may wait for code for hours; kept for less long than by the server."""
 _CONNECT_SECONDS = 10.0
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -46,7 +48,7 @@ def request(client: httpx2.Client | httpx2.AsyncClient, call: Call) -> httpx2.Re
         json=call.body,
         params=call.query or None,
         headers=call.headers,
-        timeout=httpx2.Timeout(call.answer_seconds, connect=_CONNECT_SECONDS),
+        timeout=httpx2.Timeout(call.answer_seconds, connect=min(_CONNECT_SECONDS, call.answer_seconds)),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from ._errors import MachineBusy
 from ._events import Event, Notice
 
 
@@ -228,6 +229,17 @@ class Started(Record):
     """The answer to code that is to run in the background; without a number the machine was busy."""
 
     seq: int | None = Field(default=None, validation_alias="instruction_seq")
+    machine: str | None = None
+
+    @property
+    def accepted_seq(self) -> int:
+        """The number that it was given. Raises `MachineBusy` if there is none."""
+        if self.seq is None:
+            raise MachineBusy(
+                "The machine is running another instruction.",
+                hint="Pass `queue=True` to wait for it, or `interrupt=True` to end it.",
+            )
+        return self.seq
 
 
 class Interrupted(Record):

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 import httpx2
 
 from ._calls import Call
-from ._errors import MachineNotFound, ServerUnreachable, api_error
+from ._errors import KeyNotFound, MachineNotFound, ServerUnreachable, api_error
 
+_DELETED = (MachineNotFound, KeyNotFound)
 _JITTER = random.SystemRandom()
 _STATUSES_RETRIED = frozenset({429, 502, 503, 504})
+_STATUSES_OF_PROXIES = frozenset({502, 504})
 _NOT_OF_THE_NETWORK = (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError)
+_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,8 @@ class Attempts:
         self._contact = contact
         self._clock = clock
         self._failures = 0
-        self._sent = 0
+        self._perhaps_done = False
         self._failing_since = 0.0
-
-    def sending(self) -> None:
-        """It is about to be sent, again or for the first time."""
-        self._sent += 1
 
     def progress(self) -> None:
         """Something new came: the failures before are forgotten."""
@@ -67,10 +66,17 @@ class Attempts:
         """No whole answer came. Raises `ServerUnreachable` when it is enough."""
         if isinstance(error, _NOT_OF_THE_NETWORK):
             raise ServerUnreachable(f"The request could not be sent: {error}.") from error
+        if not isinstance(error, _NOT_SENT):
+            self._perhaps_done = True
         if isinstance(error, httpx2.ReadTimeout) and self._call.patient:
             self._failures = 0  # it took the request, and the work goes on: join that again
             return 0.0
         delay = self._next_delay(None)
+        if self._perhaps_done and not self._call.repeatable:
+            raise ServerUnreachable(
+                f"The connection broke: {_reason(error)}.",
+                hint="It may have been done, or not: look before you repeat it.",
+            ) from error
         if delay is None:
             raise ServerUnreachable(
                 f"The server does not answer: {_reason(error)}.",
@@ -84,9 +90,11 @@ class Attempts:
         if 200 <= status < 300:
             return None
         error = api_error(status, body)
-        if isinstance(error, MachineNotFound) and self._call.method == "DELETE" and self._sent > 1:
+        if isinstance(error, _DELETED) and self._call.method == "DELETE" and self._perhaps_done:
             return None  # an earlier attempt deleted it, and only its answer was lost
-        if status not in _STATUSES_RETRIED:
+        if status in _STATUSES_OF_PROXIES:
+            self._perhaps_done = True
+        if status not in _STATUSES_RETRIED or (self._perhaps_done and not self._call.repeatable):
             raise error
         delay = self._next_delay(retry_after)
         if delay is None:

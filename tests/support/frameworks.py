@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,8 +41,11 @@ def names() -> list[str]:
 
 
 def lock(name: str) -> None:
-    """Resolve a framework's extra and write its lock."""
-    extra = ["--extra", _framework(name).replace("_", "-"), str(ROOT / "sdk" / "pyproject.toml"), "-"]
+    """Resolve a framework's extra, if it has one, and write its lock."""
+    project = ROOT / "sdk" / "pyproject.toml"
+    extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
+    own = _framework(name).replace("_", "-")
+    extra = [*(["--extra", own] if own in extras else []), str(project), "-"]
     options = ["--quiet", "--no-header", "--no-annotate", "--python-version", "3.11", "--universal", "--upgrade"]
     wanted = "\n".join((*TOOLS, *_more(name)))
     done = _run(["-m", "uv", "pip", "compile", *options, "--generate-hashes", *extra], stdin=wanted)

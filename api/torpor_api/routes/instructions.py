@@ -27,7 +27,16 @@ from torpor_api.errors import (
     Unauthorized,
 )
 from torpor_api.events import EventId
-from torpor_api.instructions import collect, finished, follow, last_picture, refuse_expired, submit, timeout_of
+from torpor_api.instructions import (
+    collect,
+    finished,
+    follow,
+    last_picture,
+    refuse_expired,
+    submit,
+    timeout_of,
+    when_busy_of,
+)
 from torpor_api.ledger import Accepted
 from torpor_api.models import ExecRequest, InterruptRequest
 from torpor_api.presence import Presence
@@ -68,7 +77,7 @@ async def execute(request: Request, account: AccountOf, name: Name) -> JsonRespo
         name,
         asked.instruction.code,
         timeout_of(services, asked.instruction.timeout_seconds, "instruction.timeout_seconds"),
-        when_busy="interrupt" if asked.interrupt else "queue" if asked.queue else "refuse",
+        when_busy=when_busy_of(asked),
         idempotency=idempotency(request, asked),
     )
     answer: dict[str, Any] = {"instruction_seq": outcome.seq} if isinstance(outcome, Accepted) else {}
@@ -99,11 +108,18 @@ async def history(
     response_model=models.InstructionAnswer,
     responses=refusals(Unauthorized, MachineNotFound, InstructionNotFound, InvalidRequest),
 )
-async def get_instruction(request: Request, account: AccountOf, name: Name, seq: Seq) -> JsonResponse:
+async def get_instruction(
+    request: Request,
+    account: AccountOf,
+    name: Name,
+    seq: Seq,
+    with_events: Annotated[bool, Query(alias="events", description="Whether with its output so far.")] = True,
+) -> JsonResponse:
     """One instruction, with its output so far."""
     services = services_of(request)
     row = await services.ledger.instruction(account, name, seq)
-    return JsonResponse({**instruction_json(row), "events": await collect(services, row, name)})
+    answer = instruction_json(row)
+    return JsonResponse({**answer, "events": await collect(services, row, name)} if with_events else answer)
 
 
 @router.get(

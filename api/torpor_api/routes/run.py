@@ -31,13 +31,13 @@ from torpor_api.errors import (
 )
 from torpor_api.events import Event, notice_json
 from torpor_api.instructions import (
-    WhenBusy,
     finished,
     follow,
     run_answer,
     run_answer_at_once,
     submit_or_refuse,
     timeout_of,
+    when_busy_of,
 )
 from torpor_api.ledger import Idempotency, Outcome
 from torpor_api.models import Error, NewMachineRequest, RunAnswer, RunNewRequest, RunRequest
@@ -80,7 +80,7 @@ class Run:
             machine,
             asked.code,
             timeout_seconds,
-            when_busy=_when_busy(asked),
+            when_busy=when_busy_of(asked),
             idempotency=idempotency,
             told=stream_kind is not None,
         )
@@ -125,12 +125,6 @@ class Shortcut:
             await self._app(scope, receive, send)
         else:
             await self._run({**scope, "app": self._app, "path_params": match.groupdict()}, receive, send)
-
-
-def _when_busy(asked: RunRequest) -> WhenBusy:
-    if asked.interrupt:
-        return "interrupt"
-    return "queue" if asked.queue else "refuse"
 
 
 async def run_events(

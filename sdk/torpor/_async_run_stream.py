@@ -1,0 +1,65 @@
+"""The asynchronous twin of `_run_stream`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+
+from ._async_connection import AsyncConnection
+from ._events import Event
+from ._result import Result
+from ._stream import StreamState
+
+
+class AsyncRunStream:
+    """The events of an instruction while it runs. Iterate over it, then ask for its `result`.
+
+    A cut connection, or a server that restarts, goes unnoticed: the stream goes on where it broke. Leaving it early
+    does not end the instruction.
+    """
+
+    def __init__(self, connection: AsyncConnection, state: StreamState, *, to_the_end: bool = False) -> None:
+        self._connection = connection
+        self._state = state
+        self._events = connection.follow(state, to_the_end=to_the_end)
+
+    @property
+    def machine_name(self) -> str | None:
+        """The machine that it runs on; None until the server has said it, if it is a new one."""
+        return self._state.machine_name
+
+    @property
+    def seq(self) -> int | None:
+        """The instruction's number; None until the server has said it."""
+        return self._state.seq
+
+    def on_connection(self, call: Callable[[bool], object]) -> None:
+        """Have `call` called with True when the server has answered, with False each time that it cannot be reached."""
+        self._state.on_connection = call
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._events
+
+    async def result(self) -> Result:
+        """What came of it, after all events that nobody has read yet."""
+        while True:
+            async for _ in self._events:
+                pass
+            if self._state.finished is not None:
+                if (again := self._state.anew()) is None:
+                    return self._state.result()
+                self._state = again
+            # Else an exception in the middle, or `close`, ended the iterator, and not the instruction.
+            self._events = self._connection.follow(self._state)
+
+    async def close(self) -> None:
+        """Leave the stream. The instruction runs on."""
+        await self._events.aclose()
+
+    async def __aenter__(self) -> AsyncRunStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,1 @@
+"""Other products' interfaces, on machines that are always there."""
