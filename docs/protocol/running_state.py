@@ -20,7 +20,7 @@ class Condition(Enum):
     FIRST_ANSWER_STAYS = "an entry that is finished is not finished again"
     COMMITTED_BEFORE_ANSWERED = "an answer is committed before its client sees it"
     STARTED_BEFORE_SENT = "an entry is started in the log before it is sent"
-    ONE_AT_A_TIME = "an entry is started only when all that were started before are finished"
+    ONE_AT_A_TIME = "an instruction is started only when all that were started before are finished"
     ATTEMPT_COUNTED_FIRST = "another attempt is counted before the entry is sent again"
     REPLAY_BEHIND_HEAD = "what is finished and not in the snapshot is executed again"
     UNDONE_LEFT_OUT = "what was undone is not executed again"

@@ -120,3 +120,23 @@ def test_a_bucket_and_a_folder_of_keys_are_enough_on_a_new_host(bucket: S3Server
         numbers = [int(line) for line in goes_on.stdout.split()]
         assert numbers == list(range(numbers[0], 80))
         assert client.machine(busy.name).instruction(seq).code == counting
+
+
+def test_a_command_that_ran_in_a_snapshot_goes_on_without_the_database(server: ServerProcess) -> None:
+    with torpor.Client(url=server.url, api_key=server.api_key) as client:
+        machine = client.new_machine()
+        running = machine.commands.start("read line; echo got $line; read line; echo and $line; exit 3")
+        running.send_stdin("one\n")
+        with running.stream() as stream:
+            assert next(iter(stream)).type == "stdout"
+        machine.sleep()
+        server.kill()
+        lose_the_database(server)
+        command(server, "recover", "--json")
+        server.start()
+        [info] = machine.commands.list()
+        assert (info.seq, info.state, info.background) == (running.seq, "running", True)
+        running.send_stdin("two\n")
+        result = running.wait()
+        assert (result.exit_code, result.stdout) == (3, "and two\n")  # what it said before is not known any more
+        assert machine.run("1 + 1").seq > running.seq

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests.support.commands import Talk
 from tests.support.conversations import Conversation
 from tests.support.sandboxes import LIMITS
 
@@ -100,6 +101,13 @@ async def test_an_earlier_guest_still_speaks_with_todays_worker(host: GVisorHost
     await woken.reseed(talk.position, bytes(32))
     talk.position += 1
     assert (await talk.run("import torpor\ntorpor.seq()")).value == str(talk.position - 1)
+    if (await woken.ping()).commands is not None:  # what cannot be replaced is sent none
+        commands = Talk(woken, first=talk.position)
+        assert (await commands.run("echo $HOME; exit 3")).exit_code == 3
+        assert commands.bytes(talk.position) == b"/home/user\n"
+        talk.position += 1
+    else:
+        assert woken.guest_sha256 is None
     await woken.checkpoint(images / "1")
     again, state = await host.restore("again", images / "1", LIMITS)
     assert state.last_position == talk.position - 1

@@ -4,10 +4,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from tests.support.commands import Talk
 from tests.support.conversations import Conversation
 from tests.support.host_guests import attached, host_guest
 from tests.support.house import until
 
+from torpor_worker.command import Terminal
 from torpor_worker.guest_code import GuestCode, own_code
 from torpor_worker.guest_link import GuestLink
 
@@ -76,3 +78,40 @@ async def test_an_interpreter_that_ends_is_reported_by_the_successor(link: Guest
     talk = Conversation(link)
     assert await link.upgrade(OTHER) is None
     assert (await talk.run("import os\nos._exit(3)")).death == "exit status 3"
+
+
+async def test_commands_go_on_while_their_supervisor_is_replaced(link: GuestLink) -> None:
+    talk = Talk(link)
+    count = await talk.send("for i in $(seq 200); do echo $i; sleep 0.01; done; exit 5")
+    fed = await talk.send("while read line; do echo got $line; done; echo end >&2", stdin_open=True)
+    shell = await talk.send("read line; echo $line; stty size", terminal=Terminal(11, 22), stdin_open=True)
+    left = await talk.send("(sleep 1; echo later) & echo now")
+    await talk.feed(fed, b"one\n")
+    await talk.until(fed, b"got one\n")
+    await talk.until(count, b"20\n")
+    await talk.end(left)
+    assert await link.upgrade(OTHER) is None
+    await talk.feed(fed, b"two\n", close=True)
+    await talk.feed(shell, b"typed\n")
+    for seq, code in ((count, 5), (fed, 0), (shell, 0)):
+        assert (await talk.end(seq)).exit_code == code
+    await talk.until(left, b"later\n")
+
+    assert talk.bytes(count) == b"".join(b"%d\n" % number for number in range(1, 201))
+    assert (talk.bytes(fed), talk.bytes(fed, "stderr")) == (b"got one\ngot two\n", b"end\n")
+    assert talk.bytes(shell).endswith(b"typed\r\n11 22\r\n")
+    for said in talk.said.values():
+        assert [each.offset for each in said] == [0, *(each.end for each in said[:-1])]
+
+
+async def test_code_that_would_let_go_of_commands_is_refused(link: GuestLink) -> None:
+    talk = Talk(link)
+    seq = await talk.send("read line; echo $line", stdin_open=True)
+    earlier = own_code().modules["handover"].replace("FORMAT_WITH_COMMANDS = 2", "FORMAT_WITH_COMMANDS = 1")
+    problem = await link.upgrade(GuestCode(own_code().modules | {"handover": earlier}))
+    await talk.feed(seq, b"still here\n")
+    await talk.end(seq)
+
+    assert problem is not None
+    assert "format 2" in problem
+    assert talk.bytes(seq) == b"still here\n"

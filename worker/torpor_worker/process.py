@@ -451,6 +451,9 @@ class Process:
             return
         seq, records, background = batch.seq, batch.records(), batch.background
         attempt = await self._attempt_of(seq)
+        if attempt is None:
+            batch.clear()
+            return
         await self._remember_origin(seq, attempt, batch.offset)
         await self._services.durably(
             lambda: self._ledger.append_output(self.hold, seq, attempt, records, background=background)
@@ -500,15 +503,18 @@ class Process:
         self._facts = replace(self._facts, origin=Origin(seq, attempt, given_bytes - offset))
         await self.attached.sandbox.remember(self._facts)
 
-    async def _attempt_of(self, seq: int) -> int:
-        """The attempt whose output this is: of what runs, or ran last, maybe before the machine slept."""
+    async def _attempt_of(self, seq: int) -> int | None:
+        """The attempt whose output this is: of what runs, or ran last, maybe before the machine slept.
+
+        None if the log does not know it: it ran on the machine that this one was forked from, or before a rebuild.
+        """
         if self.running is not None and self.running.seq == seq:
             return self.running.attempt
         if self._last_run is None or self._last_run[0] != seq:
-            entries = await self._ledger.behind(self.hold, self.position - 1)
-            if not any(entry.seq == seq for entry in entries):
-                entries = await self._ledger.behind(self.hold, -1)
-            self._last_run = (seq, next((entry.attempt for entry in entries if entry.seq == seq), 1))
+            started = [entry for entry in await self._ledger.entries(self.hold, [seq]) if entry.position is not None]
+            if not started:
+                return None
+            self._last_run = (seq, started[0].attempt)
         return self._last_run[1]
 
     # Saves and ends.

@@ -18,7 +18,9 @@ from .._command_models import CommandResult
 from .._errors import CommandInputClosed, CommandNotRunning, TorporError
 from .._events import Notice, Stderr, Stdout
 from .._machine_commands import Commands, CommandStream
-from ._console import note, write
+from .._terminal.shell_text import RESET, ShellText
+from .._terminal.sink import sinks
+from ._console import note
 
 TIMED_OUT = 124
 BY_SIGNAL = 128
@@ -61,6 +63,8 @@ class Remote:
         self._over = threading.Event()
         self._left = threading.Event()
         self._pressed = 0
+        self._out, self._err = sinks()
+        self._shell = ShellText()
 
     def follow(self) -> CommandResult:
         """Follow it to its end. Raises `Left`, and `KeyboardInterrupt` at the second Ctrl-C: it runs on then."""
@@ -70,10 +74,12 @@ class Remote:
                 feeder.start()
             for event in self._stream:
                 match event:
+                    case Stdout(text=text) if self._terminal:
+                        self._out.own(self._shell.feed(text))
                     case Stdout(text=text):
-                        write(text, sys.stdout)
+                        self._out.foreign(text)
                     case Stderr(text=text):
-                        write(text, sys.stderr)
+                        self._err.foreign(text)
                     case Notice(code=code, message=message):
                         note(f"[{code}] {message}")
                     case _:
@@ -88,12 +94,13 @@ class Remote:
         if self._terminal:
             before[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, self._resized)
             mode = termios.tcgetattr(sys.stdin.fileno())
-            tty.setraw(sys.stdin.fileno())
+            tty.setraw(sys.stdin.fileno(), termios.TCSADRAIN)  # what was typed already is for it too
         try:
             yield
         finally:
             self._over.set()
             if mode is not None:
+                self._out.own(RESET)
                 termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, mode)
             for number, handler in before.items():
                 signal.signal(number, handler)

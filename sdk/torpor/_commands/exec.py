@@ -42,6 +42,7 @@ def execute(
     Ctrl-C is passed on. The exit status is the command's: 128 and the signal's number if that ended it, 124 if its time
     was over. In a terminal, Ctrl-] leaves it running.
     """
+    argv = argv[1:] if argv[0] == "--" else argv
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty() if terminal is None else terminal
     with client() as torpor:
         commands = torpor.machine(machine, create=False).commands

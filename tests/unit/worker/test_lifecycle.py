@@ -272,3 +272,17 @@ class SlowReads(MemoryLedger):
         await self.free.wait()
         self.reads += 1
         return names
+
+
+async def test_background_output_of_an_instruction_that_the_log_does_not_know_harms_nobody(house: House) -> None:
+    for number in range(4):
+        await house.run(f"a = {number}")
+    assert await house.worker.sleep("m")
+    forked = house.machine()
+    forked.log = [entry for entry in forked.log if entry.seq is None]
+    await house.worker.wake("m")
+    (sandbox,) = house.host.sandboxes.values()
+    sandbox.print("from a thread")
+
+    assert await house.value("a + 5") == "8"
+    assert house.machine().background == {}
