@@ -23,7 +23,7 @@ class AsyncConnection:
     """The way of an `AsyncClient` and its machines to the server."""
 
     def __init__(self, config: Config, retry: RetryPolicy, transport: httpx2.AsyncBaseTransport | None) -> None:
-        self.url = config.url
+        self.url: str = config.url
         self._retry = retry
         self._contact = Contact()
         self._making: Call | None = None

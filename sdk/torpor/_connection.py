@@ -24,7 +24,7 @@ class Connection:
     """The way of a `Client` and its machines to the server. Safe to share between threads."""
 
     def __init__(self, config: Config, retry: RetryPolicy, transport: httpx2.BaseTransport | None) -> None:
-        self.url = config.url
+        self.url: str = config.url
         self._retry = retry
         self._contact = Contact()
         self._making: Call | None = None

@@ -43,9 +43,9 @@ class CodeError(TorporError):
     def __init__(self, result: Result, error: ErrorInfo) -> None:
         super().__init__(str(error))
         self.result = result
-        self.name = error.name
-        self.error_message = error.message
-        self.traceback = error.traceback
+        self.name: str = error.name
+        self.error_message: str = error.message
+        self.traceback: tuple[str, ...] = error.traceback
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.result, self.result.error)
@@ -82,8 +82,8 @@ class ApiError(TorporError):
     ) -> None:
         super().__init__(message, hint=hint)
         self.id = id
-        self.received_status = received_status if received_status is not None else self.status
-        self.received_code = received_code if received_code is not None else self.code
+        self.received_status: int = received_status if received_status is not None else self.status
+        self.received_code: str = received_code if received_code is not None else self.code
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {

@@ -1,11 +1,13 @@
-"""`python -m torpor._guard COMMAND...`: runs a command for as long as somebody holds the other end of standard input.
+"""`python -m torpor._guard FOLDER COMMAND...`: runs a command while somebody holds the other end of standard input.
 
-A program that is killed cannot end what it started; this ends with it, however it ends.
+A program that is killed cannot end what it started; this ends with it, however it ends. FOLDER is removed
+then; empty: none is.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,8 @@ STOP_SECONDS = 90.0
 
 def main() -> int:
     """Run the command; SIGTERM to it at end of file, SIGKILL if it does not end then. Its exit status."""
-    process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, start_new_session=True)
+    folder, *command = sys.argv[1:]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, meant for the program that holds the other end
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
 
@@ -30,7 +33,10 @@ def main() -> int:
             process.kill()
 
     threading.Thread(target=watch, daemon=True).start()
-    return process.wait()
+    status = process.wait()
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
+    return status
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.util
 import io
@@ -15,17 +16,74 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
+from ._async_client import AsyncClient
 from ._client import Client
 from ._errors import TorporError
 
 STOP_SECONDS = 100.0
+LAST_WORDS_SECONDS = 5.0
 _READY = re.compile(r"^Torpor is at (\S+)$")
 _LAST_LINES = 20
 
 
-@contextlib.contextmanager
-def local(data_dir: str | os.PathLike[str] | None = None, **settings: object) -> Iterator[Client]:
+class Local:
+    """A server of one's own while it is entered: with `with` for a `Client`, with `async with` for an `AsyncClient`."""
+
+    def __init__(self, data_dir: str | os.PathLike[str] | None, settings: dict[str, object]) -> None:
+        self._data_dir = data_dir
+        self._settings = settings
+        self._stack = contextlib.ExitStack()
+        self._async_client: AsyncClient | None = None
+
+    def __enter__(self) -> Client:
+        with contextlib.ExitStack() as stack:
+            url, api_key = self._start(stack)
+            client = stack.enter_context(Client(url=url, api_key=api_key))
+            self._stack = stack.pop_all()
+        return client
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        with contextlib.ExitStack() as stack:
+            url, api_key = await asyncio.to_thread(self._start, stack)
+            self._async_client = AsyncClient(url=url, api_key=api_key)
+            self._stack = stack.pop_all()
+        return self._async_client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._async_client is not None:
+                await self._async_client.close()
+        finally:
+            await asyncio.to_thread(self._stack.close)
+
+    def _start(self, stack: contextlib.ExitStack) -> tuple[str, str]:
+        if importlib.util.find_spec("torpor_api") is None:
+            raise TorporError(
+                "The server is not installed here.", hint="Install the distribution `torpor-server` beside `torpor`."
+            )
+        if self._data_dir is None:
+            folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(prefix="torpor-", ignore_cleanup_errors=True))
+            )
+        else:
+            folder = Path(self._data_dir).absolute()
+            folder.mkdir(parents=True, exist_ok=True)
+        _share_runtimes(folder)
+        api_key = _api_key(folder)
+        temporary = self._data_dir is None
+        return stack.enter_context(_server(folder, api_key, self._settings, temporary=temporary)), api_key
+
+
+def local(data_dir: str | os.PathLike[str] | None = None, **settings: object) -> Local:
     """A server of its own on a free port, and a client of it; it ends with the context, and with this program.
 
     Args:
@@ -37,25 +95,10 @@ def local(data_dir: str | os.PathLike[str] | None = None, **settings: object) ->
     ...     client.machine("analysis").run("a = 3; a + 5").value
     '8'
 
-    Needs the distribution `torpor-server` and a host that passes `torpor doctor`. Raises `TorporError` if it does not
-    start. The first start on a host builds the runtime, which takes minutes.
+    `async with` gives an `AsyncClient`. Needs the distribution `torpor-server` and a host that passes `torpor doctor`.
+    Raises `TorporError` if it does not start. The first start on a host builds the runtime, which takes minutes.
     """
-    if importlib.util.find_spec("torpor_api") is None:
-        raise TorporError(
-            "The server is not installed here.", hint="Install the distribution `torpor-server` beside `torpor`."
-        )
-    with contextlib.ExitStack() as stack:
-        if data_dir is None:
-            folder = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="torpor-", ignore_cleanup_errors=True))
-            )
-        else:
-            folder = Path(data_dir).absolute()
-            folder.mkdir(parents=True, exist_ok=True)
-        _share_runtimes(folder)
-        api_key = _api_key(folder)
-        url = stack.enter_context(_server(folder, api_key, settings))
-        yield stack.enter_context(Client(url=url, api_key=api_key))
+    return Local(data_dir, settings)
 
 
 def _api_key(folder: Path) -> str:
@@ -69,7 +112,7 @@ def _api_key(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _server(folder: Path, api_key: str, settings: dict[str, object]) -> Iterator[str]:
+def _server(folder: Path, api_key: str, settings: dict[str, object], *, temporary: bool) -> Iterator[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TORPOR_")}
     environment = kept | {
         "TORPOR_DATA_DIR": str(folder),
@@ -79,7 +122,7 @@ def _server(folder: Path, api_key: str, settings: dict[str, object]) -> Iterator
         **{f"TORPOR_{name.upper()}": str(value) for name, value in settings.items()},
     }
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "torpor._guard", *_command("serve")],
+        [sys.executable, "-P", "-m", "torpor._guard", str(folder) if temporary else "", *_command("serve")],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -100,7 +143,7 @@ def _server(folder: Path, api_key: str, settings: dict[str, object]) -> Iterator
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        listener.join()
+        listener.join(LAST_WORDS_SECONDS)  # what outlives a server that was killed holds the other end
 
 
 def _listen(process: subprocess.Popen[str], log: Path, said: queue.SimpleQueue[str | None]) -> None:

@@ -25,7 +25,7 @@ class StreamState:
         self.machine_name = machine_name
         self.seq = seq
         self.finished: Finished | None = None
-        self.restarted = False
+        self.restarted: bool = False
         """Whether the instruction was begun anew in a recovery, so that some of what came is void."""
         self.events: list[Event] = []
         self.on_connection: Callable[[bool], object] = lambda _: None

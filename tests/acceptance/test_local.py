@@ -65,14 +65,22 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
         pass
 
 
-def test_a_program_that_is_killed_takes_its_server_with_it(tmp_path: Path) -> None:
-    code = (
-        "import sys, time, torpor\n"
-        "with torpor.local(sys.argv[1], keep_runtimes='false') as client:\n"
-        "    print(client.run('1 + 1').value, flush=True)\n"
-        "    time.sleep(1000)\n"
+KILLED = """
+import sys, time, torpor
+with torpor.local(sys.argv[1] or None, keep_runtimes="false") as client:
+    print(client.run("1 + 1").value, flush=True)
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["its own folder", "a temporary folder"])
+def test_a_program_that_is_killed_takes_its_server_with_it(tmp_path: Path, named: bool) -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path) if named else ""],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
-    program = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert program.stdout is not None
     assert program.stdout.readline() == "2\n"
     assert servers(tmp_path)
@@ -80,9 +88,35 @@ def test_a_program_that_is_killed_takes_its_server_with_it(tmp_path: Path) -> No
     program.wait()
     program.stdout.close()
     deadline = time.monotonic() + SECONDS
-    while servers(tmp_path) and time.monotonic() < deadline:
+    while (servers(tmp_path) or (not named and list(tmp_path.iterdir()))) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert servers(tmp_path) == []
+    assert named or list(tmp_path.iterdir()) == []
+
+
+async def test_a_server_of_ones_own_for_asyncio(tmp_path: Path) -> None:
+    async with torpor.local(tmp_path, keep_runtimes="false") as client:
+        assert isinstance(client, torpor.AsyncClient)
+        assert (await client.machine("analysis").run("a = 3; a + 5")).value == "8"
+    assert servers(tmp_path) == []
+
+
+def test_without_the_server_s_distribution_a_sentence_says_what_to_install(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    mine = Path(torpor.__file__).parents[1]
+    others = Path(psutil.__file__).parents[1]
+    script = (
+        "import sys, importlib.util\n"
+        f"sys.path += [{str(mine)!r}, {str(others)!r}]\n"
+        "assert importlib.util.find_spec('torpor_api') is None\n"
+        "import torpor\n"
+        "try: torpor.local().__enter__()\n"
+        "except torpor.TorporError as error: print(error, error.hint)\n"
+    )
+    ran = subprocess.run(
+        [tmp_path / "venv" / "bin" / "python", "-c", script], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "The server is not installed here. Install the distribution `torpor-server` beside `torpor`.\n"
 
 
 def test_fixtures_are_there_for_every_test_that_names_them(

@@ -143,7 +143,7 @@ def _rgb(row: bytes, kind: int, palette: bytes, transparency: bytes) -> bytes:
             planes = [bytes(_of_palette(palette, transparency, channel)) for channel in range(3)]
             return _joined(*(row.translate(plane) for plane in planes))
         case 4:
-            return _on_white((row[0::2],) * 3, row[1::2])
+            return _on_white((row[0::2], row[0::2], row[0::2]), row[1::2])
         case _:
             return _on_white((row[0::4], row[1::4], row[2::4]), row[3::4])
 

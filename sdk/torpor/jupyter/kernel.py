@@ -30,7 +30,7 @@ class TorporKernel(Kernel):
     implementation = "torpor"
     implementation_version = "1"
     banner = "Python on a Torpor machine: its variables are still there next year."
-    language_info = {  # noqa: RUF012 - as the base class has it
+    language_info: dict[str, Any] = {  # noqa: RUF012 - as the base class has it
         "name": "python",
         "version": "3.13",
         "mimetype": "text/x-python",
@@ -42,7 +42,7 @@ class TorporKernel(Kernel):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)  # type: ignore[no-untyped-call]
-        self.torpor = NotebookMachine(Client(), binding_of())
+        self.torpor: NotebookMachine = NotebookMachine(Client(), binding_of())
         self._running: tuple[Machine, RunStream] | None = None
         self._told = False
         self._timeout_seconds: float | None = LONGEST_SECONDS
@@ -142,8 +142,9 @@ class TorporKernel(Kernel):
             await self._interrupt()
         except TorporError as error:
             content = {"status": "error", "ename": type(error).__name__, "evalue": str(error), "traceback": []}
-        if self.session is not None:
-            self.session.send(stream, "interrupt_reply", content, parent, ident=ident)
+        session: Any = self.session  # a traitlet, whose type a checker does not know
+        if session is not None:
+            session.send(stream, "interrupt_reply", content, parent, ident=ident)
 
     async def _interrupt(self) -> None:
         deadline = asyncio.get_running_loop().time() + _SEQ_SECONDS

@@ -42,7 +42,7 @@ class MessagesTool:
         **options: Any,
     ) -> None:
         """Arguments as for `torpor.tools.PythonTool`."""
-        self.tool = PythonTool(machine, conversation, **options)
+        self.tool: PythonTool = PythonTool(machine, conversation, **options)
 
     @property
     def schema(self) -> ToolParam:

@@ -52,7 +52,7 @@ class _Tool:
         **options: Any,
     ) -> None:
         """Arguments as for `torpor.tools.PythonTool`."""
-        self.tool = PythonTool(machine, conversation, **options)
+        self.tool: PythonTool = PythonTool(machine, conversation, **options)
 
 
 class ResponsesTool(_Tool):
