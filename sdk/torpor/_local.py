@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import io
 import os
-import queue
 import re
 import secrets
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +21,8 @@ from ._client import Client
 from ._errors import TorporError
 
 STOP_SECONDS = 100.0
-LAST_WORDS_SECONDS = 5.0
-_READY = re.compile(r"^Torpor is at (\S+)$")
+LOOK_SECONDS = 0.05
+_READY = re.compile(r"^Torpor is at (\S+)\n", re.MULTILINE)
 _LAST_LINES = 20
 
 
@@ -121,20 +119,18 @@ def _server(folder: Path, api_key: str, settings: dict[str, object], *, temporar
         "XDG_CONFIG_HOME": str(folder / "config"),
         **{f"TORPOR_{name.upper()}": str(value) for name, value in settings.items()},
     }
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "torpor._guard", str(folder) if temporary else "", *_command("serve")],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    listener = threading.Thread(target=_listen, args=(process, folder / "server.log", said), daemon=True)
-    listener.start()
+    # A file and no pipe: what is stopped because this program was killed must still be able to say so.
+    with (folder / "server.log").open("ab") as log:
+        begin = log.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "torpor._guard", str(folder) if temporary else "", *_command("serve")],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+        )
     try:
-        yield _address(said)
+        yield _address(process, folder / "server.log", begin)
     finally:
         if process.stdin is not None:
             process.stdin.close()
@@ -143,28 +139,22 @@ def _server(folder: Path, api_key: str, settings: dict[str, object], *, temporar
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        listener.join(LAST_WORDS_SECONDS)  # what outlives a server that was killed holds the other end
 
 
-def _listen(process: subprocess.Popen[str], log: Path, said: queue.SimpleQueue[str | None]) -> None:
-    """Write what the server says to a file, and pass it on; None at its end."""
-    with log.open("a", encoding="utf-8") as file, process.stdout or io.StringIO() as stdout:
-        for line in stdout:
-            file.write(line)
-            file.flush()
-            said.put(line)
-    said.put(None)
-
-
-def _address(said: queue.SimpleQueue[str | None]) -> str:
+def _address(process: subprocess.Popen[bytes], log: Path, begin: int) -> str:
     """The server's address, once it says it."""
-    lines: list[str] = []
-    while (line := said.get()) is not None:
-        lines.append(line)
-        if (found := _READY.match(line.strip())) is not None:
+    while True:
+        ended = process.poll() is not None
+        with log.open("rb") as file:
+            file.seek(begin)
+            said = file.read().decode("utf-8", "replace")
+        if (found := _READY.search(said)) is not None:
             return found[1]
+        if ended:
+            break
+        time.sleep(LOOK_SECONDS)
     raise TorporError(
-        f"The server ended while it started:\n{''.join(lines[-_LAST_LINES:])}",
+        "The server ended while it started:\n" + "\n".join(said.splitlines()[-_LAST_LINES:]),
         hint="`torpor doctor` says what is missing.",
     )
 

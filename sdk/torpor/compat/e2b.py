@@ -70,7 +70,7 @@ class Sandbox:
             self._machine = self._client.new_machine(tags=tags, template=template)
         else:
             self._machine = self._client.machine(sandbox_id, create=False)
-        self.commands = Commands(self._machine)
+        self.commands: Commands = Commands(self._machine)
         if envs:
             self._machine.run(f"import os; os.environ.update({dict(envs)!r})").raise_for_error()
 

@@ -32,8 +32,10 @@ class CommandExitException(Exception):
 
     def __init__(self, result: CommandResult) -> None:
         super().__init__(f"Command exited with code {result.exit_code} and error:\n{result.stderr}")
-        self.stderr, self.stdout = result.stderr, result.stdout
-        self.exit_code, self.error = result.exit_code, result.error
+        self.stderr: str = result.stderr
+        self.stdout: str = result.stdout
+        self.exit_code: int = result.exit_code
+        self.error: str | None = result.error
 
 
 class CommandHandle:
