@@ -456,6 +456,8 @@ class Machine:
         entry = await process.next_started() or await self._ledger.start_next(
             process.hold, beside=process.running is not None
         )
+        if entry is not None and entry.position is not None and entry.position > process.position + 1:
+            entry = await process.next_started()  # a command was accepted and started in between: it comes before
         if entry is not None and (entry.position is None or entry.position <= process.position):
             entry = None  # the instruction that runs
         if entry is not None:

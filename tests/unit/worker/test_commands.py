@@ -2,12 +2,14 @@
 
 import dataclasses
 import signal
+from pathlib import Path
 
 import pytest
 from tests.support.house import House, until
 
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
-from torpor_worker.ledger import Durability, EndedBy, Exit, InstructionResult, Recovery
+from torpor_worker.ledger import Durability, EndedBy, Entry, Exit, Hold, InstructionResult, Recovery
+from torpor_worker.memory_ledger import MemoryLedger
 
 COUNT = "count 60 0.005"
 
@@ -73,6 +75,35 @@ async def test_what_was_started_later_and_heard_of_first_is_sent_in_its_order(ho
         await house.result(entry.seq)
 
     assert house.host.commands == [entry.seq for entry in entries]
+
+
+class StartsOneBetween(MemoryLedger):
+    """Accepts and starts a command at once in the moment before one that waits is started."""
+
+    between: Entry | None = None
+
+    async def start_next(self, hold: Hold, *, beside: bool = False) -> Entry | None:
+        if self.between is None and any(entry.position is None for entry in self.machines["m"].unfinished()):
+            self.machines["m"].ready = True
+            self.between = self.accept_command("m", CommandSpec("echo between"))
+        return await super().start_next(hold, beside=beside)
+
+
+async def test_what_is_started_as_it_is_accepted_is_sent_before_what_waited_and_got_a_later_position(
+    tmp_path: Path,
+) -> None:
+    house = House(tmp_path, ledger := StartsOneBetween())
+    ledger.create("m", idle_seconds=3600)
+    await house.start()
+    waited = start(house, "echo waited")
+    await house.result(waited)
+    assert ledger.between is not None
+    assert ledger.between.seq is not None
+    house.worker.deliver("m", ledger.between)
+    await house.result(ledger.between.seq)
+
+    assert house.host.commands == [ledger.between.seq, waited]
+    await house.close()
 
 
 async def test_a_command_that_takes_too_long_is_ended_and_never_run_again(house: House) -> None:
