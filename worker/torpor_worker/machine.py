@@ -420,12 +420,15 @@ class Machine:
         ending = process.running is not None and process.running.ended_by is not None
         middle = None if ending else process.saver.middle_due_at()
         ready_at = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
-        until = min((at for at in (middle, ready_at, self._proof_at) if at is not None), default=None)
+        # Commands alone are no hindrance to a save between two instructions.
+        between = self._save_due_at(process) if process.running is None else None
+        until = min((at for at in (middle, between, ready_at, self._proof_at) if at is not None), default=None)
         await process.attend(
             lambda: (
                 self._inbox.draining
                 or self._inbox.called
                 or process.settings_changed
+                or (process.running is None and self._wishes.to_save)
                 or (not process.saver.busy and (storing or self._wishes.to_answer))
             ),
             until,

@@ -331,6 +331,16 @@ async def test_a_death_of_the_process_ends_what_somebody_waits_for_and_not_what_
     assert house.machine().parked is None
 
 
+async def test_a_save_waits_for_no_command(house: House) -> None:
+    start(house, "hang")
+    await until(lambda: house.machine().ready)
+    await house.worker.sync("m")
+    head = house.machine().head
+
+    assert head is not None
+    assert [each.background for each in head.commands] == [False]
+
+
 async def test_a_command_whose_second_attempt_ends_in_death_is_given_up(house: House) -> None:
     seq = start(house, "echo up; hang", background=True)
     for attempt in (1, 2):
