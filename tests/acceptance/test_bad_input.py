@@ -146,3 +146,27 @@ def test_a_hostile_instruction_ends_clearly_and_the_machine_goes_on(
     assert re.search(case.says, said, re.IGNORECASE), said[:2000]
     assert run(server, machine, "keep + 1")["result"]["value"] == "42"
     assert run(server, bystander, "mine")["result"]["value"] == "7"
+
+
+def test_a_new_machine_and_a_new_fork_outlive_instructions_that_end_their_processes_in_a_row(
+    server: ServerProcess,
+) -> None:
+    with server.client() as http:
+
+        def run(machine: str, code: str) -> dict[str, Any]:
+            answer = http.post(f"/v1/machine/{machine}/run", json={"code": code, "queue": True})
+            assert answer.status_code == 200, answer.text
+            result: dict[str, Any] = answer.json()["result"]
+            return result
+
+        def end_ten_times(machine: str) -> None:
+            for _ in range(10):
+                assert "exit status 1" in run(machine, "import os; os._exit(1)")["error"]
+
+        machine = http.post("/v1/machine/new", json={}).json()["machine_name"]
+        end_ten_times(machine)
+        run(machine, "a = 3")
+        fork = http.post(f"/v1/machine/{machine}/fork", json={}).json()["machines"][0]
+        end_ten_times(fork)
+        end_ten_times(machine)
+        assert (run(fork, "a + 5")["value"], run(machine, "a + 6")["value"]) == ("8", "9")

@@ -257,6 +257,8 @@ class Waking:
                     [seq],
                 )
                 return hold
+            case _ if running and _dead_end(hold, await self._older(hold)) is not None:
+                return hold  # what ran was undone for it: whoever ends process after process does not end the machine
             case _:
                 return await self._go_back(hold, reason)
 
@@ -273,16 +275,11 @@ class Waking:
     async def _go_back(self, hold: Hold, reason: str) -> Hold:
         """Set the head aside for an older quiescent generation, at last for the empty interpreter; or park."""
         ledger, head = self._services.ledger, hold.head
-        if head is None or head.base:
-            await self._park(hold, reason)
-        older = _older(head, await ledger.generations(hold))
-        if older is None and hold.recovery is Recovery.ROLLBACK:
-            await self._park(hold, f"{reason}; and with its recovery set to rollback there is no older save to go to")
+        older = await self._older(hold)
+        end = _dead_end(hold, older)
+        if head is None or end is not None:
+            await self._park(hold, f"{reason}{end or ''}")
         lost = hold.rebuilt_from is not None and (older is None or older.generation < hold.rebuilt_from)
-        if older is None and lost:
-            await self._park(
-                hold, f"{reason}; there is no older save, and the log of its beginning is not known any more"
-            )
         hold = await ledger.go_back(hold, None if older is None else older.generation)
         self.suspicion.gone_back()
         where = "its beginning and its whole log" if older is None else f"generation {older.generation}"
@@ -296,6 +293,9 @@ class Waking:
         )
         await ledger.event(self._machine, "set_aside", generation=head.generation, reason=reason)
         return hold
+
+    async def _older(self, hold: Hold) -> Snapshot | None:
+        return None if hold.head is None else _older(hold.head, await self._services.ledger.generations(hold))
 
     async def _park(self, hold: Hold, reason: str) -> NoReturn:
         suspicion = self.suspicion
@@ -472,6 +472,17 @@ def _older(head: Snapshot, generations: list[Snapshot]) -> Snapshot | None:
         return None
     older = [one for one in generations if one.quiescent and one.generation <= head.parent]
     return max(older, key=lambda one: one.generation, default=None)
+
+
+def _dead_end(hold: Hold, older: Snapshot | None) -> str | None:
+    """Why there is nothing behind the head to go back to, to be added to a sentence; None if there is."""
+    if hold.head is None or hold.head.base:
+        return ""
+    if older is None and hold.recovery is Recovery.ROLLBACK:
+        return "; and with its recovery set to rollback there is no older save to go to"
+    if older is None and hold.rebuilt_from is not None:
+        return "; there is no older save, and the log of its beginning is not known any more"
+    return None
 
 
 def _named(seqs: list[int]) -> str:

@@ -214,6 +214,13 @@ async def test_killing_instructions_in_a_row_never_wedge_a_machine(house: House)
     assert await house.value("a + 5") == "8"
 
 
+async def test_killing_instructions_in_a_row_never_wedge_a_machine_that_has_done_nothing_else(house: House) -> None:
+    for _ in range(7):
+        assert "killed" in str((await house.run("die('killed')")).error)
+    assert await house.value("1 + 1") == "2"
+    assert not house.machine().parked
+
+
 async def test_a_timed_out_instruction_is_interrupted_and_the_state_lives_on(house: House) -> None:
     await house.run("a = 3")
     seq = house.send("hang()", timeout_seconds=0.01)

@@ -136,6 +136,15 @@ async def test_without_an_older_save_a_machine_set_to_rollback_is_parked_and_nev
     assert "rollback" in str(house.machine().parked)
 
 
+async def test_killing_instructions_in_a_row_cost_a_machine_set_to_rollback_nothing_that_is_saved(house: House) -> None:
+    house.machine().recovery = Recovery.ROLLBACK
+    await house.run("a = 3")
+    await house.worker.sync("m")
+    for _ in range(7):
+        assert (await house.run("die()")).error
+    assert await house.value("a + 5") == "8"
+
+
 async def test_what_would_take_too_long_to_execute_again_is_left_behind_and_named(house: House) -> None:
     for number in range(4):
         await house.run(f"a = {number}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,15 +40,17 @@ class Fifos:
     def guest_ends(self) -> Iterator[tuple[int, int]]:
         """Descriptors to hand to `runsc` as the sandbox's standard input and output; closed here afterwards.
 
-        Both are open for reading and writing: opening never blocks, the guest never sees an end of file or a broken
-        pipe, and what it said while no server was there stays in the pipe.
+        The guest never sees an end of file. Its output is for writing only: gVisor takes into an image what it can read
+        from a pipe, and what nobody had read of the output yet would be gone from it. What the guest has said stays in
+        the pipe while no server is there; from then on it waits.
         """
-        stdin = os.open(self.stdin, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            stdout = os.open(self.stdout, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                yield stdin, stdout
-            finally:
-                os.close(stdout)
-        finally:
-            os.close(stdin)
+        with ExitStack() as stack:
+
+            def opened(path: Path, mode: int) -> int:
+                fd = os.open(path, mode | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                return fd
+
+            stdin = opened(self.stdin, os.O_RDWR)
+            opened(self.stdout, os.O_RDWR)  # or the next one would wait for a reader
+            yield stdin, opened(self.stdout, os.O_WRONLY)
