@@ -1,6 +1,8 @@
 """Commands beside cells, the guest running as plain processes of this host."""
 
+import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tests.support.host_guests import attached, host_guest
 from tests.support.sandboxes import ended
 
 from torpor_worker.command import Terminal
+from torpor_worker.guest.command import Command, Limits
 from torpor_worker.guest_link import GuestLink
 from torpor_worker.sandbox import CommandOutput
 
@@ -109,6 +112,20 @@ async def test_a_signal_ends_it_and_is_told(talk: Talk) -> None:
     end = await talk.end(seq)
 
     assert (end.exit_code, end.signal) == (None, signal.SIGTERM)
+
+
+def test_a_signal_reaches_it_from_its_very_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = os.setsid
+    monkeypatch.setattr(os, "setsid", lambda: (time.sleep(0.2), at_once()))
+    fields = {"seq": 0, "argv": "sleep 1000", "cwd": None, "env": {}, "stdin": "", "stdin_open": False}
+    command = Command(fields | {"terminal": None, "output_limit_bytes": 1000})
+    command.start(Limits())
+
+    assert command.pid is not None
+    os.killpg(command.pid, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(command.pid, 0)[1]) == signal.SIGKILL
+    for fd in command.fds:
+        os.close(fd)
 
 
 async def test_a_kill_of_its_session_reaches_what_left_its_process_group(talk: Talk) -> None:

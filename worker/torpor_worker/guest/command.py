@@ -91,6 +91,9 @@ class Command:
                     read, write = os.pipe()
                     ours.append(read)
                     theirs.append(write)
+            leads, told = os.pipe()
+            ours.append(leads)
+            theirs.append(told)
             in_sandbox = os.getpid() == 1
             self.pid = os.fork()
         except OSError:
@@ -100,11 +103,14 @@ class Command:
             raise
         if self.pid == 0:
             try:
-                _become(spec, theirs, limits, in_sandbox=in_sandbox)
+                _become(spec, theirs[:3], told, limits, in_sandbox=in_sandbox)
             finally:
                 os._exit(NOT_STARTED)
         for fd in set(theirs):
             os.close(fd)
+        # Until it leads its group, a signal for that group would reach nobody.
+        os.read(leads, 1)
+        os.close(ours.pop())
         for fd in ours:
             os.set_blocking(fd, False)
         if spec["terminal"] is not None:
@@ -229,11 +235,12 @@ def _terminal(size: dict[str, Any]) -> tuple[int, int]:
     return master, slave
 
 
-def _become(spec: dict[str, Any], fds: list[int], limits: Limits, *, in_sandbox: bool) -> None:
+def _become(spec: dict[str, Any], fds: list[int], told: int, limits: Limits, *, in_sandbox: bool) -> None:
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    os.close(told)
     # The numbers 0 to 2 are the supervisor's own, which are no descriptors of a command's.
     for place, fd in enumerate(fds):
         os.dup2(fd, place)
