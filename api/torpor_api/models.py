@@ -371,6 +371,40 @@ class SnapshotAnswer(Answer):
     set_aside: bool
 
 
+class FileEntry(Answer):
+    """One entry of a folder."""
+
+    name: str = Field(description="Bytes that are no UTF-8 are shown as escapes.")
+    path: str = Field(description="Percent-encoded, to be put behind `/files/` as it is.")
+    kind: Literal["file", "folder", "link", "fifo", "socket", "device"]
+    size: int
+    mode: str = Field(description="Octal, as `0644`.")
+    modified: str
+    target: str | None = Field(description="Where a link leads.")
+
+
+class FileList(Answer):
+    """A folder's entries, by name."""
+
+    path: str
+    entries: list[FileEntry]
+    next_cursor: str | None
+
+
+class WrittenFile(Answer):
+    """What was written: what the server received, which is in the machine and in its log."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class RemovedFile(Answer):
+    """What was removed."""
+
+    path: str
+
+
 class SnapshotList(Answer):
     """A machine's snapshots, newest first."""
 

@@ -9,6 +9,7 @@ from . import _calls, _http
 from ._async_connection import AsyncConnection
 from ._async_execution import AsyncExecution
 from ._async_machine_commands import AsyncCommands
+from ._async_machine_files import AsyncFiles
 from ._async_run_stream import AsyncRunStream
 from ._calls import UNSET, Unset
 from ._events import Display, Stderr, Stdout
@@ -45,6 +46,14 @@ class AsyncMachine:
         self.name = name
         self.info = info
         """What a list said of it; None if it came from elsewhere. `detail` asks anew."""
+
+    @property
+    def files(self) -> AsyncFiles:
+        """Its files: read, write, list and remove them, and copy files and folders both ways.
+
+        >>> await machine.files.write("hello.txt", "hello")
+        """
+        return AsyncFiles(self._connection, self.name)
 
     @property
     def commands(self) -> AsyncCommands:

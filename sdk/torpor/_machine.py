@@ -12,6 +12,7 @@ from ._events import Display, Stderr, Stdout
 from ._execution import Execution
 from ._forked import Forked
 from ._machine_commands import Commands
+from ._machine_files import Files
 from ._models import (
     Completion,
     Crashed,
@@ -45,6 +46,14 @@ class Machine:
         self.name = name
         self.info = info
         """What a list said of it; None if it came from elsewhere. `detail` asks anew."""
+
+    @property
+    def files(self) -> Files:
+        """Its files: read, write, list and remove them, and copy files and folders both ways.
+
+        >>> machine.files.write("hello.txt", "hello")
+        """
+        return Files(self._connection, self.name)
 
     @property
     def commands(self) -> Commands:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torpor_worker.bodies import Bodies
 from torpor_worker.config import WorkerConfig
 from torpor_worker.fake_sandbox import FakeSandboxHost
 from torpor_worker.ledger import Entry, InstructionResult, Ledger
@@ -58,6 +59,7 @@ class House:
         self._folder = folder
         self._images = 0
         self.images = LocalImages(folder / "images", 1 << 30)
+        self.bodies = Bodies(folder / "bodies")
         self.templates: Templates | None = None
         self.workers: list[Worker] = []
 
@@ -72,7 +74,15 @@ class House:
 
     async def start(self, ledger: Ledger | None = None) -> Worker:
         """Start a worker on what is there."""
-        worker = Worker(ledger or self.ledger, self.host, self.snapshotter, self.images, self.config, self.templates)
+        worker = Worker(
+            ledger or self.ledger,
+            self.host,
+            self.snapshotter,
+            self.images,
+            self.config,
+            self.templates,
+            bodies=self.bodies,
+        )
         self.workers.append(worker)
         await worker.start()
         return worker

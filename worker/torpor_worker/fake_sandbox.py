@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
 from torpor_worker.fake_commands import FakeCommand, FakeCommands
+from torpor_worker.fake_files import FakeTransfer, Files
+from torpor_worker.files import FileRefused, FileTransfer, FileWork
 from torpor_worker.sandbox import (
     Adopted,
     Completion,
@@ -60,6 +62,7 @@ class _Image:
     running: int | None = None
     program: dict[str, Any] | None = None
     background: bool = False
+    files: Files = field(default_factory=dict)
     commands: dict[int, FakeCommand] = field(default_factory=dict)
     doom: str | None = None
     """A thread that will end the process: it does so again after every restore."""
@@ -72,7 +75,7 @@ class FakeSandbox:
     Beside plain Python, code may call what misbehaves: `die(reason)`, `die_after()` (once it has its result),
     `die_later(seconds)`, `lose(reason)` (the whole sandbox), `hang(ignore)` (ignores so many interrupts),
     `count(n, seconds)` (prints 0 to n - 1, and can be saved in the middle of it), `flood(size)`, `use(size)` (memory),
-    `background(alive)`, `say_later(text)`, `times()` (how often this host called it).
+    `background(alive)`, `content(path)` (of a file), `say_later(text)`, `times()` (how often this host called it).
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class FakeSandbox:
         self._later: list[str] = []
         self.facts: ProcessFacts | None = None
         self._dies_after = False
+        self._transfers: list[FakeTransfer] = []
         self.paused = False
         self.used_bytes = host.sandbox_bytes
         for event in image.said:
@@ -194,6 +198,8 @@ class FakeSandbox:
         if not self._dead:
             self._events.put_nowait(event)
             self._dead = True
+            for transfer in self._transfers:
+                transfer.die(event.reason)
             for task in self._tasks:
                 task.cancel()
         raise SandboxDied(event.reason)
@@ -212,6 +218,11 @@ class FakeSandbox:
     def die_after(self) -> None:
         """End the interpreter as soon as this instruction has its result."""
         self._dies_after = True
+
+    @property
+    def files(self) -> Files:
+        """Content by absolute path."""
+        return self._image.files
 
     @property
     def preloaded(self) -> list[str]:
@@ -301,6 +312,28 @@ class FakeSandbox:
                 self._player.cancel()
             self._end(None, {"name": "KeyboardInterrupt", "message": "", "traceback": ["KeyboardInterrupt\n"]})
 
+    async def work_on_files(self, work: FileWork) -> FileTransfer:
+        """See `Sandbox`."""
+        self._alive()
+        if not self._host.knows_files:
+            raise FileRefused("files_unsupported", "The machine's guest is older than files.")
+        transfer = FakeTransfer(len(self._transfers), work, self._image.files, self._alive, self._host.preparing)
+        self._transfers.append(transfer)
+        return transfer
+
+    async def apply_change(self, position: int, transfer: FileTransfer) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        if position <= self._image.last_position:
+            return
+        if self._host.apply_deaths:
+            self._host.apply_deaths -= 1
+            self.die("killed while files were changed")
+        self._image.last_position = position
+        await self._host.may_apply.wait()
+        self._alive()
+        self._transfers[transfer.number].apply()
+
     async def complete(self, code: str, cursor: int) -> Completion:
         """See `Sandbox`; it knows the names of variables only."""
         self._alive()
@@ -315,6 +348,8 @@ class FakeSandbox:
         """See `Sandbox`."""
         self._alive()
         image = self._image
+        applying = False if self._host.knows_files else None
+        return GuestState(image.last_position, image.running, image.background, applying=applying)
         commands = None if self._host.is_old else dict.fromkeys(image.commands, 0.0)
         background = image.background or bool(image.commands)
         return GuestState(image.last_position, image.running, background, commands=commands)
@@ -380,6 +415,8 @@ class FakeSandbox:
     async def destroy(self) -> None:
         """See `Sandbox`."""
         self._dead = True
+        for transfer in self._transfers:
+            transfer.die("it was removed")
         if self._host.sandboxes.get(self._id) is self:
             del self._host.sandboxes[self._id]
         for task in self._tasks:
@@ -433,6 +470,17 @@ class FakeSandboxHost:
         self.version = "fake"
         self.series = "fake"
         """Of new sandboxes."""
+        self.knows_files = True
+        self.apply_deaths = 0
+        """So many changes of files end their process when they are made."""
+        self.may_apply = asyncio.Event()
+        """While it is not set, changes of files that are to be made are not."""
+        self.may_apply.set()
+        self.prepared = asyncio.Event()
+        """Set by every change that is about to be prepared."""
+        self.may_prepare = asyncio.Event()
+        """While it is not set, none is."""
+        self.may_prepare.set()
         self.missing: set[str] = set()
         """Runtime series that cannot be had."""
         self.started: list[str] = []
@@ -465,6 +513,10 @@ class FakeSandboxHost:
         def use(size: int) -> None:
             sandbox.used_bytes = size
 
+        def content(path: str) -> str | None:
+            found = sandbox.files.get(path)
+            return None if found is None else found.decode()
+
         def preloaded() -> list[str]:
             return sandbox.preloaded
 
@@ -472,7 +524,7 @@ class FakeSandboxHost:
             self.calls += 1
             return self.calls
 
-        calls: list[Callable[..., Any]] = [count, flood, hang, lose, preloaded, use, times]
+        calls: list[Callable[..., Any]] = [content, count, flood, hang, lose, preloaded, use, times]
         calls += [sandbox.die, sandbox.die_after, sandbox.die_later, sandbox.print, sandbox.say_later, sandbox.write]
         return {call.__name__: call for call in calls} | {
             "background": sandbox.set_background,
@@ -527,6 +579,11 @@ class FakeSandboxHost:
         name = f"{machine}-{next(self._numbers)}"
         sandbox = self.sandboxes[name] = FakeSandbox(self, name, image, machine, limits, series or self.series)
         return sandbox
+
+    async def preparing(self) -> None:
+        """A change is about to be prepared."""
+        self.prepared.set()
+        await self.may_prepare.wait()
 
     @property
     def spare_bytes(self) -> int:

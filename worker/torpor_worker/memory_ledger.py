@@ -256,6 +256,24 @@ class MemoryLedger:
         started = [(entry.position, entry) for entry in self._held(hold).unfinished() if entry.position is not None]
         return [entry for _, entry in sorted(started, key=lambda pair: pair[0])]
 
+    async def log_change(
+        self, hold: Hold, text: str, body: str | None, body_bytes: int, *, behind: int
+    ) -> Entry | None:
+        """See `Ledger`."""
+        if await self.behind(hold, behind):
+            return None
+        machine = self._held(hold)
+        self._entries += 1
+        entry = Entry(self._entries, EntryKind.FILE, None, None, 0, 0, code=text, body=body)
+        machine.log.append(entry)
+        return self._start(machine, entry)
+
+    async def undo_change(self, hold: Hold, position: int) -> None:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        entry = next(one for one in machine.log if one.position == position)
+        machine.replace(entry, undone=True)
+
     async def start_next(self, hold: Hold, *, beside: bool = False) -> Entry | None:
         """See `Ledger`."""
         machine = self._held(hold)
@@ -419,6 +437,11 @@ class MemoryLedger:
                     continue
                 machine.replace(entry, result=forgone.answer, undone=True)
             machine.left_behind.add(entry.position)
+            if entry.kind is EntryKind.FILE and not entry.undone:
+                self._entries += 1
+                copy = dataclasses.replace(entry, id=self._entries, position=None)
+                machine.log.append(copy)
+                self._start(machine, copy)
         machine.notices["effects_lost"] = (forgone.message, forgone.seqs)
         return self._new_line(machine)
 

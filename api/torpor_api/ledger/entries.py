@@ -48,6 +48,7 @@ _COLUMNS = (
     entries.c.undone,
     entries.c.ended_by,
     entries.c.expired,
+    entries.c.body,
     entries.c.background,
     entries.c.target,
     entries.c.ended_behind,
@@ -263,10 +264,7 @@ def start_next(connection: Connection, machine_id: int, *, beside: bool = False)
     entry = _entry(row)
     if entry.position is not None:
         return entry
-    allotted = _ALLOT_POSITION.first(connection, of_machine=machine_id)
-    if allotted is None:
-        raise AssertionError("the machine of a hold exists")
-    position, line = allotted
+    position, line = allot_position(connection, machine_id)
     moment = now()
     finished_at = None if entry.kind.has_seq else moment  # nothing answers it
     _START.run(
@@ -279,6 +277,15 @@ def start_next(connection: Connection, machine_id: int, *, beside: bool = False)
         finished_at=finished_at,
     )
     return replace(entry, position=position, attempt=1)
+
+
+def allot_position(connection: Connection, machine_id: int) -> tuple[int, int]:
+    """The next position of a machine's log, and its line."""
+    allotted = _ALLOT_POSITION.first(connection, of_machine=machine_id)
+    if allotted is None:
+        raise AssertionError("the machine of a hold exists")
+    position, line = allotted
+    return position, line
 
 
 def behind(connection: Connection, machine_id: int, position: int) -> list[Entry]:
@@ -438,7 +445,7 @@ def _one(connection: Connection, condition: Any) -> Entry:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     entry_id, kind, seq, position, attempt, timeout_seconds, code, seed, finished_at, *rest = row
-    *result, undone, ended_by, expired, background, target, ended_behind, _ = rest
+    *result, undone, ended_by, expired, body, background, target, ended_behind, _ = rest
     has_result = finished_at is not None and seq is not None
     return Entry(
         id=entry_id,
@@ -453,6 +460,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         undone=bool(undone),
         ended_by=None if ended_by is None else EndedBy(ended_by),
         expired=bool(expired),
+        body=body,
         background=bool(background),
         target=target,
         ended_behind=ended_behind,

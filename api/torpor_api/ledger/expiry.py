@@ -92,8 +92,8 @@ def referred_segments(connection: Connection, machine: str) -> set[int]:
 def _log(connection: Connection, machine: Row[Any], retention: LogRetention) -> list[Row[Any]]:
     """Instructions whose code and result are too old, and that no recovery needs."""
     old = _oldest(connection, machine, machine.log_from, _cutoff(retention.log_days))
-    floor = _floor(connection, machine.id) if old else -1
-    return list(takewhile(lambda entry: entry.position is None or entry.position <= floor, old))
+    needed_from = floor(connection, machine.id) if old else -1
+    return list(takewhile(lambda entry: entry.position is None or entry.position <= needed_from, old))
 
 
 def _output(connection: Connection, machine: Row[Any], retention: LogRetention) -> list[Row[Any]]:
@@ -112,7 +112,7 @@ def _oldest(connection: Connection, machine: Row[Any], first_seq: int, before: i
     return list(takewhile(lambda entry: entry.finished_at is not None and entry.finished_at < before, rows))
 
 
-def _floor(connection: Connection, machine_id: int) -> int:
+def floor(connection: Connection, machine_id: int) -> int:
     """The position behind which the log is needed: that of the second-newest generation in which nothing ran."""
     quiescent = [one for one in saves.line_of_descent(connection, machine_id) if one.quiescent]
     return quiescent[QUIESCENT_KEPT - 1].position if len(quiescent) >= QUIESCENT_KEPT else -1

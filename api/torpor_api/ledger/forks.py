@@ -36,6 +36,8 @@ _AS_IT_WAS = (
     "error",
     "error_detail",
     "runtime_ms",
+    "body",
+    "body_bytes",
     "background",
     "ended_behind",
     "exit_code",

@@ -113,11 +113,12 @@ def _place_of_seq(connection: Connection, machine_id: int, seq: int) -> Place:
                 nearest.append(Point(generation=snapshot.generation))
             if later:
                 nearest.append(Point(generation=min(later, key=lambda one: one.position).generation))
+            what = "A change of files" if row.seq is None else f"Instruction {row.seq}"
             why = "is not kept any more"
             if row.ended_by is not None:
                 why = f"was ended by {ENDINGS[EndedBy(row.ended_by)]}"
             raise PointUnreachable(
-                f"Instruction {row.seq} {why}, so it cannot be run again to reach instruction {seq}.",
+                f"{what} {why}, so it cannot be done again to reach instruction {seq}.",
                 hint=_hint(nearest),
             )
     return Place(snapshot, line, entry.position, [row for row in tail if not row.undone])

@@ -16,6 +16,7 @@ from typing import Any
 from . import channel, frames, handover, processes
 from .command import Limits
 from .commands import Commands
+from .file_jobs import FileJobs
 from .frames import FrameType
 from .outbox import Outbox
 
@@ -51,6 +52,7 @@ class Supervisor:
         """In which the interpreter speaks: it may be of older code than this."""
         self._reader = frames.FrameReader(frames.HOST_MARKER, restarts=True)
         self._out = Outbox()
+        self._files = FileJobs(self._out)
         self._commands = Commands(self._out, self._gather)
         self._last_position = -1
         self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
@@ -114,6 +116,7 @@ class Supervisor:
             self._reap()
         if STDIN in ready:
             self._read_host()
+        self._files.serve(ready)
         self._commands.serve(ready)
         interpreter = self._interpreter
         if interpreter is not None:
@@ -140,6 +143,7 @@ class Supervisor:
             now = time.monotonic()
         if now >= self._complete_by:
             self._hurry_completion()
+        wake_at = min(self._nudge_at, self._count_at, self._complete_by, self._files.deadline, now + IDLE_SECONDS)
         wake_at = min(self._nudge_at, self._count_at, self._complete_by, now + IDLE_SECONDS)
         if self._commands.are_waiting:
             wake_at = now
@@ -163,6 +167,7 @@ class Supervisor:
             if room:  # after the socket: what was written before a result is seen with it
                 for fd in interpreter.pipes:
                     wants += (fd, select.POLLIN)
+        wants += self._files.wants()
         wants += self._commands.wants()
         if tuple(wants) != self._polled:
             self._polled = tuple(wants)
@@ -207,6 +212,8 @@ class Supervisor:
             self._handle_command(kind, number, json.loads(body))
         elif kind == FrameType.ACKNOWLEDGE:
             self._out.acknowledge(number)
+        elif FrameType.FILE_OPEN <= kind <= FrameType.FILE_APPLY:
+            self._handle_files(kind, number, body)
         elif kind == FrameType.PING:
             self._out.say(FrameType.PONG, self._state({"id": number}))
         elif kind == FrameType.INTERRUPT:
@@ -227,6 +234,17 @@ class Supervisor:
         elif kind == FrameType.UPGRADE:
             self._upgrade = json.loads(body)
 
+    def _handle_files(self, kind: int, number: int, body: bytes) -> None:
+        if kind == FrameType.FILE_OPEN:
+            self._files.open(number, json.loads(body))
+        elif kind == FrameType.FILE_DATA:
+            self._files.data(number, body)
+        elif kind == FrameType.FILE_MORE:
+            self._files.more(number, json.loads(body))
+        elif number > self._last_position:
+            self._last_position = number
+            self._files.apply(json.loads(body))
+
     def _handle_command(self, kind: int, position: int, fields: dict[str, Any]) -> None:
         if 0 <= position <= self._last_position:
             return
@@ -240,6 +258,7 @@ class Supervisor:
             self._commands.signal(fields)
 
     def _hello(self, fields: dict[str, object]) -> None:
+        self._files.abandon()
         self._out.acknowledge(int(str(fields["seen"])))
         nonce = bytes.fromhex(str(fields["nonce"]))
         self._out.begin_again(nonce, FrameType.STATE, self._state({"code": self._code}))
@@ -251,6 +270,7 @@ class Supervisor:
             "background": self._has_background(),
             "ready": self._ready or self._interpreter is None,
             "running_seconds": 0.0 if self._running is None else time.monotonic() - self._running_since,
+            "applying": self._files.are_applying,
             "commands": self._commands.running,
         }
         return json.dumps(state | more).encode()
@@ -270,7 +290,9 @@ class Supervisor:
         interpreter = self._interpreter
         if interpreter is None:
             return
-        while self._waiting and self._running is None and self._completing is None:
+        # What comes behind a change of files in the log finds it made.
+        free = self._completing is None and not self._files.are_applying
+        while self._waiting and self._running is None and free:
             seq, packets = self._waiting.popleft()
             self._to_interpreter.extend(packets)
             if seq is not None:
@@ -441,6 +463,7 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            self._files.reaped(pid)
             if self._interpreter is not None and pid == self._interpreter.pid:
                 self._buried(self._interpreter, status)
             else:
@@ -495,13 +518,17 @@ class Supervisor:
             return True
         if self._background & channel.THREADS and processes.has_threads(self._interpreter.pid):
             return True
-        return any(pid != self._interpreter.pid for pid in processes.of_user())
+        return any(pid != self._interpreter.pid and pid not in self._files.pids for pid in processes.of_user())
 
     # The successor.
 
     def _make_way(self) -> None:
         """Become the code that the host has sent; if that cannot be, say why and go on."""
         load, self._upgrade = self._upgrade or {}, None
+        if self._files.are_applying:
+            self._tell_code("files are being changed")
+            return
+        self._files.abandon()
         try:
             fields = self._handed_over()
             problem = handover.rehearse(load, fields)
