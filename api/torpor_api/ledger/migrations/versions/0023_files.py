@@ -9,7 +9,7 @@ from alembic import op
 
 from torpor_api.ledger.migrations.checks import change_check
 
-revision = "0024"
+revision = "0023"
 down_revision = "0022"
 
 NUMBER: sa.types.TypeEngine[Any] = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
