@@ -349,10 +349,9 @@ class FakeSandbox:
         self._alive()
         image = self._image
         applying = False if self._host.knows_files else None
-        return GuestState(image.last_position, image.running, image.background, applying=applying)
         commands = None if self._host.is_old else dict.fromkeys(image.commands, 0.0)
         background = image.background or bool(image.commands)
-        return GuestState(image.last_position, image.running, background, commands=commands)
+        return GuestState(image.last_position, image.running, background, applying=applying, commands=commands)
 
     async def receive(self) -> Event:
         """See `Sandbox`."""
