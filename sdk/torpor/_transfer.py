@@ -25,7 +25,7 @@ class Source:
 
     def __init__(self, progress: Progress | None = None) -> None:
         self.size: int | None = None
-        self.sha256 = ""
+        self.sha256: str = ""
         """Of what was read last."""
         self._progress = progress
 
@@ -152,7 +152,7 @@ class Download:
         self._done = 0
         self._tag: str | None = None
         self._total: int | None = None
-        self.finished = False
+        self.finished: bool = False
 
     @property
     def sha256(self) -> str:
