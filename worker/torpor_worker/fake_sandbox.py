@@ -27,6 +27,7 @@ from torpor_worker.sandbox import (
     Limits,
     Output,
     OutputKind,
+    PackagesWanted,
     Result,
     RuntimeUnavailable,
     Sandbox,
@@ -100,6 +101,8 @@ class FakeSandbox:
         self._transfers: list[FakeTransfer] = []
         self.paused = False
         self.used_bytes = host.sandbox_bytes
+        self.package_answers: list[tuple[int, str | None]] = []
+        """Number and refusal, in the order in which the host answered."""
         for event in image.said:
             self._events.put_nowait(event)
         self._commands = FakeCommands(image.commands, image.names, self._say, self._awake, self._spawn)
@@ -333,6 +336,15 @@ class FakeSandbox:
         await self._host.may_apply.wait()
         self._alive()
         self._transfers[transfer.number].apply()
+
+    async def answer_packages(self, number: int, *, refused: str | None) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        self.package_answers.append((number, refused))
+
+    def want_packages(self, ask: PackagesWanted) -> None:
+        """Ask the host for packages."""
+        self._events.put_nowait(ask)
 
     async def complete(self, code: str, cursor: int) -> Completion:
         """See `Sandbox`; it knows the names of variables only."""

@@ -56,6 +56,7 @@ class FrameType(enum.IntEnum):
     COMMAND_INPUT = 15
     COMMAND_SIGNAL = 16
     COMPLETE = 18
+    PACKAGES = 19
     UPGRADE = 20
     STATE = 64
     PONG = 65
@@ -70,6 +71,7 @@ class FrameType(enum.IntEnum):
     COMMAND_OUTPUT = 74
     COMMAND_ENDED = 75
     COMPLETION = 78
+    PACKAGES_WANTED = 79
     UPGRADED = 84
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 from dataclasses import asdict
@@ -15,6 +16,8 @@ from torpor_worker.packages.resolution import Resolution
 from torpor_worker.packages.wheel_cache import WheelCache
 
 MEMORY_BYTES = 2 << 30
+CPU_SECONDS = 120
+NICENESS = 10
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -33,6 +36,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Answer one request on standard input."""
+    os.nice(NICENESS)
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     json.dump(answer(json.load(sys.stdin)), sys.stdout)
 
