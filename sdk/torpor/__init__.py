@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._async_machine import AsyncMachine
     from ._async_machine_commands import AsyncCommand, AsyncCommands, AsyncCommandStream
     from ._async_machine_files import AsyncFiles
+    from ._async_machine_packages import AsyncPackages
     from ._async_run_stream import AsyncRunStream
     from ._client import Client
     from ._command_models import CommandInfo, CommandResult
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         NotAFolder,
         NotFinished,
         NotFound,
+        PackagesNotInstalled,
         PointUnreachable,
         ProtocolError,
         RangeNotSatisfiable,
@@ -87,7 +89,9 @@ if TYPE_CHECKING:
     from ._machine import Machine
     from ._machine_commands import Command, Commands, CommandStream
     from ._machine_files import Files
+    from ._machine_packages import Packages
     from ._models import ApiKey, Completion, Instruction, MachineInfo, NewApiKey, Point, Recovered, Rollback, Snapshot
+    from ._package_models import Installed, Package
     from ._result import ErrorInfo, Result
     from ._retry import RetryPolicy
     from ._run_stream import RunStream
@@ -103,6 +107,7 @@ __all__ = [
     "AsyncExecution",
     "AsyncFiles",
     "AsyncMachine",
+    "AsyncPackages",
     "AsyncRunStream",
     "BodyTooLarge",
     "CannotWake",
@@ -138,6 +143,7 @@ __all__ = [
     "FolderNotEmpty",
     "Forked",
     "IdempotencyKeyReused",
+    "Installed",
     "Instruction",
     "InstructionExpired",
     "InstructionNotFound",
@@ -162,6 +168,9 @@ __all__ = [
     "NotFinished",
     "NotFound",
     "Notice",
+    "Package",
+    "Packages",
+    "PackagesNotInstalled",
     "Point",
     "PointUnreachable",
     "ProtocolError",
@@ -196,6 +205,7 @@ _HOMES = (
     "_async_machine",
     "_async_machine_commands",
     "_async_machine_files",
+    "_async_machine_packages",
     "_async_run_stream",
     "_client",
     "_command_models",
@@ -208,7 +218,9 @@ _HOMES = (
     "_machine",
     "_machine_commands",
     "_machine_files",
+    "_machine_packages",
     "_models",
+    "_package_models",
     "_result",
     "_retry",
     "_run_stream",

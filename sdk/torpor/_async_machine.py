@@ -10,6 +10,7 @@ from ._async_connection import AsyncConnection
 from ._async_execution import AsyncExecution
 from ._async_machine_commands import AsyncCommands
 from ._async_machine_files import AsyncFiles
+from ._async_machine_packages import AsyncPackages
 from ._async_run_stream import AsyncRunStream
 from ._calls import UNSET, Unset
 from ._events import Display, Stderr, Stdout
@@ -63,6 +64,15 @@ class AsyncMachine:
         2
         """
         return AsyncCommands(self._connection, self.name)
+
+    @property
+    def packages(self) -> AsyncPackages:
+        """Its packages: what `pip` installs on it.
+
+        >>> (await machine.packages.install("tidy")).installed
+        (Package(name='tidy', version='1.2'),)
+        """
+        return AsyncPackages(self._connection, self.name)
 
     async def run(
         self,

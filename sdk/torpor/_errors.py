@@ -324,6 +324,12 @@ class FileFailed(Conflict):
     code = "file_failed"
 
 
+class PackagesNotInstalled(Conflict):
+    """The packages were not installed; the message says why."""
+
+    code = "packages_not_installed"
+
+
 class FileChanged(ApiError):
     """The file is not what it was when it was looked at before."""
 

@@ -13,6 +13,7 @@ from ._execution import Execution
 from ._forked import Forked
 from ._machine_commands import Commands
 from ._machine_files import Files
+from ._machine_packages import Packages
 from ._models import (
     Completion,
     Crashed,
@@ -63,6 +64,15 @@ class Machine:
         2
         """
         return Commands(self._connection, self.name)
+
+    @property
+    def packages(self) -> Packages:
+        """Its packages: what `pip` installs on it.
+
+        >>> machine.packages.install("tidy").installed
+        (Package(name='tidy', version='1.2'),)
+        """
+        return Packages(self._connection, self.name)
 
     def run(
         self,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import threading
+import time
 import zipfile
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -43,6 +45,7 @@ class IndexServer:
     asked: list[str] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
     broken: bool = False
+    delay_seconds: float = 0.0
 
     def add(
         self,
@@ -89,13 +92,15 @@ class IndexServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 index.asked.append(self.path)
+                time.sleep(index.delay_seconds)
                 index.authorizations.append(self.headers.get("Authorization"))
                 kind, body = index.answer(self.path)
                 self.send_response(200 if body is not None else 404 if not index.broken else 503)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body or b"")))
                 self.end_headers()
-                self.wfile.write(body or b"")
+                with contextlib.suppress(BrokenPipeError):
+                    self.wfile.write(body or b"")
 
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""

@@ -77,6 +77,7 @@ LONG_WITH_VALUE = frozenset(
     }
 )
 ELSEWHERE = frozenset({"-t", "--target", "--root", "--prefix", "--force-reinstall", "-I", "--ignore-installed"})
+ARCHIVES = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
 POLL_SECONDS = 0.05
 LONGEST_SECONDS = 900.0
 KNOWN_SECONDS = 60.0
@@ -135,9 +136,11 @@ class Arguments:
 
 
 def is_local(argument: str) -> bool:
-    """Whether it names something that is here already."""
+    """Whether it names something that is here already, as pip sees it."""
+    if "://" in argument:
+        return False
     path = argument.partition("[")[0] if argument.endswith("]") else argument
-    return os.path.exists(path) or (argument.endswith((".whl", ".tar.gz", ".zip")) and "://" not in argument)
+    return path.startswith(".") or (os.sep in path and os.path.exists(path)) or path.endswith(ARCHIVES)
 
 
 def read_requirements(path: str, nested: int = 0) -> list[str]:
