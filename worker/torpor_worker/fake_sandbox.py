@@ -76,7 +76,8 @@ class FakeSandbox:
     Beside plain Python, code may call what misbehaves: `die(reason)`, `die_after()` (once it has its result),
     `die_later(seconds)`, `lose(reason)` (the whole sandbox), `hang(ignore)` (ignores so many interrupts),
     `count(n, seconds)` (prints 0 to n - 1, and can be saved in the middle of it), `flood(size)`, `use(size)` (memory),
-    `background(alive)`, `content(path)` (of a file), `say_later(text)`, `times()` (how often this host called it).
+    `background(alive)`, `content(path)` (of a file), `install(name)` (asks for a package: its archive, or the refusal),
+    `say_later(text)`, `times()` (how often this host called it).
     """
 
     def __init__(
@@ -101,8 +102,8 @@ class FakeSandbox:
         self._transfers: list[FakeTransfer] = []
         self.paused = False
         self.used_bytes = host.sandbox_bytes
-        self.package_answers: list[tuple[int, str | None]] = []
-        """Number and refusal, in the order in which the host answered."""
+        self._refused: str | None = None
+        """Why the host hands in no packages."""
         for event in image.said:
             self._events.put_nowait(event)
         self._commands = FakeCommands(image.commands, image.names, self._say, self._awake, self._spawn)
@@ -249,6 +250,9 @@ class FakeSandbox:
     async def _play(self) -> None:
         """Go on with a long instruction, from where its state is."""
         program = self._image.program
+        if program is not None and "wants" in program:
+            await self._install(program["wants"])
+            return
         while program is not None and program.get("next", 0) < program.get("end", 0):
             await asyncio.sleep(program["seconds"])
             await self._awake.wait()
@@ -259,6 +263,18 @@ class FakeSandbox:
             program["next"] += 1
         if program is not None and "end" in program:
             self._end(repr(program["next"]), None)
+
+    async def _install(self, wanted: str) -> None:
+        seq = -1 if self._image.running is None else self._image.running
+        name = f"{seq}-{0:016}-0"
+        path = f"/home/user/.cache/torpor/{name}.tar"
+        machine = {"installed": {}, "python": "3.13.5", "libc": [2, 41], "architecture": "x86_64"}
+        self._events.put_nowait(PackagesWanted(1, seq, name, {"requirements": [wanted], **machine}))
+        while path not in self.files and self._refused is None:  # noqa: ASYNC110 (as the guest's `pip` looks)
+            await asyncio.sleep(0.001)
+        await self._awake.wait()
+        installed = self.files.pop(path, None)
+        self._end(repr(self._refused if installed is None else installed.decode()), None)
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
@@ -340,11 +356,7 @@ class FakeSandbox:
     async def answer_packages(self, number: int, *, refused: str | None) -> None:
         """See `Sandbox`."""
         self._alive()
-        self.package_answers.append((number, refused))
-
-    def want_packages(self, ask: PackagesWanted) -> None:
-        """Ask the host for packages."""
-        self._events.put_nowait(ask)
+        self._refused = refused
 
     async def complete(self, code: str, cursor: int) -> Completion:
         """See `Sandbox`; it knows the names of variables only."""
@@ -518,6 +530,9 @@ class FakeSandboxHost:
         def hang(ignore: int = 0, immortal: bool = False) -> None:
             takes(ignore=ignore, immortal=immortal)
 
+        def install(wanted: str) -> None:
+            takes(wants=wanted)
+
         def lose(reason: str = "used more than its memory") -> None:
             sandbox.end(SandboxLost(reason))
 
@@ -535,7 +550,7 @@ class FakeSandboxHost:
             self.calls += 1
             return self.calls
 
-        calls: list[Callable[..., Any]] = [content, count, flood, hang, lose, preloaded, use, times]
+        calls: list[Callable[..., Any]] = [content, count, flood, hang, install, lose, preloaded, use, times]
         calls += [sandbox.die, sandbox.die_after, sandbox.die_later, sandbox.print, sandbox.say_later, sandbox.write]
         return {call.__name__: call for call in calls} | {
             "background": sandbox.set_background,

@@ -22,11 +22,14 @@ from .processes import HOME
 
 FOLDER = f"{HOME}/.cache/torpor"
 AT_ONCE = 8
+QUEUED = 64
+"""Connections that nobody has looked at yet; more are turned away."""
 REQUEST_BYTES = 256 << 10
 REQUEST_SECONDS = 10.0
 COUNTED = 1024
 """Of how many different asks it is known how often they were made."""
 READ_BYTES = 64 << 10
+FLAGS = ("upgrade", "prereleases", "no_dependencies", "fresh")
 NOBODY = "This machine is looked after by a server that hands in no packages."
 NOT_UNDERSTOOD = "The request for packages was not understood."
 
@@ -71,7 +74,7 @@ class Asks:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
         self._listener.bind(address)
-        self._listener.listen(AT_ONCE)
+        self._listener.listen(QUEUED)
         return address
 
     def wants(self) -> list[int]:
@@ -136,12 +139,12 @@ class Asks:
 
     def _ask(self, ask: Ask, running: Any) -> None:
         try:
-            request = json.loads(ask.heard)
-            seq = running(int(request.pop("session")))
+            said = json.loads(ask.heard)
+            seq, request = running(int(said["session"])), _request(said)
         except Exception:  # whatever user code may have sent
             self._refuse(ask, NOT_UNDERSTOOD)
             return
-        digest = hashlib.sha256(json.dumps(request["requirements"], sort_keys=True).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(json.dumps(request["requirements"]).encode()).hexdigest()[:16]
         key = f"{seq}-{digest}"
         count = self._counts.pop(key, 0)
         self._counts[key] = count + 1
@@ -204,3 +207,13 @@ class Asks:
     def is_listening(self) -> bool:
         """Whether it can be asked."""
         return self._listener is not None
+
+
+def _request(said: dict[str, Any]) -> dict[str, Any]:
+    """What a `pip` may ask for, and nothing else."""
+    request: dict[str, Any] = {name: [str(each) for each in said[name]] for name in ("requirements", "constraints")}
+    request["installed"] = {str(name): str(version) for name, version in said["installed"].items()}
+    request |= {name: bool(said[name]) for name in FLAGS}
+    request |= {name: str(said[name]) for name in ("python", "architecture")}
+    request["libc"] = [int(part) for part in said["libc"]]
+    return request

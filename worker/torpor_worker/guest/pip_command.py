@@ -82,6 +82,7 @@ POLL_SECONDS = 0.05
 LONGEST_SECONDS = 900.0
 KNOWN_SECONDS = 60.0
 """How long what the server has handed in before may take to come."""
+TOO_MANY = "Packages are asked for too often at once; try again."
 STALE_SECONDS = 3600.0
 NESTED = 10
 
@@ -210,15 +211,15 @@ def request(arguments: Arguments, there: dict[str, str]) -> dict[str, Any]:
 
 def handed_in(wanted: dict[str, Any]) -> str:
     """The path of the archive with what was asked for, once it is there. Raises `Refused`."""
-    try:
-        with open(ADDRESS) as file:
-            address = "\0" + file.read().strip()
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.connect(address)
-        connection.sendall(json.dumps(wanted).encode() + b"\n")
-    except OSError:
-        raise Refused("Packages cannot be asked for now.") from None
-    with connection:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            with open(ADDRESS) as file:
+                connection.connect("\0" + file.read().strip())
+            connection.sendall(json.dumps(wanted).encode() + b"\n")
+        except BlockingIOError:
+            raise Refused(TOO_MANY) from None
+        except OSError:
+            raise Refused("Packages cannot be asked for now.") from None
         return await_answer(connection)
 
 
@@ -241,7 +242,7 @@ def await_answer(connection: socket.socket) -> str:
             data = b""
         if not data:
             if not path:
-                raise Refused("Too many packages are asked for at once.")
+                raise Refused(TOO_MANY)
             watched.clear()
             deadline = min(deadline, time.monotonic() + KNOWN_SECONDS)
         heard += data
