@@ -56,8 +56,8 @@ class FrameType(enum.IntEnum):
     COMMAND_INPUT = 15
     COMMAND_SIGNAL = 16
     COMPLETE = 18
-    PACKAGES = 19
     UPGRADE = 20
+    PACKAGES = 21
     STATE = 64
     PONG = 65
     READY = 66
@@ -71,8 +71,8 @@ class FrameType(enum.IntEnum):
     COMMAND_OUTPUT = 74
     COMMAND_ENDED = 75
     COMPLETION = 78
-    PACKAGES_WANTED = 79
     UPGRADED = 84
+    PACKAGES_WANTED = 85
 
 
 class ProtocolError(Exception):
