@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         IdempotencyKeyReused,
         InstructionExpired,
         InstructionNotFound,
+        InstructionNotRunning,
         InternalError,
         InvalidArchive,
         InvalidPath,
@@ -70,6 +71,8 @@ if TYPE_CHECKING:
         ServerUnreachable,
         ShuttingDown,
         SnapshotNotFound,
+        StdinClosed,
+        StdinFull,
         StorageFull,
         TooManyCommands,
         TooManyUnfinished,
@@ -79,7 +82,7 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownApiError,
     )
-    from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout
+    from ._events import Display, Error, Event, Finished, InputRequest, Notice, Stderr, Stdout
     from ._execution import Execution
     from ._file_models import FileInfo
     from ._forked import Forked
@@ -138,9 +141,11 @@ __all__ = [
     "FolderNotEmpty",
     "Forked",
     "IdempotencyKeyReused",
+    "InputRequest",
     "Instruction",
     "InstructionExpired",
     "InstructionNotFound",
+    "InstructionNotRunning",
     "InternalError",
     "InvalidArchive",
     "InvalidPath",
@@ -178,6 +183,8 @@ __all__ = [
     "Snapshot",
     "SnapshotNotFound",
     "Stderr",
+    "StdinClosed",
+    "StdinFull",
     "Stdout",
     "StorageFull",
     "TooManyCommands",

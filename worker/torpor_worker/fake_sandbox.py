@@ -34,6 +34,7 @@ from torpor_worker.sandbox import (
     SandboxError,
     SandboxLost,
 )
+from torpor_worker.stdin import Stdin
 from torpor_worker.survivors import ProcessFacts, Survivor
 
 WINDOW_BYTES = 1024 * 1024
@@ -64,6 +65,10 @@ class _Image:
     background: bool = False
     files: Files = field(default_factory=dict)
     commands: dict[int, FakeCommand] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    """What the instruction that runs has not read yet."""
+    reads_on: bool = False
+    """Whether it may be given more."""
     doom: str | None = None
     """A thread that will end the process: it does so again after every restore."""
     doom_seconds: float = 0.0
@@ -75,7 +80,8 @@ class FakeSandbox:
     Beside plain Python, code may call what misbehaves: `die(reason)`, `die_after()` (once it has its result),
     `die_later(seconds)`, `lose(reason)` (the whole sandbox), `hang(ignore)` (ignores so many interrupts),
     `count(n, seconds)` (prints 0 to n - 1, and can be saved in the middle of it), `flood(size)`, `use(size)` (memory),
-    `background(alive)`, `content(path)` (of a file), `say_later(text)`, `times()` (how often this host called it).
+    `background(alive)`, `content(path)` (of a file), `say_later(text)`, `times()` (how often this host called it),
+    `lines(n)` (waits for so many).
     """
 
     def __init__(
@@ -122,7 +128,7 @@ class FakeSandbox:
         self._alive()
         self.limits = limits
 
-    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool, stdin: Stdin | None = None) -> None:
         """See `Sandbox`."""
         self._alive()
         if position <= self._image.last_position:
@@ -131,7 +137,30 @@ class FakeSandbox:
         self._image.last_position = position
         self._image.last_seq = self._image.running = seq
         self._image.said_bytes = 0
+        self._image.lines = [] if stdin is None else stdin.text.splitlines()
+        self._image.reads_on = stdin is not None and stdin.open
         self._run(seq, code)
+        self._read_lines()
+
+    async def feed(self, position: int, seq: int, piece: CommandInput) -> None:
+        """See `Sandbox`; it takes whole lines only."""
+        self._alive()
+        if self._moves_to(position) and seq == self._image.running and self._image.reads_on:
+            self._image.lines += piece.data.decode().splitlines()
+            self._image.reads_on = not piece.close
+            self._read_lines()
+
+    def _read_lines(self) -> None:
+        program, lines = self._image.program or {}, self._image.lines
+        if "lines" in program and (len(lines) >= program["lines"] or not self._image.reads_on):
+            self._end(repr(lines[: program["lines"]]), None)
+
+    def input(self, prompt: str = "") -> str:
+        """What user code calls as `input`; it never waits."""
+        self.print(prompt)
+        if not self._image.lines:
+            raise EOFError("nothing to read")
+        return self._image.lines.pop(0)
 
     def _run(self, seq: int, code: str) -> None:
         value: str | None = None
@@ -506,6 +535,9 @@ class FakeSandboxHost:
         def hang(ignore: int = 0, immortal: bool = False) -> None:
             takes(ignore=ignore, immortal=immortal)
 
+        def lines(count: int) -> None:
+            takes(lines=count)
+
         def lose(reason: str = "used more than its memory") -> None:
             sandbox.end(SandboxLost(reason))
 
@@ -523,8 +555,16 @@ class FakeSandboxHost:
             self.calls += 1
             return self.calls
 
-        calls: list[Callable[..., Any]] = [content, count, flood, hang, lose, preloaded, use, times]
-        calls += [sandbox.die, sandbox.die_after, sandbox.die_later, sandbox.print, sandbox.say_later, sandbox.write]
+        calls: list[Callable[..., Any]] = [content, count, flood, hang, lines, lose, preloaded, use, times]
+        calls += [
+            sandbox.die,
+            sandbox.die_after,
+            sandbox.die_later,
+            sandbox.input,
+            sandbox.print,
+            sandbox.say_later,
+            sandbox.write,
+        ]
         return {call.__name__: call for call in calls} | {
             "background": sandbox.set_background,
             "__builtins__": __builtins__,
