@@ -126,6 +126,30 @@ class CommandInputFull(TorporError):
     hint = "Write a file into the machine, and let the command read that."
 
 
+class InstructionNotRunning(TorporError):
+    """The instruction has ended."""
+
+    status = 409
+    code = "instruction_not_running"
+    hint = "What is to be read from the beginning can be given with the code, as `stdin`."
+
+
+class StdinClosed(TorporError):
+    """The instruction is given nothing more to read."""
+
+    status = 409
+    code = "stdin_closed"
+    hint = "Run it with `stdin_open: true` to answer while it runs."
+
+
+class StdinFull(TorporError):
+    """The instruction was given as much to read as one may be."""
+
+    status = 409
+    code = "stdin_full"
+    hint = "Write a file into the machine, and let it read that."
+
+
 class NotIdle(TorporError):
     """The machine cannot fall asleep while an instruction is unfinished."""
 

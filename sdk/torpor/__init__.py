@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         IdempotencyKeyReused,
         InstructionExpired,
         InstructionNotFound,
+        InstructionNotRunning,
         InternalError,
         InvalidArchive,
         InvalidPath,
@@ -72,6 +73,8 @@ if TYPE_CHECKING:
         ServerUnreachable,
         ShuttingDown,
         SnapshotNotFound,
+        StdinClosed,
+        StdinFull,
         StorageFull,
         TooManyCommands,
         TooManyUnfinished,
@@ -81,7 +84,7 @@ if TYPE_CHECKING:
         Unavailable,
         UnknownApiError,
     )
-    from ._events import Display, Error, Event, Finished, Notice, Stderr, Stdout
+    from ._events import Display, Error, Event, Finished, InputRequest, Notice, Stderr, Stdout
     from ._execution import Execution
     from ._file_models import FileInfo
     from ._forked import Forked
@@ -143,10 +146,12 @@ __all__ = [
     "FolderNotEmpty",
     "Forked",
     "IdempotencyKeyReused",
+    "InputRequest",
     "Installed",
     "Instruction",
     "InstructionExpired",
     "InstructionNotFound",
+    "InstructionNotRunning",
     "InternalError",
     "InvalidArchive",
     "InvalidPath",
@@ -187,6 +192,8 @@ __all__ = [
     "Snapshot",
     "SnapshotNotFound",
     "Stderr",
+    "StdinClosed",
+    "StdinFull",
     "Stdout",
     "StorageFull",
     "TooManyCommands",

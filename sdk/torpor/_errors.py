@@ -203,6 +203,24 @@ class CommandInputFull(Conflict):
     code = "command_input_full"
 
 
+class InstructionNotRunning(Conflict):
+    """The instruction has ended, and reads nothing any more."""
+
+    code = "instruction_not_running"
+
+
+class StdinClosed(Conflict):
+    """The instruction is given nothing more to read; run it with `stdin_open=True` to answer while it runs."""
+
+    code = "stdin_closed"
+
+
+class StdinFull(Conflict):
+    """The instruction was given as much to read as one may be; write a file instead, and let it read that."""
+
+    code = "stdin_full"
+
+
 class MachineNotIdle(Conflict):
     """The machine cannot fall asleep while an instruction is unfinished."""
 
@@ -408,6 +426,18 @@ def _family(parent: type[ApiError]) -> list[type[ApiError]]:
 
 ERRORS_BY_CODE: dict[str, type[ApiError]] = {kind.code: kind for kind in _family(ApiError) if "code" in vars(kind)}
 """The class of each code of the server's closed list."""
+
+for _kind in (
+    TorporError,
+    ConfigError,
+    ServerUnreachable,
+    ProtocolError,
+    NotFinished,
+    CodeError,
+    ApiError,
+    *_family(ApiError),
+):
+    _kind.__module__ = "torpor"  # where users find it, and what a traceback of theirs shows
 
 
 def api_error(status: int, body: object) -> ApiError:

@@ -39,7 +39,14 @@ class Execution:
         return self.machine.name
 
     def done(self) -> bool:
-        """Whether it has a result. Raises `InstructionNotFound`."""
+        """Whether it has a result. Raises `InstructionNotFound`.
+
+        >>> execution = machine.start("3 + 5")
+        >>> execution.wait().value
+        '8'
+        >>> execution.done()
+        True
+        """
         call = _calls.instruction(self.machine.name, self.seq, events=False)
         return _http.parsed(self._connection.send(call), Instruction).state == "finished"
 
@@ -48,16 +55,54 @@ class Execution:
 
         Raises `NotFinished`, a TimeoutError, after `timeout` seconds (None: never). It runs on then, and can be waited
         for again.
+
+        >>> execution = machine.start("3 + 5")
+        >>> execution.wait(timeout=60).value
+        '8'
         """
         state = StreamState(self.machine.name, seq=self.seq)
         return RunStream(self._connection, state, deadline=Deadline(timeout)).result()
 
     def cancel(self) -> bool:
-        """Interrupt it, and nothing else; False if it does not run (yet, or any more)."""
+        """Interrupt it, and nothing else; False if it does not run (yet, or any more).
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> endless = machine.start("while True: pass")
+        >>> endless.cancel()
+        True
+        >>> endless.wait().error.name
+        'KeyboardInterrupt'
+        """
         return self.machine.interrupt(self.seq)
 
+    def send_stdin(self, text: str) -> None:
+        r"""Send it more to read; it was started with `stdin_open`. Raises `InstructionNotRunning`, `StdinClosed`.
+
+        >>> asking = machine.start("input()", stdin_open=True, timeout_seconds=60)
+        >>> asking.send_stdin("Ada\n")
+        >>> asking.wait().value
+        "'Ada'"
+        """
+        self._connection.send(_calls.send_stdin(self.machine.name, self.seq, {"data": text}))
+
+    def close_stdin(self) -> None:
+        """Send it nothing more: whoever reads on meets the end. Raises as `send_stdin` does.
+
+        >>> asking = machine.start("import sys; sys.stdin.read()", stdin_open=True, timeout_seconds=60)
+        >>> asking.close_stdin()
+        >>> asking.wait().value
+        "''"
+        """
+        self._connection.send(_calls.send_stdin(self.machine.name, self.seq, {"close": True}))
+
     def stream(self) -> RunStream:
-        """All that it says, from its beginning."""
+        """All that it says, from its beginning.
+
+        >>> execution = machine.start("print('hello')")
+        >>> [event.type for event in execution.stream()]
+        ['stdout', 'result']
+        """
         return RunStream(self._connection, StreamState(self.machine.name, seq=self.seq))
 
     def __repr__(self) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
 
 from . import _calls, _http
+from ._answers import Answers
 from ._calls import UNSET, Unset
 from ._connection import Connection
-from ._events import Display, Stderr, Stdout
+from ._events import Display, InputRequest, Stderr, Stdout
 from ._execution import Execution
 from ._forked import Forked
 from ._machine_commands import Commands
@@ -40,6 +41,12 @@ class Machine:
     """A Python machine that is always there: variables, files, threads and open connections inside it stay.
 
     It has no states to care for. Nobody starts it; idle, it falls asleep, and the next call wakes it.
+
+    >>> machine = client.machine("analysis")
+    >>> machine.run("a = 3").ok
+    True
+    >>> machine.run("a + 5").value  # an hour, a restart of the server, or two years later
+    '8'
     """
 
     def __init__(self, connection: Connection, name: str, info: MachineInfo | None = None) -> None:
@@ -84,8 +91,10 @@ class Machine:
         timings: bool = False,
         idempotency_key: str | None = None,
         on_output: Callable[[Stdout | Stderr | Display], object] | None = None,
+        stdin: str | None = None,
+        on_input: Callable[[InputRequest], str | None] | None = None,
     ) -> Result:
-        """Run code and wait for what comes of it. An error of the code is in the result, and is not raised.
+        r"""Run code and wait for what comes of it. An error of the code is in the result, and is not raised.
 
         Args:
             code: Python, as in a notebook's cell: the last expression is the value, and top-level `await` works.
@@ -96,22 +105,29 @@ class Machine:
             idempotency_key: A word of your own for this call: asked again with the same word within a day, also by
                 another process, it is not run again, and its first result is returned.
             on_output: Called with each piece of output at the moment when it appears.
+            stdin: What the code reads: `input()` gets its lines in order, and then meets the end.
+            on_input: Called when the code waits for a line that is not there; what it returns is the line, and None the
+                end. The time that this takes counts as running time.
 
         >>> machine.run("import math; math.factorial(20)").value
         '2432902008176640000'
+        >>> machine.run("int(input()) + int(input())", stdin="3\n5\n").value
+        '8'
+        >>> machine.run("input('Name? ')", on_input=lambda question: "Ada").value
+        "'Ada'"
         """
-        if on_output is not None:
-            return self._run_showing(
-                self.stream(
-                    code,
-                    timeout_seconds=timeout_seconds,
-                    queue=queue,
-                    interrupt=interrupt,
-                    timings=timings,
-                    idempotency_key=idempotency_key,
-                ),
-                on_output,
+        if on_output is not None or on_input is not None:
+            stream = self.stream(
+                code,
+                timeout_seconds=timeout_seconds,
+                queue=queue,
+                interrupt=interrupt,
+                timings=timings,
+                idempotency_key=idempotency_key,
+                stdin=stdin,
+                stdin_open=on_input is not None,
             )
+            return self._run_showing(stream, on_output, on_input, Answers(stdin))
         call = _calls.run(
             self.name,
             code,
@@ -120,6 +136,7 @@ class Machine:
             interrupt=interrupt,
             timings=timings,
             idempotency_key=idempotency_key,
+            stdin=stdin,
         )
         return result_of_answer(_http.parsed(self._connection.send(call), RunAnswer), self.name)
 
@@ -132,8 +149,12 @@ class Machine:
         interrupt: bool = False,
         timings: bool = False,
         idempotency_key: str | None = None,
+        stdin: str | None = None,
+        stdin_open: bool = False,
     ) -> RunStream:
         """Run code and follow what it says. Arguments as for `run`. It is sent when the first event is asked for.
+
+        With `stdin_open` more may be sent for it to read, each time that an `InputRequest` is among the events.
 
         >>> stream = machine.stream("for i in range(3): print(i)")
         >>> for event in stream:
@@ -154,6 +175,8 @@ class Machine:
             timings=timings,
             streamed=True,
             idempotency_key=idempotency_key,
+            stdin=stdin,
+            stdin_open=stdin_open,
         )
         return RunStream(self._connection, StreamState(self.name, call=call))
 
@@ -165,10 +188,13 @@ class Machine:
         queue: bool = False,
         interrupt: bool = False,
         idempotency_key: str | None = None,
+        stdin: str | None = None,
+        stdin_open: bool = False,
     ) -> Execution:
         """Let code run in the background: a handle, to wait for it here or, by its number, in any other process.
 
-        Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program.
+        Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program. With
+        `stdin_open` more may be sent for it to read.
 
         >>> training = machine.start("import time; time.sleep(0.5); 'trained'", timeout_seconds=120)
         >>> training.done()
@@ -183,19 +209,30 @@ class Machine:
             queue=queue,
             interrupt=interrupt,
             idempotency_key=idempotency_key,
+            stdin=stdin,
+            stdin_open=stdin_open,
         )
         answer = _http.parsed(self._connection.send(call), Started)
         machine = Machine(self._connection.making(None), answer.machine or self.name)
         return Execution(machine._connection, machine, answer.accepted_seq)
 
     def execution(self, seq: int) -> Execution:
-        """The handle on an instruction that was started elsewhere, by its number. Nothing is asked yet."""
+        """The handle on an instruction that was started elsewhere, by its number. Nothing is asked yet.
+
+        >>> started = machine.start("3 + 5")
+        >>> machine.execution(started.seq).wait().value
+        '8'
+        """
         return Execution(self._connection, self, seq)
 
     def attach(self, seq: int) -> RunStream:
         """Follow an instruction that was started elsewhere, or read again one that is finished, from its beginning.
 
         Output from the background that came after its result follows behind that.
+
+        >>> seq = machine.run("3 + 5").seq
+        >>> machine.attach(seq).result().value
+        '8'
         """
         return RunStream(self._connection, StreamState(self.name, seq=seq), to_the_end=True)
 
@@ -210,7 +247,16 @@ class Machine:
         return _http.parsed(self._connection.send(_calls.complete(self.name, code, cursor)), Completion)
 
     def interrupt(self, seq: int | None = None) -> bool:
-        """Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted."""
+        """Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted.
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> endless = machine.start("while True: pass")
+        >>> machine.interrupt(endless.seq)
+        True
+        >>> machine.run("a + 5", queue=True).value
+        '8'
+        """
         return _http.parsed(self._connection.send(_calls.interrupt(self.name, seq)), Interrupted).interrupted
 
     def history(self, *, limit: int | None = None) -> Iterator[Instruction]:
@@ -231,11 +277,20 @@ class Machine:
                 return
 
     def instruction(self, seq: int) -> Instruction:
-        """One instruction of its history, with its output. Raises `InstructionNotFound`."""
+        """One instruction of its history, with its output. Raises `InstructionNotFound`.
+
+        >>> seq = machine.run("a = 3").seq
+        >>> machine.instruction(seq).code
+        'a = 3'
+        """
         return _http.parsed(self._connection.send(_calls.instruction(self.name, seq)), Instruction)
 
     def detail(self) -> MachineInfo:
-        """All that the server tells of it: state, settings, sizes, notices. Does not wake it."""
+        """All that the server tells of it: state, settings, sizes, notices. Does not wake it.
+
+        >>> machine.detail().memory_mb
+        1024
+        """
         return _http.parsed(self._connection.send(_calls.detail(self.name)), MachineInfo)
 
     def update(
@@ -267,15 +322,36 @@ class Machine:
         return _http.parsed(self._connection.send(call), MachineInfo)
 
     def sleep(self) -> None:
-        """Put it to sleep now. Never needed: idle, it falls asleep. Raises `MachineNotIdle` while something runs."""
+        """Put it to sleep now. Never needed: idle, it falls asleep. Raises `MachineNotIdle` while something runs.
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> machine.sleep()
+        >>> machine.detail().state
+        'asleep'
+        >>> machine.run("a + 5").value
+        '8'
+        """
         self._connection.send(_calls.transition(self.name, "sleep"))
 
     def wake(self) -> None:
-        """Wake it now. Never needed: the next call wakes it."""
+        """Wake it now. Never needed: the next call wakes it.
+
+        >>> machine.wake()
+        >>> machine.detail().state
+        'awake'
+        """
         self._connection.send(_calls.transition(self.name, "wake"))
 
     def sync(self) -> None:
-        """Make all of its state durable now, like `fsync`; it stays awake."""
+        """Make all of its state durable now, like `fsync`; it stays awake.
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> machine.sync()
+        >>> machine.snapshots()[0].seq
+        0
+        """
         self._connection.send(_calls.transition(self.name, "sync"))
 
     def snapshots(self) -> list[Snapshot]:
@@ -287,11 +363,29 @@ class Machine:
         return list(_http.parsed(self._connection.send(_calls.snapshots(self.name)), SnapshotList).snapshots)
 
     def pin(self, generation: int) -> Snapshot:
-        """Keep a snapshot until it is unpinned. Raises `SnapshotNotFound`."""
+        """Keep a snapshot until it is unpinned. Raises `SnapshotNotFound`.
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> machine.sync()
+        >>> newest = machine.snapshots()[0]
+        >>> machine.pin(newest.generation).pinned
+        True
+        """
         return _http.parsed(self._connection.send(_calls.pin(self.name, generation, pinned=True)), Snapshot)
 
     def unpin(self, generation: int) -> Snapshot:
-        """Keep a snapshot only as long as any other. Raises `SnapshotNotFound`."""
+        """Keep a snapshot only as long as any other. Raises `SnapshotNotFound`.
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> machine.sync()
+        >>> newest = machine.snapshots()[0]
+        >>> machine.pin(newest.generation).pinned
+        True
+        >>> machine.unpin(newest.generation).pinned
+        False
+        """
         return _http.parsed(self._connection.send(_calls.pin(self.name, generation, pinned=False)), Snapshot)
 
     def rollback(self, *, generation: int | None = None, seq: int | None = None, interrupt: bool = False) -> Rollback:
@@ -348,6 +442,10 @@ class Machine:
 
         Whatever is tried, every snapshot of it can still be reached. Raises `MachineParked` if it did not work,
         `MachineNotParked`, and what `rollback` raises.
+
+        >>> machine.recover("retry")
+        Traceback (most recent call last):
+        torpor.MachineNotParked: The machine is not parked.
         """
         call = _calls.recover(self.name, how, seq, generation)
         return _http.parsed(self._connection.send(call), Recovered)
@@ -358,15 +456,34 @@ class Machine:
         In it are `machine.json`, `log.jsonl` and, if any of its snapshots starts, `state.tar` with its files and those
         of its variables that pickle. That was written by code of the machine's: unpack and unpickle it with care.
         Raises `MachineNotParked`.
+
+        >>> with open("machine.tar", "wb") as file:
+        ...     machine.export(file)
+        Traceback (most recent call last):
+        torpor.MachineNotParked: The machine is not parked.
         """
         return self._connection.download(_calls.export(self.name), file)
 
     def crash(self) -> bool:
-        """Kill its process, to see it recovered; False if it has none because it is asleep."""
+        """Kill its process, to see it recovered; False if it has none because it is asleep.
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> machine.crash()
+        True
+        >>> machine.run("a + 5").value
+        '8'
+        """
         return _http.parsed(self._connection.send(_calls.crash(self.name)), Crashed).crashed
 
     def delete(self) -> None:
-        """Delete it and all that is stored of it, for good."""
+        """Delete it and all that is stored of it, for good.
+
+        >>> machine.delete()
+        >>> machine.detail()
+        Traceback (most recent call last):
+        torpor.MachineNotFound: No machine of this name belongs to the account.
+        """
         self._connection.send(_calls.delete(self.name))
 
     def tool(self) -> Callable[..., str]:
@@ -384,9 +501,21 @@ class Machine:
     def __repr__(self) -> str:
         return f"Machine({self.name!r})"
 
-    def _run_showing(self, stream: RunStream, on_output: Callable[[Stdout | Stderr | Display], object]) -> Result:
+    def _run_showing(
+        self,
+        stream: RunStream,
+        on_output: Callable[[Stdout | Stderr | Display], object] | None,
+        on_input: Callable[[InputRequest], str | None] | None,
+        answers: Answers,
+    ) -> Result:
         with stream:
             for event in stream:
-                if isinstance(event, Stdout | Stderr | Display):
+                if isinstance(event, Stdout | Stderr | Display) and on_output is not None:
                     on_output(event)
+                elif (
+                    isinstance(event, InputRequest)
+                    and on_input is not None
+                    and answers.wants(event, restarted=stream._state.restarted)
+                ):
+                    stream._answer(answers.body(on_input(event)))
             return stream.result()

@@ -15,6 +15,7 @@ from torpor_worker.local_images import LocalImages
 from torpor_worker.memory_ledger import MachineMemory, MemoryLedger
 from torpor_worker.memory_snapshotter import MemorySnapshotter
 from torpor_worker.packages.fetching import Packages
+from torpor_worker.stdin import Stdin
 from torpor_worker.templates import Templates
 from torpor_worker.worker import Worker
 
@@ -116,9 +117,11 @@ class House:
         """What the ledger knows of a machine."""
         return self.ledger.machines[name]
 
-    def send(self, code: str, name: str = "m", *, timeout_seconds: float = PATIENCE_SECONDS) -> int:
+    def send(
+        self, code: str, name: str = "m", *, timeout_seconds: float = PATIENCE_SECONDS, stdin: Stdin | None = None
+    ) -> int:
         """Accept and deliver an instruction as the API does; its seq."""
-        entry = self.ledger.accept(name, code, timeout_seconds=timeout_seconds)
+        entry = self.ledger.accept(name, code, timeout_seconds=timeout_seconds, stdin=stdin)
         self.worker.deliver(name, entry)
         assert entry.seq is not None
         return entry.seq

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import signal
+import sys
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.support.house import until
 
 from torpor_worker.files import Archive, Change, FileRefused, FileWork, List, Look, Read
 from torpor_worker.guest.frames import HOST_MARKER
+from torpor_worker.guest_code import guest_command
 from torpor_worker.guest_link import GuestLink
 
 BIG = os.urandom(1 << 20) * 3 + HOST_MARKER * 5000
@@ -345,6 +347,7 @@ def _archive(files: dict[str, bytes], link: str | None = None) -> bytes:
 
 def _kill_worker(number: signal.Signals = signal.SIGKILL) -> None:
     """Send a signal to the newest child of the guest's supervisor."""
-    guests = [child for child in psutil.Process().children() if "-c" in child.cmdline()]
-    workers = sorted(guests[-1].children(), key=lambda child: (child.create_time(), child.pid))
+    command = list(guest_command(sys.executable))
+    guest = next(child for child in psutil.Process().children() if child.cmdline()[1:] == command[1:])
+    workers = sorted(guest.children(), key=lambda child: (child.create_time(), child.pid))
     workers[-1].send_signal(number)

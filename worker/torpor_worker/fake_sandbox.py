@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
 from torpor_worker.fake_commands import FakeCommand, FakeCommands
-from torpor_worker.fake_files import FakeTransfer, Files
+from torpor_worker.fake_files import FakeTransfer, Files, package_ask
 from torpor_worker.files import FileRefused, FileTransfer, FileWork
 from torpor_worker.sandbox import (
     Adopted,
@@ -27,7 +27,6 @@ from torpor_worker.sandbox import (
     Limits,
     Output,
     OutputKind,
-    PackagesWanted,
     Result,
     RuntimeUnavailable,
     Sandbox,
@@ -35,6 +34,7 @@ from torpor_worker.sandbox import (
     SandboxError,
     SandboxLost,
 )
+from torpor_worker.stdin import Stdin
 from torpor_worker.survivors import ProcessFacts, Survivor
 
 WINDOW_BYTES = 1024 * 1024
@@ -65,6 +65,10 @@ class _Image:
     background: bool = False
     files: Files = field(default_factory=dict)
     commands: dict[int, FakeCommand] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    """What the instruction that runs has not read yet."""
+    reads_on: bool = False
+    """Whether it may be given more."""
     doom: str | None = None
     """A thread that will end the process: it does so again after every restore."""
     doom_seconds: float = 0.0
@@ -77,7 +81,7 @@ class FakeSandbox:
     `die_later(seconds)`, `lose(reason)` (the whole sandbox), `hang(ignore)` (ignores so many interrupts),
     `count(n, seconds)` (prints 0 to n - 1, and can be saved in the middle of it), `flood(size)`, `use(size)` (memory),
     `background(alive)`, `content(path)` (of a file), `install(name)` (asks for a package: its archive, or the refusal),
-    `say_later(text)`, `times()` (how often this host called it).
+    `say_later(text)`, `times()` (how often this host called it), `lines(n)` (waits for so many).
     """
 
     def __init__(
@@ -126,7 +130,7 @@ class FakeSandbox:
         self._alive()
         self.limits = limits
 
-    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool, stdin: Stdin | None = None) -> None:
         """See `Sandbox`."""
         self._alive()
         if position <= self._image.last_position:
@@ -135,7 +139,30 @@ class FakeSandbox:
         self._image.last_position = position
         self._image.last_seq = self._image.running = seq
         self._image.said_bytes = 0
+        self._image.lines = [] if stdin is None else stdin.text.splitlines()
+        self._image.reads_on = stdin is not None and stdin.open
         self._run(seq, code)
+        self._read_lines()
+
+    async def feed(self, position: int, seq: int, piece: CommandInput) -> None:
+        """See `Sandbox`; it takes whole lines only."""
+        self._alive()
+        if self._moves_to(position) and seq == self._image.running and self._image.reads_on:
+            self._image.lines += piece.data.decode().splitlines()
+            self._image.reads_on = not piece.close
+            self._read_lines()
+
+    def _read_lines(self) -> None:
+        program, lines = self._image.program or {}, self._image.lines
+        if "lines" in program and (len(lines) >= program["lines"] or not self._image.reads_on):
+            self._end(repr(lines[: program["lines"]]), None)
+
+    def input(self, prompt: str = "") -> str:
+        """What user code calls as `input`; it never waits."""
+        self.print(prompt)
+        if not self._image.lines:
+            raise EOFError("nothing to read")
+        return self._image.lines.pop(0)
 
     def _run(self, seq: int, code: str) -> None:
         value: str | None = None
@@ -265,11 +292,8 @@ class FakeSandbox:
             self._end(repr(program["next"]), None)
 
     async def _install(self, wanted: str) -> None:
-        seq = -1 if self._image.running is None else self._image.running
-        name = f"{seq}-{0:016}-0"
-        path = f"/home/user/.cache/torpor/{name}.tar"
-        machine = {"installed": {}, "python": "3.13.5", "libc": [2, 41], "architecture": "x86_64"}
-        self._events.put_nowait(PackagesWanted(1, seq, name, {"requirements": [wanted], **machine}))
+        ask, path = package_ask(-1 if self._image.running is None else self._image.running, wanted)
+        self._events.put_nowait(ask)
         while path not in self.files and self._refused is None:  # noqa: ASYNC110 (as the guest's `pip` looks)
             await asyncio.sleep(0.001)
         await self._awake.wait()
@@ -533,6 +557,9 @@ class FakeSandboxHost:
         def install(wanted: str) -> None:
             takes(wants=wanted)
 
+        def lines(count: int) -> None:
+            takes(lines=count)
+
         def lose(reason: str = "used more than its memory") -> None:
             sandbox.end(SandboxLost(reason))
 
@@ -550,8 +577,16 @@ class FakeSandboxHost:
             self.calls += 1
             return self.calls
 
-        calls: list[Callable[..., Any]] = [content, count, flood, hang, install, lose, preloaded, use, times]
-        calls += [sandbox.die, sandbox.die_after, sandbox.die_later, sandbox.print, sandbox.say_later, sandbox.write]
+        calls: list[Callable[..., Any]] = [content, count, flood, hang, install, lines, lose, preloaded, use, times]
+        calls += [
+            sandbox.die,
+            sandbox.die_after,
+            sandbox.die_later,
+            sandbox.input,
+            sandbox.print,
+            sandbox.say_later,
+            sandbox.write,
+        ]
         return {call.__name__: call for call in calls} | {
             "background": sandbox.set_background,
             "__builtins__": __builtins__,

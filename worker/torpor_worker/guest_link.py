@@ -37,6 +37,7 @@ from torpor_worker.sandbox import (
     SandboxError,
     SandboxLost,
 )
+from torpor_worker.stdin import Stdin
 
 PING_SECONDS = 5.0
 COMPLETE_SECONDS = 5.0
@@ -127,12 +128,20 @@ class GuestLink:
         fields = {"address_space_bytes": 4 * limits.memory_bytes, "processes": limits.processes}
         await self._send(FrameType.CONFIGURE, -1, json.dumps(fields).encode())
 
-    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool, stdin: Stdin | None = None) -> None:
         """Send an instruction."""
-        body = json.dumps({"seq": seq, "replaying": replaying, "code": code}).encode()
+        fields: dict[str, Any] = {"seq": seq, "replaying": replaying, "code": code}
+        if stdin is not None:
+            fields |= stdin.to_frame()
+        body = json.dumps(fields).encode()
         if len(body) > frames.BODY_LIMIT_BYTES:
             raise SandboxError("the code is too long")
         await self._send(FrameType.EXECUTE, position, body)
+
+    async def feed(self, position: int, seq: int, piece: CommandInput) -> None:
+        """Give an instruction more to read."""
+        body = json.dumps({"seq": seq, **json.loads(piece.to_text())}).encode()
+        await self._send(FrameType.STDIN, position, body)
 
     async def reseed(self, position: int, seed: bytes) -> None:
         """Give the guest fresh randomness."""

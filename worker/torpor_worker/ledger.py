@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from torpor_worker.stdin import Stdin
+
 
 class Fenced(Exception):
     """The machine has changed hands, or was deleted: stop, and let go of its process."""
@@ -31,6 +33,8 @@ class EntryKind(StrEnum):
     COMMAND_SIGNAL = "command_signal"
     FILE = "file"
     """A change of files. It has a position, and is finished, from the beginning."""
+    INPUT = "input"
+    """Something more to read for an instruction that runs."""
 
     @property
     def has_seq(self) -> bool:
@@ -81,8 +85,10 @@ class Entry:
     timeout_seconds: float
     """Of a command, 0: it has none."""
     code: str = ""
-    """Of what concerns a command, its text; see `torpor_worker.command`."""
+    """Of what concerns a command, and of input, its text; see `torpor_worker.command`."""
     seed: bytes = b""
+    stdin: Stdin | None = None
+    """Of an instruction: what it is given to read; None: nothing."""
     result: InstructionResult | None = None
     undone: bool = False
     """It killed its process: answered with an error, and never replayed."""
@@ -92,7 +98,7 @@ class Entry:
     background: bool = False
     """Of a command: nobody waits for it, and it sleeps with its machine."""
     target: int | None = None
-    """Of input or a signal: the command's seq."""
+    """Of input or a signal: the seq of the instruction or the command that it is for."""
     ended_behind: int | None = None
     """The highest position that its machine had started when this ended; what came later came after its end. None: it
     has not ended, or nobody has written that down."""

@@ -24,6 +24,7 @@ from torpor_worker.ledger import (
     Snapshot,
     StoredTemplate,
 )
+from torpor_worker.stdin import Stdin
 
 
 @dataclass(slots=True)
@@ -105,14 +106,14 @@ class MemoryLedger:
         machine.next_position = 1
         return machine
 
-    def accept(self, name: str, code: str, *, timeout_seconds: float = 15.0) -> Entry:
+    def accept(self, name: str, code: str, *, timeout_seconds: float = 15.0, stdin: Stdin | None = None) -> Entry:
         """Accept an instruction; started at once if the machine is awake and free."""
         machine = self.machines[name]
         busy = any(each.kind is EntryKind.EXECUTE for each in machine.unfinished())
         free = machine.ready and machine.session == self._session and not busy
         self._entries += 1
         seq = sum(entry.seq is not None for entry in machine.log)
-        entry = Entry(self._entries, EntryKind.EXECUTE, seq, None, 0, timeout_seconds=timeout_seconds, code=code)
+        entry = Entry(self._entries, EntryKind.EXECUTE, seq, None, 0, timeout_seconds, code=code, stdin=stdin)
         machine.log.append(entry)
         return self._start(machine, entry) if free else entry
 
@@ -126,8 +127,10 @@ class MemoryLedger:
         )
 
     def accept_input(self, name: str, seq: int, piece: CommandInput) -> Entry:
-        """Accept input for a command."""
-        return self._accept_beside(name, EntryKind.COMMAND_INPUT, piece.to_text(), None, target=seq)
+        """Accept input for a command, or for an instruction that runs."""
+        is_command = self.machines[name].instruction(seq).kind is EntryKind.COMMAND
+        kind = EntryKind.COMMAND_INPUT if is_command else EntryKind.INPUT
+        return self._accept_beside(name, kind, piece.to_text(), None, target=seq)
 
     def accept_signal(self, name: str, seq: int, sign: CommandSignal) -> Entry:
         """Accept a signal for a command."""

@@ -146,6 +146,10 @@ class Process:
                 self._advance(entry)
                 await self.commands.tell(entry)
                 self.saver.happened(len(entry.code))
+            case EntryKind.INPUT:
+                self._advance(entry)
+                await self.attached.feed(entry)
+                self.saver.happened(len(entry.code))
 
             case EntryKind.FILE:
                 self._advance(entry)
@@ -211,7 +215,9 @@ class Process:
         running.start(self._loop.time())
         self.saver.runs()
         try:
-            await self.attached.sandbox.execute(entry.position, running.seq, entry.code, replaying=False)
+            await self.attached.sandbox.execute(
+                entry.position, running.seq, entry.code, replaying=False, stdin=entry.stdin
+            )
         except SandboxDied:
             # It had died before the frame was whole: nothing of this ran, and it is sent to the next process.
             self.running, self.position = None, before

@@ -145,6 +145,8 @@ class Replayer:
             replay.suspect_change = entry
             replay.losses += await make_again(self._attached.sandbox, self._bodies, entry)
             replay.suspect_change = None
+        elif entry.kind is EntryKind.INPUT:
+            await self._attached.feed(entry)
         elif entry.target is not None:
             await self._commands.tell(entry)
         elif entry.result is None:
@@ -159,8 +161,8 @@ class Replayer:
             await self._shown(replay)
         else:
             self._begin(entry, self._patient(entry, 0.0, left_seconds), replay)
-            await self._attached.sandbox.execute(position, entry.seq, entry.code, replaying=True)
-            if self._careful:
+            await self._attached.sandbox.execute(position, entry.seq, entry.code, replaying=True, stdin=entry.stdin)
+            if self._careful and not (entry.stdin is not None and entry.stdin.open):  # its answers come behind it
                 await self._until(lambda: self._running is None or self._waits, replay)
             await self._shown(replay)
 

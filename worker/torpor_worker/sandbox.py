@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
 from torpor_worker.files import FileTransfer, FileWork
+from torpor_worker.stdin import Stdin
 from torpor_worker.survivors import ProcessFacts, Survivor
 
 OutputKind = Literal["stdout", "stderr", "display"]
@@ -197,8 +198,12 @@ class Sandbox(Protocol):
         """Put it under other limits from now on. What it uses already should be within them."""
         ...
 
-    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool, stdin: Stdin | None = None) -> None:
         """Send an instruction. A position that the guest has already seen is ignored by it."""
+        ...
+
+    async def feed(self, position: int, seq: int, piece: CommandInput) -> None:
+        """Give an instruction more to read; nothing happens if it does not run, or its input is closed."""
         ...
 
     async def reseed(self, position: int, seed: bytes) -> None:

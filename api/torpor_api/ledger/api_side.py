@@ -16,6 +16,7 @@ from torpor_api.ledger import (
     expiry,
     history,
     idempotency,
+    inputs,
     machines,
     notices,
     saves,
@@ -34,13 +35,15 @@ from torpor_api.ledger.rows import (
     Idempotency,
     InstructionRow,
     MachineRow,
+    MachineSettings,
     Notice,
     Outcome,
     OutputPage,
 )
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
-from torpor_worker.ledger import Durability, Recovery
+from torpor_worker.command import CommandInput
+from torpor_worker.stdin import Stdin
 
 
 class ApiSide:
@@ -91,14 +94,8 @@ class ApiSide:
     async def create_machine(
         self,
         account: str,
+        settings: MachineSettings,
         *,
-        tags: dict[str, str],
-        memory_mb: int,
-        idle_seconds: float | None,
-        template: str | None = None,
-        durability: Durability = Durability.INTERVAL,
-        recovery: Recovery = Recovery.REPLAY,
-        replay_seconds: float = 300.0,
         idempotency: Idempotency | None = None,
         alias: str | None = None,
     ) -> tuple[str, bool]:
@@ -107,19 +104,7 @@ class ApiSide:
         Raises `IdempotencyKeyReused`.
         """
         return await self._writer.run(
-            lambda connection: machines.create(
-                connection,
-                account,
-                tags=tags,
-                memory_mb=memory_mb,
-                idle_seconds=idle_seconds,
-                template=template,
-                durability=durability,
-                recovery=recovery,
-                replay_seconds=replay_seconds,
-                idempotency=idempotency,
-                alias=alias,
-            )
+            lambda connection: machines.create(connection, account, settings, idempotency=idempotency, alias=alias)
         )
 
     async def machine_of_alias(self, account: str, alias: str) -> str:
@@ -171,20 +156,74 @@ class ApiSide:
         when_busy: Literal["refuse", "queue"],
         idempotency: Idempotency | None = None,
         told: bool = True,
+        stdin: Stdin | None = None,
     ) -> Accepted | Busy:
         """Write an instruction into the log; it is started at once if the machine is awake and free.
 
         `told` is whether anybody hears of it before its result, or its output. If not, it may run while it is on its
         way to the disk: it is in the log if this process dies, and gone with the machine's process if the host does.
-        The same idempotency may have been given to `create_machine` before (`POST /v1/run`).
         Raises `MachineNotFound`, `MachineParked`, `TooManyUnfinished`, `IdempotencyKeyReused`.
         """
         return await self._writer.run(
             lambda connection: entries.accept(
-                connection, account, machine, code, timeout_seconds, when_busy=when_busy, idempotency=idempotency
+                connection,
+                account,
+                machine,
+                code,
+                timeout_seconds,
+                when_busy=when_busy,
+                idempotency=idempotency,
+                stdin=stdin,
             ),
             touches=machine,
             early=not told,
+        )
+
+    async def accept_on_new(
+        self,
+        account: str,
+        settings: MachineSettings,
+        code: str,
+        timeout_seconds: float,
+        *,
+        idempotency: Idempotency | None = None,
+        told: bool = True,
+        stdin: Stdin | None = None,
+    ) -> tuple[str, Accepted]:
+        """Make a machine with an instruction in its log: its name, and the instruction as `accept` tells of it.
+
+        Raises `IdempotencyKeyReused`.
+        """
+
+        def work(connection: Connection) -> tuple[str, Accepted]:
+            name, _ = machines.create(connection, account, settings, idempotency=idempotency)
+            accepted = entries.accept(
+                connection,
+                account,
+                name,
+                code,
+                timeout_seconds,
+                when_busy="queue",
+                idempotency=idempotency,
+                stdin=stdin,
+            )
+            if isinstance(accepted, Busy):
+                raise AssertionError("one that may wait is not refused")
+            return name, accepted
+
+        return await self._writer.run(work, early=not told)
+
+    async def accept_input(
+        self, account: str, machine: str, seq: int, piece: CommandInput, *, idempotency: Idempotency | None = None
+    ) -> Accepted:
+        """Write input for an instruction that runs into the log; the `seq` of what is accepted is the instruction's.
+
+        Raises `MachineNotFound`, `MachineParked`, `RuntimeQuarantined`, `IdempotencyKeyReused`, `InstructionNotFound`,
+        `InstructionNotRunning`, `StdinClosed`, `StdinFull`.
+        """
+        return await self._writer.run(
+            lambda connection: inputs.accept(connection, account, machine, seq, piece, idempotency=idempotency),
+            touches=machine,
         )
 
     async def instruction(self, account: str, machine: str, seq: int) -> InstructionRow:

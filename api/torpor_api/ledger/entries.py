@@ -24,6 +24,7 @@ from torpor_api.ledger.rows import Accepted, Busy, Idempotency
 from torpor_api.ledger.runtimes import ANY_QUARANTINED, refuse_quarantined
 from torpor_api.ledger.schema import accounts, entries, machines
 from torpor_worker.ledger import EndedBy, Entry, EntryKind, InstructionResult, OutputRecord
+from torpor_worker.stdin import Stdin
 
 UNFINISHED_LIMIT = 100
 SEED_BYTES = 32
@@ -53,7 +54,10 @@ _COLUMNS = (
     entries.c.target,
     entries.c.ended_behind,
     entries.c.ended_line,
+    entries.c.stdin,
+    entries.c.stdin_open,
 )
+_ENDED_LINE = [column.name for column in _COLUMNS].index("ended_line")
 _ENTRY = select(*_COLUMNS)
 
 _FOR_ACCEPT = Statement(
@@ -101,6 +105,8 @@ _INSERT = Statement(
     "finished_at",
     "background",
     "target",
+    "stdin",
+    "stdin_open",
 )
 _COUNT_UP = Statement(update(machines).where(machines.c.id == bindparam("of_machine")), "next_seq", "next_position")
 _NEXT = Statement(
@@ -129,6 +135,13 @@ _START = Statement(
     "started_at",
     "attempt",
     "finished_at",
+)
+_BEHIND = Statement(
+    _ENTRY.where(
+        entries.c.machine_id == bindparam("of_machine"),
+        entries.c.position > bindparam("than"),
+        entries.c.rolled_back == 0,
+    ).order_by(entries.c.position)
 )
 _ALLOT_POSITION = Statement(
     update(machines)
@@ -182,6 +195,7 @@ def accept(
     *,
     when_busy: Literal["refuse", "queue"],
     idempotency: Idempotency | None,
+    stdin: Stdin | None = None,
 ) -> Accepted | Busy:
     """Write an instruction into the log, started if the machine is awake and free; see `SqlLedger.accept`."""
     row = _FOR_ACCEPT.first(connection, machine=machine, account=account)
@@ -216,6 +230,7 @@ def accept(
             attempt=1 if started else 0,
             timeout_seconds=timeout_seconds,
             code=storable(code) or "",
+            stdin=stdin,
         ),
         line=line,
     )
@@ -290,8 +305,7 @@ def allot_position(connection: Connection, machine_id: int) -> tuple[int, int]:
 
 def behind(connection: Connection, machine_id: int, position: int) -> list[Entry]:
     """Started entries above a position, in order; those that a rollback has left behind are not among them."""
-    query = _ENTRY.where(entries.c.machine_id == machine_id, entries.c.position > position, entries.c.rolled_back == 0)
-    return _with_ends(connection, machine_id, connection.execute(query.order_by(entries.c.position)))
+    return _with_ends(connection, machine_id, _BEHIND.run(connection, of_machine=machine_id, than=position).fetchall())
 
 
 def by_seq(connection: Connection, machine_id: int, seqs: Collection[int]) -> list[Entry]:
@@ -308,9 +322,9 @@ def unfinished(connection: Connection, machine_id: int) -> list[Entry]:
     return [_entry(tuple(row)) for row in connection.execute(query.order_by(entries.c.position))]
 
 
-def _with_ends(connection: Connection, machine_id: int, rows: Iterable[Row[Any]]) -> list[Entry]:
+def _with_ends(connection: Connection, machine_id: int, rows: Iterable[Row[Any] | tuple[Any, ...]]) -> list[Entry]:
     """Entries of rows; of commands that have ended, whether that belongs to what the machine has behind it."""
-    found = [(_entry(tuple(row)), row.ended_line) for row in rows]
+    found = [(_entry(tuple(row)), row[_ENDED_LINE]) for row in rows]
     if not any(entry.kind is EntryKind.COMMAND and entry.result is not None for entry, _ in found):
         return [entry for entry, _ in found]
     line = connection.scalar(select(machines.c.line).where(machines.c.id == machine_id))
@@ -428,6 +442,8 @@ def _insert(connection: Connection, machine_id: int, entry: Entry, *, line: int,
         finished_at=moment if finished else None,
         background=int(entry.background),
         target=entry.target,
+        stdin=None if entry.stdin is None else entry.stdin.text,
+        stdin_open=int(entry.stdin is not None and entry.stdin.open),
     )
     if cursor.lastrowid is None:
         raise AssertionError("an insert makes a row")
@@ -445,7 +461,7 @@ def _one(connection: Connection, condition: Any) -> Entry:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     entry_id, kind, seq, position, attempt, timeout_seconds, code, seed, finished_at, *rest = row
-    *result, undone, ended_by, expired, body, background, target, ended_behind, _ = rest
+    *result, undone, ended_by, expired, body, background, target, ended_behind, _, stdin, stdin_open = rest
     has_result = finished_at is not None and seq is not None
     return Entry(
         id=entry_id,
@@ -464,4 +480,5 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         background=bool(background),
         target=target,
         ended_behind=ended_behind,
+        stdin=None if stdin is None else Stdin(stdin, bool(stdin_open)),
     )

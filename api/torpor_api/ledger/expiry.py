@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, and_, delete, select, update
 
 from torpor_api.ledger import notices, saves
 from torpor_api.ledger.moments import now
 from torpor_api.ledger.schema import entries, events, machines, output_pieces
+from torpor_worker.ledger import EntryKind
 
 KEPT_ALWAYS: Final = 100
 """The newest instructions of each machine, which keep everything however old they are."""
@@ -67,8 +68,14 @@ def expire(connection: Connection, machine_id: int, retention: LogRetention) -> 
         connection.execute(
             update(entries)
             .where(entries.c.id.in_([entry.id for entry in log]))
-            .values(code="", value=None, data=None, error=None, error_detail=None, expired=1)
+            .values(code="", stdin=None, value=None, data=None, error=None, error_detail=None, expired=1)
         )
+        read = and_(
+            entries.c.machine_id == machine_id,
+            entries.c.kind == EntryKind.INPUT,
+            entries.c.target.in_([entry.seq for entry in log]),
+        )
+        connection.execute(update(entries).where(read).values(code="", expired=1))
     connection.execute(
         update(machines)
         .where(machines.c.id == machine_id)

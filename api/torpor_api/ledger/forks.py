@@ -27,6 +27,8 @@ _AS_IT_WAS = (
     "position",
     "timeout_seconds",
     "code",
+    "stdin",
+    "stdin_open",
     "seed",
     "accepted_at",
     "started_at",

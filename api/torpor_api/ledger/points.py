@@ -5,7 +5,7 @@ Condition of docs/protocol: ROLL_BACK_FROM_COMPLETE_HEAD.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import ColumnElement, Connection, exists, func, select
 
 from torpor_api.errors import InstructionNotFound, PointUnreachable, SnapshotNotFound
 from torpor_api.ledger import running, saves
@@ -81,7 +81,7 @@ def _place_of_generation(connection: Connection, machine_id: int, generation: in
 
 def _place_of_seq(connection: Connection, machine_id: int, seq: int) -> Place:
     entry = connection.execute(
-        select(entries.c.line, entries.c.position, entries.c.finished_at, entries.c.rolled_back).where(
+        select(entries.c.line, _with_what_it_read(machine_id, seq), entries.c.finished_at, entries.c.rolled_back).where(
             entries.c.machine_id == machine_id, entries.c.seq == seq
         )
     ).first()
@@ -122,6 +122,17 @@ def _place_of_seq(connection: Connection, machine_id: int, seq: int) -> Place:
                 hint=_hint(nearest),
             )
     return Place(snapshot, line, entry.position, [row for row in tail if not row.undone])
+
+
+def _with_what_it_read(machine_id: int, seq: int) -> ColumnElement[int | None]:
+    """The position of an instruction, or of the last input that it was sent while it ran."""
+    read = entries.alias("read")
+    last = (
+        select(func.max(read.c.position))
+        .where(read.c.machine_id == machine_id, read.c.kind == EntryKind.INPUT, read.c.target == seq)
+        .scalar_subquery()
+    )
+    return func.coalesce(last, entries.c.position).label("position")
 
 
 def _tail(connection: Connection, machine_id: int, line: int, above: int, up_to: int) -> list[TailEntry]:

@@ -181,6 +181,7 @@ entries = Table(
     Column("timeout_seconds", SECONDS, nullable=False),
     Column("code", Text, nullable=False),
     Column("seed", LargeBinary),
+    Column("stdin", Text),  # what an instruction is given to read
     Column("accepted_at", NUMBER, nullable=False),
     Column("started_at", NUMBER),
     Column("finished_at", NUMBER),
@@ -201,8 +202,10 @@ entries = Table(
     Column("waited_for_save_ms", NUMBER),
     Column("body", Text),  # of a change of files: the key of what it writes, while that is kept
     Column("body_bytes", NUMBER),
+    _flag("stdin_open"),  # it may be given more
+    _is_flag("stdin_open"),
     _flag("background"),  # of a command: nobody waits for it
-    Column("target", NUMBER),  # of input or a signal: the command's seq
+    Column("target", NUMBER),  # of input or a signal: the seq that it is for
     Column("ended_behind", NUMBER),  # the highest position that had been started when it ended
     Column("ended_line", NUMBER),  # the machine's line when it ended
     Column("exit_code", NUMBER),  # of a command
@@ -211,7 +214,8 @@ entries = Table(
     UniqueConstraint("machine_id", "seq"),
     UniqueConstraint("machine_id", "position"),
     CheckConstraint(
-        "kind IN ('execute', 'reseed', 'command', 'command_input', 'command_signal', 'file')", name="kind_is_known"
+        "kind IN ('execute', 'reseed', 'command', 'command_input', 'command_signal', 'file', 'input')",
+        name="kind_is_known",
     ),
     CheckConstraint("(kind IN ('execute', 'command')) = (seq IS NOT NULL)", name="only_instructions_have_a_seq"),
     CheckConstraint("(kind = 'reseed') = (seed IS NOT NULL)", name="only_reseeds_have_a_seed"),

@@ -98,6 +98,7 @@ async def test_every_route_of_the_api_is_in_the_document(api: Api) -> None:
         ("GET", "/v1/machine/{name}/exec/{seq}/result"),
         ("GET", "/v1/machine/{name}/exec/{seq}/stream-result"),
         ("GET", "/v1/machine/{name}/exec/{seq}/events"),
+        ("POST", "/v1/machine/{name}/exec/{seq}/stdin"),
         ("POST", "/v1/machine/{name}/complete"),
         ("POST", "/v1/machine/{name}/interrupt"),
         ("POST", "/v1/machine/{name}/run"),

@@ -56,6 +56,7 @@ class FrameType(enum.IntEnum):
     COMMAND_INPUT = 15
     COMMAND_SIGNAL = 16
     COMPLETE = 18
+    STDIN = 19
     UPGRADE = 20
     PACKAGES = 21
     STATE = 64

@@ -19,6 +19,7 @@ from .command import Limits
 from .commands import Commands
 from .file_jobs import FileJobs
 from .frames import FrameType
+from .input import Input
 from .outbox import Outbox
 
 READ_BYTES = 64 << 10
@@ -61,6 +62,8 @@ class Supervisor:
         self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
         """For the interpreter, while it runs nothing: seq of an instruction (else None), and packets."""
         self._to_interpreter: deque[bytes] = deque()
+        self._inputs: dict[int, Input] = {}
+        """What instructions may still be given to read, by seq."""
         self._running: int | None = None
         self._running_since = 0.0
         self._last_seq = -1
@@ -122,6 +125,9 @@ class Supervisor:
         self._files.serve(ready)
         self._commands.serve(ready)
         self._asks.serve(ready, self._seq_of)
+        for each in self._inputs.values():
+            if each.wanted in ready:
+                each.write()
         interpreter = self._interpreter
         if interpreter is not None:
             if self._listener.fileno() in ready:
@@ -173,6 +179,9 @@ class Supervisor:
         wants += self._files.wants()
         wants += self._commands.wants()
         wants += self._asks.wants()
+        for each in self._inputs.values():
+            if each.wanted is not None:
+                wants += (each.wanted, select.POLLOUT)
         if tuple(wants) != self._polled:
             self._polled = tuple(wants)
             self._poll = select.poll()
@@ -209,9 +218,14 @@ class Supervisor:
                 fields = json.loads(body)
                 code = fields["code"].encode("utf-8", "surrogatepass")
                 flags = channel.REPLAYING if fields["replaying"] else 0
-                self._waiting.append((fields["seq"], channel.packets(channel.EXECUTE, flags, fields["seq"], code)))
+                packets = channel.packets(channel.EXECUTE, flags, fields["seq"], code)
+                self._waiting.append((fields["seq"], [*self._stdin(fields), *packets]))
             else:
                 self._waiting.append((None, channel.packets(channel.RESEED, 0, 0, bytes.fromhex(body.decode("ascii")))))
+        elif kind == FrameType.STDIN:
+            if number > self._last_position:
+                self._last_position = number
+                self._feed(json.loads(body))
         elif kind in (FrameType.COMMAND, FrameType.COMMAND_INPUT, FrameType.COMMAND_SIGNAL):
             self._handle_command(kind, number, json.loads(body))
         elif kind == FrameType.ACKNOWLEDGE:
@@ -250,6 +264,32 @@ class Supervisor:
         elif number > self._last_position:
             self._last_position = number
             self._files.apply(json.loads(body))
+
+    def _stdin(self, fields: dict[str, Any]) -> list[bytes]:
+        """The packets that give an instruction its input, in front of those of its code."""
+        if fields.get("stdin") is None:
+            return []
+        if self._channel < channel.READS:
+            message = "This machine's interpreter is older than `stdin`, and reads nothing; a new machine's does."
+            self._out.keep(FrameType.NOTICE, json.dumps({"code": "no_stdin", "message": message}).encode())
+            return []
+        data, seq = handover.unpack(fields["stdin"]), fields["seq"]
+        if not fields["stdin_open"]:
+            return channel.packets(channel.STDIN, 0, seq, data)
+        with contextlib.suppress(OSError):  # without a pipe there is nothing to read
+            self._inputs[seq] = Input(seq)
+            self._inputs[seq].add(data, close=False)
+        return [channel.PACKET.pack(kind, channel.OPEN, 0, seq) for kind in (channel.STDIN, channel.PIPE)]
+
+    def _feed(self, fields: dict[str, Any]) -> None:
+        given = self._inputs.get(fields["seq"])
+        if given is not None:
+            given.add(handover.unpack(fields["data"]), close=fields["close"])
+
+    def _close_inputs(self) -> None:
+        while self._inputs:
+            _, given = self._inputs.popitem()
+            given.close()
 
     def _handle_command(self, kind: int, position: int, fields: dict[str, Any]) -> None:
         if 0 <= position <= self._last_position:
@@ -316,7 +356,11 @@ class Supervisor:
                 self._count_at = min(self._count_at, time.monotonic() + COUNT_SECONDS)
         while self._to_interpreter and interpreter.socket_fd >= 0:
             try:
-                interpreter.socket.send(self._to_interpreter[0])
+                packet = self._to_interpreter[0]
+                if packet[0] == channel.PIPE and self._running in self._inputs:
+                    self._inputs[self._running].hand_to(interpreter.socket, packet)
+                else:
+                    interpreter.socket.send(packet)
             except BlockingIOError:
                 return
             except OSError:
@@ -372,6 +416,8 @@ class Supervisor:
             self._drain_pipes(interpreter)
         self._background = message.flags & (channel.TASKS | channel.THREADS)
         self._running = None
+        if (given := self._inputs.pop(message.seq, None)) is not None:
+            given.close()
         self._nudge_at = float("inf")
         self._out.keep(FrameType.RESULT, frames.RESULT.pack(message.seq) + message.body)
 
@@ -500,6 +546,7 @@ class Supervisor:
         interpreter.close()
         self._interpreter = None
         self._running = None
+        self._close_inputs()
         self._nudge_at = float("inf")
         self._completed(b"")
 
@@ -551,6 +598,7 @@ class Supervisor:
                 if self._interpreter is not None:
                     fds += self._interpreter.fds
                 fds += self._commands.fds + self._asks.fds
+                fds += [fd for each in self._inputs.values() for fd in each.fds]
                 handover.become(load, fields, fds)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
@@ -565,8 +613,9 @@ class Supervisor:
         seeking, buffer = self._reader.rest
         commands = self._commands.handed_over()
         return {
-            "format": handover.FORMAT_WITH_COMMANDS if commands else handover.FORMAT,
+            "format": handover.format_of(commands=bool(commands), stdin=bool(self._inputs)),
             "commands": commands,
+            "inputs": [each.handed_over() for each in self._inputs.values()],
             "command_limits": self._commands.limits,
             "channel": self._channel,
             "seeking": seeking,
@@ -612,6 +661,7 @@ class Supervisor:
         self._count_at = self._nudge_at = time.monotonic()
         self._commands.take_over(fields.get("commands", []))
         self._commands.limits = Limits(*fields.get("command_limits", ()))
+        self._inputs = {each["seq"]: Input.taken_over(each) for each in fields.get("inputs", [])}
 
     def succeed(self, fields: dict[str, Any]) -> None:
         """Go on where the predecessor was, after `take_over`."""
@@ -625,6 +675,8 @@ class Supervisor:
             self._asks.take_over(fields["asks"])
         else:
             processes.install_pip(self._pip, self._asks.listen())
+        for each in self._inputs.values():
+            each.keep_to_itself()
         self._tell_code(None)
         self._reap()  # whoever ended while nobody listened
 

@@ -27,6 +27,7 @@ from torpor_worker.gvisor.memory import MemoryFile
 from torpor_worker.gvisor.record import Record, started_ticks
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.sandbox import Completion, Event, GuestState, Limits, SandboxDied, SandboxError
+from torpor_worker.stdin import Stdin
 from torpor_worker.survivors import ProcessFacts
 
 log = structlog.get_logger(__name__)
@@ -105,10 +106,15 @@ class GVisorSandbox:
         if self._cgroups is not None:
             self._cgroups.limit(self.id, limits)
 
-    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool, stdin: Stdin | None = None) -> None:
         """Send an instruction."""
         self._check_alive()
-        await self._link.execute(position, seq, code, replaying=replaying)
+        await self._link.execute(position, seq, code, replaying=replaying, stdin=stdin)
+
+    async def feed(self, position: int, seq: int, piece: CommandInput) -> None:
+        """Give an instruction more to read."""
+        self._check_alive()
+        await self._link.feed(position, seq, piece)
 
     async def reseed(self, position: int, seed: bytes) -> None:
         """Give the guest fresh randomness."""
