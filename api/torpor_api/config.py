@@ -153,7 +153,7 @@ class Config(BaseSettings):
     """The simple index, in JSON (PEP 691), whose wheels machines may be handed; without one there are no packages."""
     package_allow: Annotated[frozenset[str], NoDecode, BeforeValidator(_names)] = frozenset()
     """The packages that machines may ask for, with what these need: names with commas between them, or `*` for all."""
-    package_bytes: Annotated[Size, Field(ge=1024)] = ByteSize(256 * MIB)
+    package_bytes: Annotated[Size, Field(ge=1024, le=512 * MIB)] = ByteSize(128 * MIB)
     """What the wheels of one request may take together."""
     drain_seconds: Seconds = 60.0
     """How long a stop may take to save every awake machine."""

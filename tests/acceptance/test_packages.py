@@ -123,6 +123,17 @@ def test_an_install_that_was_cut_off_is_done_once_its_server_is_back(
     assert machine.result(seq)["value"] == "('1.2', '2.1')"
 
 
+def test_an_install_goes_on_that_was_cut_off_when_its_wheels_had_come(
+    crash: Callable[[], None], server: ServerProcess, machine: Machine, index: IndexServer
+) -> None:
+    given = server.log.count("Packages are handed in")
+    code = "import time\n!pip install tidy\ntime.sleep(1)\nimport tidy, broom\n(tidy.VERSION, broom.VERSION)"
+    seq = machine.begin(code)
+    until(lambda: server.log.count("Packages are handed in") > given, "wheels to be handed in")
+    crash()
+    assert machine.result(seq)["value"] == "('1.2', '2.1')"
+
+
 def test_a_rollback_takes_an_install_back_and_a_fork_has_it(server: ServerProcess, machine: Machine) -> None:
     before = machine.begin("1")
     machine.result(before)

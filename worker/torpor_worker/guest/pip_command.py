@@ -258,16 +258,19 @@ def await_answer(connection: socket.socket) -> str:
 
 def unpack(archive: str, folder: str) -> None:
     """Put the wheels of an archive into a folder; the archive goes."""
-    with tarfile.open(archive) as opened:
-        for member in opened:
-            source = opened.extractfile(member) if member.isreg() else None
-            if source is not None:
-                with open(os.path.join(folder, os.path.basename(member.name)), "wb") as target:
-                    shutil.copyfileobj(source, target)
-    os.unlink(archive)
-    for entry in os.scandir(os.path.dirname(archive)):  # what nobody has come for
-        if entry.name.endswith(".tar") and entry.stat().st_mtime < time.time() - STALE_SECONDS:
-            os.unlink(entry.path)
+    try:
+        with tarfile.open(archive) as opened:
+            for member in opened:
+                source = opened.extractfile(member) if member.isreg() else None
+                if source is not None:
+                    with open(os.path.join(folder, os.path.basename(member.name)), "wb") as target:
+                        shutil.copyfileobj(source, target)
+    finally:
+        os.unlink(archive)
+    with contextlib.suppress(OSError):  # what nobody has come for; others may remove it too
+        for entry in os.scandir(os.path.dirname(archive)):
+            if entry.name.endswith(".tar") and entry.stat().st_mtime < time.time() - STALE_SECONDS:
+                os.unlink(entry.path)
 
 
 def run_pip(argv: list[str], wheels: str | None = None) -> int:
@@ -315,7 +318,7 @@ def main(argv: list[str]) -> int:
         say(f"{refused}\n{NO_NETWORK} Installed already: {names}.")
         return 1
     except (OSError, tarfile.TarError) as error:
-        say(f"What was handed in cannot be read: {error}.")
+        say(f"What was handed in cannot be unpacked: {error}.")
         return 1
     finally:
         if wheels:

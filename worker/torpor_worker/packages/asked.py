@@ -24,7 +24,7 @@ class Rules:
     """The address of a simple index that answers in JSON (PEP 691); None: there are no packages."""
     allow: frozenset[str] = frozenset()
     """Normalized names that may be asked for, or `*` for every name. What they need comes with them."""
-    limit_bytes: int = 256 << 20
+    limit_bytes: int = 128 << 20
     """What the wheels of one request may take together."""
 
 
