@@ -134,6 +134,21 @@ def test_an_install_goes_on_that_was_cut_off_when_its_wheels_had_come(
     assert machine.result(seq)["value"] == "('1.2', '2.1')"
 
 
+def test_an_ask_outlives_a_stop_in_the_middle_of_its_cell(
+    server: ServerProcess, machine: Machine, index: IndexServer
+) -> None:
+    asked = len(index.asked)
+    index.delay_seconds = 5.0
+    try:
+        seq = machine.begin("began = 1\n!pip install tidy\nimport tidy\ntidy.VERSION")
+        until(lambda: len(index.asked) > asked, "the index to be asked")
+        server.restart()
+    finally:
+        index.delay_seconds = 0.0
+    assert machine.result(seq)["value"] == "'1.2'"
+    assert "ran_again" not in str(machine.detail()["notices"])
+
+
 def test_a_rollback_takes_an_install_back_and_a_fork_has_it(server: ServerProcess, machine: Machine) -> None:
     before = machine.begin("1")
     machine.result(before)
