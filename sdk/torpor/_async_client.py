@@ -22,9 +22,9 @@ class AsyncClient:
 
     >>> async with torpor.AsyncClient() as client:
     ...     machine = await client.new_machine()
-    ...     await machine.run("a = 3")
-    ...     (await machine.run("a + 5")).value
-    '8'
+    ...     result = await machine.run("a = 3")
+    ...     print((await machine.run("a + 5")).value)
+    8
     """
 
     def __init__(
@@ -44,11 +44,19 @@ class AsyncClient:
         return self._connection.url
 
     async def whoami(self) -> str:
-        """The name of the account that the key belongs to."""
+        """The name of the account that the key belongs to.
+
+        >>> await client.whoami()
+        'local'
+        """
         return _http.parsed(await self._connection.send(_calls.whoami()), Account).account
 
     async def keys(self) -> list[ApiKey]:
-        """The account's API keys, oldest first, without their secrets."""
+        """The account's API keys, oldest first, without their secrets.
+
+        >>> (await client.keys())[0].current
+        True
+        """
         return list(_http.parsed(await self._connection.send(_calls.keys()), ApiKeys).keys)
 
     async def new_key(self, name: str = "") -> NewApiKey:
@@ -60,7 +68,11 @@ class AsyncClient:
         return _http.parsed(await self._connection.send(_calls.new_key(name)), NewApiKey)
 
     async def revoke_key(self, key_id: str) -> None:
-        """Let a key in no longer, from now on. Raises `KeyNotFound`, and `LastKey` for the only one that there is."""
+        """Let a key in no longer, from now on. Raises `KeyNotFound`, and `LastKey` for the only one that there is.
+
+        >>> key = await client.new_key("an old laptop")
+        >>> await client.revoke_key(key.id)
+        """
         await self._connection.send(_calls.revoke_key(key_id))
 
     async def new_machine(
@@ -89,6 +101,10 @@ class AsyncClient:
                 default, executes it again, `rollback` leaves it behind, so that nothing is executed twice.
             replay_seconds: How much running time a recovery may execute again; the server's default is 300.
             alias: A name of your own for it. If the account has a machine of this name, that is returned as it is.
+
+        >>> machine = await client.new_machine(tags={"user": "42"}, idle_seconds=None)
+        >>> (await machine.detail()).tags
+        {'user': '42'}
         """
         settings = {
             "template": template,
@@ -108,14 +124,19 @@ class AsyncClient:
         false; with a machine's own name it says whether it exists. An alias has 1 to 63 letters, digits, dots,
         underscores and hyphens.
 
-        >>> (await client.machine("analysis").run("a + 5")).value
+        >>> (await client.machine("analysis").run("a = 3; a + 5")).value
         '8'
         """
         making = _calls.get_or_create(name) if create and _calls.is_alias(name) else None
         return AsyncMachine(self._connection.making(making), name)
 
     async def machines(self, *, tags: Mapping[str, str] | None = None) -> list[AsyncMachine]:
-        """The account's machines, newest first: those that have all of these tags, each with its `info`."""
+        """The account's machines, newest first: those that have all of these tags, each with its `info`.
+
+        >>> machine = await client.new_machine(tags={"project": "mars"})
+        >>> machine.name in [found.name for found in await client.machines(tags={"project": "mars"})]
+        True
+        """
         found = _http.parsed(await self._connection.send(_calls.list_machines(tags)), MachineList).machines
         return [AsyncMachine(self._connection, info.name, info) for info in found]
 
@@ -130,7 +151,13 @@ class AsyncClient:
         return result_of_answer(_http.parsed(await self._connection.send(call), RunAnswer))
 
     async def close(self) -> None:
-        """Close the connections. Machines do not notice."""
+        """Close the connections. Machines do not notice.
+
+        >>> client = torpor.AsyncClient()
+        >>> await client.whoami()
+        'local'
+        >>> await client.close()
+        """
         await self._connection.close()
 
     async def __aenter__(self) -> AsyncClient:

@@ -40,7 +40,14 @@ class AsyncExecution:
         return self.machine.name
 
     async def done(self) -> bool:
-        """Whether it has a result. Raises `InstructionNotFound`."""
+        """Whether it has a result. Raises `InstructionNotFound`.
+
+        >>> execution = await machine.start("3 + 5")
+        >>> (await execution.wait()).value
+        '8'
+        >>> await execution.done()
+        True
+        """
         call = _calls.instruction(self.machine.name, self.seq, events=False)
         return _http.parsed(await self._connection.send(call), Instruction).state == "finished"
 
@@ -49,6 +56,10 @@ class AsyncExecution:
 
         Raises `NotFinished`, a TimeoutError, after `timeout` seconds (None: never). It runs on then, and can be waited
         for again.
+
+        >>> execution = await machine.start("3 + 5")
+        >>> (await execution.wait(timeout=60)).value
+        '8'
         """
         try:
             return await asyncio.wait_for(self.stream().result(), timeout)
@@ -56,11 +67,25 @@ class AsyncExecution:
             raise not_finished(timeout) from error
 
     async def cancel(self) -> bool:
-        """Interrupt it, and nothing else; False if it does not run (yet, or any more)."""
+        r"""Interrupt it, and nothing else; False if it does not run (yet, or any more).
+
+        >>> endless = await machine.start("print('begun', flush=True)\nwhile True: pass")
+        >>> (await anext(aiter(endless.stream()))).type
+        'stdout'
+        >>> await endless.cancel()
+        True
+        >>> (await endless.wait()).error.name
+        'KeyboardInterrupt'
+        """
         return await self.machine.interrupt(self.seq)
 
     def stream(self) -> AsyncRunStream:
-        """All that it says, from its beginning."""
+        """All that it says, from its beginning.
+
+        >>> execution = await machine.start("print('hello')")
+        >>> [event.type async for event in execution.stream()]
+        ['stdout', 'result']
+        """
         return AsyncRunStream(self._connection, StreamState(self.machine.name, seq=self.seq))
 
     def __repr__(self) -> str:

@@ -38,6 +38,12 @@ class AsyncMachine:
     """A Python machine that is always there: variables, files, threads and open connections inside it stay.
 
     It has no states to care for. Nobody starts it; idle, it falls asleep, and the next call wakes it.
+
+    >>> machine = client.machine("analysis")
+    >>> (await machine.run("a = 3")).ok
+    True
+    >>> (await machine.run("a + 5")).value  # an hour, a restart of the server, or two years later
+    '8'
     """
 
     def __init__(self, connection: AsyncConnection, name: str, info: MachineInfo | None = None) -> None:
@@ -170,13 +176,22 @@ class AsyncMachine:
         return AsyncExecution(machine._connection, machine, answer.accepted_seq)
 
     def execution(self, seq: int) -> AsyncExecution:
-        """The handle on an instruction that was started elsewhere, by its number. Nothing is asked yet."""
+        """The handle on an instruction that was started elsewhere, by its number. Nothing is asked yet.
+
+        >>> started = await machine.start("3 + 5")
+        >>> (await machine.execution(started.seq).wait()).value
+        '8'
+        """
         return AsyncExecution(self._connection, self, seq)
 
     def attach(self, seq: int) -> AsyncRunStream:
         """Follow an instruction that was started elsewhere, or read again one that is finished, from its beginning.
 
         Output from the background that came after its result follows behind that.
+
+        >>> seq = (await machine.run("3 + 5")).seq
+        >>> (await machine.attach(seq).result()).value
+        '8'
         """
         return AsyncRunStream(self._connection, StreamState(self.name, seq=seq), to_the_end=True)
 
@@ -185,18 +200,31 @@ class AsyncMachine:
 
         It finds nothing while the machine runs something.
 
-        >>> (await machine.complete("impo")).matches
-        ('import',)
+        >>> (await machine.run("number = 3")).ok
+        True
+        >>> (await machine.complete("num")).matches
+        ('number',)
         """
         return _http.parsed(await self._connection.send(_calls.complete(self.name, code, cursor)), Completion)
 
     async def interrupt(self, seq: int | None = None) -> bool:
-        """Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted."""
+        r"""Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted.
+
+        >>> endless = machine.stream("a = 3; print('begun', flush=True)\nwhile True: pass")
+        >>> (await anext(aiter(endless))).type
+        'stdout'
+        >>> await machine.interrupt()
+        True
+        >>> (await machine.run("a + 5", queue=True)).value
+        '8'
+        """
         return _http.parsed(await self._connection.send(_calls.interrupt(self.name, seq)), Interrupted).interrupted
 
     async def history(self, *, limit: int | None = None) -> AsyncIterator[Instruction]:
         """What was run on it, newest first, at most `limit`; fetched page by page.
 
+        >>> (await machine.run("a = 3")).value, (await machine.run("a + 5")).value
+        (None, '8')
         >>> [instruction.code async for instruction in machine.history(limit=2)]
         ['a + 5', 'a = 3']
         """
@@ -213,11 +241,20 @@ class AsyncMachine:
                 return
 
     async def instruction(self, seq: int) -> Instruction:
-        """One instruction of its history, with its output. Raises `InstructionNotFound`."""
+        """One instruction of its history, with its output. Raises `InstructionNotFound`.
+
+        >>> seq = (await machine.run("a = 3")).seq
+        >>> (await machine.instruction(seq)).code
+        'a = 3'
+        """
         return _http.parsed(await self._connection.send(_calls.instruction(self.name, seq)), Instruction)
 
     async def detail(self) -> MachineInfo:
-        """All that the server tells of it: state, settings, sizes, notices. Does not wake it."""
+        """All that the server tells of it: state, settings, sizes, notices. Does not wake it.
+
+        >>> (await machine.detail()).memory_mb
+        1024
+        """
         return _http.parsed(await self._connection.send(_calls.detail(self.name)), MachineInfo)
 
     async def update(
@@ -242,38 +279,81 @@ class AsyncMachine:
             replay_seconds: How much running time a recovery may execute again.
             alias: What it is called from now on; None: only by its own name. Raises `AliasTaken`.
 
-        >>> await machine.update(tags={"user": "42"}, durability="instruction")
+        >>> (await machine.update(tags={"user": "42"}, durability="instruction")).durability
+        'instruction'
         """
         settings = {"durability": durability, "recovery": recovery, "replay_seconds": replay_seconds}
         call = _calls.update(self.name, tags, memory_mb, idle_seconds, settings, alias)
         return _http.parsed(await self._connection.send(call), MachineInfo)
 
     async def sleep(self) -> None:
-        """Put it to sleep now. Never needed: idle, it falls asleep. Raises `MachineNotIdle` while something runs."""
+        """Put it to sleep now. Never needed: idle, it falls asleep. Raises `MachineNotIdle` while something runs.
+
+        >>> (await machine.run("a = 3")).ok
+        True
+        >>> await machine.sleep()
+        >>> (await machine.detail()).state
+        'asleep'
+        >>> (await machine.run("a + 5")).value
+        '8'
+        """
         await self._connection.send(_calls.transition(self.name, "sleep"))
 
     async def wake(self) -> None:
-        """Wake it now. Never needed: the next call wakes it."""
+        """Wake it now. Never needed: the next call wakes it.
+
+        >>> await machine.wake()
+        >>> (await machine.detail()).state
+        'awake'
+        """
         await self._connection.send(_calls.transition(self.name, "wake"))
 
     async def sync(self) -> None:
-        """Make all of its state durable now, like `fsync`; it stays awake."""
+        """Make all of its state durable now, like `fsync`; it stays awake.
+
+        >>> (await machine.run("a = 3")).ok
+        True
+        >>> await machine.sync()
+        >>> (await machine.snapshots())[0].seq
+        0
+        """
         await self._connection.send(_calls.transition(self.name, "sync"))
 
     async def snapshots(self) -> list[Snapshot]:
         """Its saved states that are kept, newest first.
 
-        >>> [snapshot.generation for snapshot in await machine.snapshots()]
-        [4, 3, 1]
+        >>> for code in ("a = 3", "a += 5"):
+        ...     result = await machine.run(code)
+        ...     await machine.sync()
+        >>> [snapshot.seq for snapshot in await machine.snapshots()]
+        [1, 0]
         """
         return list(_http.parsed(await self._connection.send(_calls.snapshots(self.name)), SnapshotList).snapshots)
 
     async def pin(self, generation: int) -> Snapshot:
-        """Keep a snapshot until it is unpinned. Raises `SnapshotNotFound`."""
+        """Keep a snapshot until it is unpinned. Raises `SnapshotNotFound`.
+
+        >>> (await machine.run("a = 3")).ok
+        True
+        >>> await machine.sync()
+        >>> newest = (await machine.snapshots())[0]
+        >>> (await machine.pin(newest.generation)).pinned
+        True
+        """
         return _http.parsed(await self._connection.send(_calls.pin(self.name, generation, pinned=True)), Snapshot)
 
     async def unpin(self, generation: int) -> Snapshot:
-        """Keep a snapshot only as long as any other. Raises `SnapshotNotFound`."""
+        """Keep a snapshot only as long as any other. Raises `SnapshotNotFound`.
+
+        >>> (await machine.run("a = 3")).ok
+        True
+        >>> await machine.sync()
+        >>> newest = (await machine.snapshots())[0]
+        >>> (await machine.pin(newest.generation)).pinned
+        True
+        >>> (await machine.unpin(newest.generation)).pinned
+        False
+        """
         return _http.parsed(await self._connection.send(_calls.pin(self.name, generation, pinned=False)), Snapshot)
 
     async def rollback(
@@ -286,8 +366,14 @@ class AsyncMachine:
             seq: Or go back to when this instruction had just finished.
             interrupt: If it runs something, end that. Else `MachineBusy` is raised.
 
-        >>> done = await machine.rollback(seq=3)
-        >>> await machine.rollback(generation=done.undo.generation)  # take it back
+        >>> for code in ("a = 3", "a = None"):
+        ...     result = await machine.run(code)
+        >>> done = await machine.rollback(seq=0)
+        >>> (await machine.run("a")).value
+        '3'
+        >>> back = await machine.rollback(generation=done.undo.generation)  # take it back
+        >>> (await machine.run("a is None")).value
+        'True'
 
         Raises `SnapshotNotFound`, `InstructionNotFound`, `PointUnreachable` (its hint names the nearest points).
         """
@@ -332,6 +418,10 @@ class AsyncMachine:
 
         Whatever is tried, every snapshot of it can still be reached. Raises `MachineParked` if it did not work,
         `MachineNotParked`, and what `rollback` raises.
+
+        >>> await machine.recover("retry")
+        Traceback (most recent call last):
+        torpor.MachineNotParked: The machine is not parked: it recovers by itself.
         """
         call = _calls.recover(self.name, how, seq, generation)
         return _http.parsed(await self._connection.send(call), Recovered)
@@ -342,15 +432,34 @@ class AsyncMachine:
         In it are `machine.json`, `log.jsonl` and, if any of its snapshots starts, `state.tar` with its files and those
         of its variables that pickle. That was written by code of the machine's: unpack and unpickle it with care.
         Raises `MachineNotParked`.
+
+        >>> with open("machine.tar", "wb") as file:
+        ...     await machine.export(file)
+        Traceback (most recent call last):
+        torpor.MachineNotParked: The machine is not parked: it recovers by itself.
         """
         return await self._connection.download(_calls.export(self.name), file)
 
     async def crash(self) -> bool:
-        """Kill its process, to see it recovered; False if it has none because it is asleep."""
+        """Kill its process, to see it recovered; False if it has none because it is asleep.
+
+        What runs at that moment, or begins in it, ends in an error, as it does when a process dies by accident.
+
+        >>> (await machine.run("a = 3")).ok
+        True
+        >>> await machine.crash()
+        True
+        """
         return _http.parsed(await self._connection.send(_calls.crash(self.name)), Crashed).crashed
 
     async def delete(self) -> None:
-        """Delete it and all that is stored of it, for good."""
+        """Delete it and all that is stored of it, for good.
+
+        >>> await machine.delete()
+        >>> await machine.detail()
+        Traceback (most recent call last):
+        torpor.MachineNotFound: No machine of this name belongs to the account.
+        """
         await self._connection.send(_calls.delete(self.name))
 
     def tool(self) -> Callable[..., Awaitable[str]]:

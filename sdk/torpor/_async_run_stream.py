@@ -16,6 +16,16 @@ class AsyncRunStream:
 
     A cut connection, or a server that restarts, goes unnoticed: the stream goes on where it broke. Leaving it early
     does not end the instruction.
+
+    >>> stream = machine.stream("for i in range(3): print(i)")
+    >>> async for event in stream:
+    ...     if isinstance(event, torpor.Stdout):
+    ...         print(event.text, end="")
+    0
+    1
+    2
+    >>> (await stream.result()).ok
+    True
     """
 
     def __init__(self, connection: AsyncConnection, state: StreamState, *, to_the_end: bool = False) -> None:
@@ -34,14 +44,25 @@ class AsyncRunStream:
         return self._state.seq
 
     def on_connection(self, call: Callable[[bool], object]) -> None:
-        """Have `call` called with True when the server has answered, with False each time that it cannot be reached."""
+        """Have `call` called with True when the server has answered, with False each time that it cannot be reached.
+
+        >>> stream = machine.stream("3 + 5")
+        >>> stream.on_connection(print)
+        >>> (await stream.result()).value
+        True
+        '8'
+        """
         self._state.on_connection = call
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._events
 
     async def result(self) -> Result:
-        """What came of it, after all events that nobody has read yet."""
+        """What came of it, after all events that nobody has read yet.
+
+        >>> (await machine.stream("3 + 5").result()).value
+        '8'
+        """
         while True:
             async for _ in self._events:
                 pass
@@ -53,7 +74,15 @@ class AsyncRunStream:
             self._events = self._connection.follow(self._state)
 
     async def close(self) -> None:
-        """Leave the stream. The instruction runs on."""
+        """Leave the stream. The instruction runs on.
+
+        >>> stream = machine.stream("print('begun', flush=True); 3 + 5")
+        >>> (await anext(aiter(stream))).type
+        'stdout'
+        >>> await stream.close()
+        >>> (await stream.result()).value
+        '8'
+        """
         await self._events.aclose()
 
     async def __aenter__(self) -> AsyncRunStream:

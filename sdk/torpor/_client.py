@@ -25,9 +25,9 @@ class Client:
 
     >>> with torpor.Client() as client:
     ...     machine = client.new_machine()
-    ...     machine.run("a = 3")
-    ...     machine.run("a + 5").value
-    '8'
+    ...     result = machine.run("a = 3")
+    ...     print(machine.run("a + 5").value)
+    8
     """
 
     def __init__(
@@ -47,11 +47,19 @@ class Client:
         return self._connection.url
 
     def whoami(self) -> str:
-        """The name of the account that the key belongs to."""
+        """The name of the account that the key belongs to.
+
+        >>> client.whoami()
+        'local'
+        """
         return _http.parsed(self._connection.send(_calls.whoami()), Account).account
 
     def keys(self) -> list[ApiKey]:
-        """The account's API keys, oldest first, without their secrets."""
+        """The account's API keys, oldest first, without their secrets.
+
+        >>> client.keys()[0].current
+        True
+        """
         return list(_http.parsed(self._connection.send(_calls.keys()), ApiKeys).keys)
 
     def new_key(self, name: str = "") -> NewApiKey:
@@ -63,7 +71,11 @@ class Client:
         return _http.parsed(self._connection.send(_calls.new_key(name)), NewApiKey)
 
     def revoke_key(self, key_id: str) -> None:
-        """Let a key in no longer, from now on. Raises `KeyNotFound`, and `LastKey` for the only one that there is."""
+        """Let a key in no longer, from now on. Raises `KeyNotFound`, and `LastKey` for the only one that there is.
+
+        >>> key = client.new_key("an old laptop")
+        >>> client.revoke_key(key.id)
+        """
         self._connection.send(_calls.revoke_key(key_id))
 
     def new_machine(
@@ -92,6 +104,10 @@ class Client:
                 default, executes it again, `rollback` leaves it behind, so that nothing is executed twice.
             replay_seconds: How much running time a recovery may execute again; the server's default is 300.
             alias: A name of your own for it. If the account has a machine of this name, that is returned as it is.
+
+        >>> machine = client.new_machine(tags={"user": "42"}, idle_seconds=None)
+        >>> machine.detail().tags
+        {'user': '42'}
         """
         settings = {
             "template": template,
@@ -111,14 +127,19 @@ class Client:
         false; with a machine's own name it says whether it exists. An alias has 1 to 63 letters, digits, dots,
         underscores and hyphens.
 
-        >>> client.machine("analysis").run("a + 5").value
+        >>> client.machine("analysis").run("a = 3; a + 5").value
         '8'
         """
         making = _calls.get_or_create(name) if create and _calls.is_alias(name) else None
         return Machine(self._connection.making(making), name)
 
     def machines(self, *, tags: Mapping[str, str] | None = None) -> list[Machine]:
-        """The account's machines, newest first: those that have all of these tags, each with its `info`."""
+        """The account's machines, newest first: those that have all of these tags, each with its `info`.
+
+        >>> machine = client.new_machine(tags={"project": "mars"})
+        >>> machine.name in [found.name for found in client.machines(tags={"project": "mars"})]
+        True
+        """
         found = _http.parsed(self._connection.send(_calls.list_machines(tags)), MachineList).machines
         return [Machine(self._connection, info.name, info) for info in found]
 
@@ -133,7 +154,13 @@ class Client:
         return result_of_answer(_http.parsed(self._connection.send(call), RunAnswer))
 
     def close(self) -> None:
-        """Close the connections. Machines do not notice."""
+        """Close the connections. Machines do not notice.
+
+        >>> client = torpor.Client()
+        >>> client.whoami()
+        'local'
+        >>> client.close()
+        """
         self._connection.close()
 
     def __enter__(self) -> Client:

@@ -39,7 +39,14 @@ class Execution:
         return self.machine.name
 
     def done(self) -> bool:
-        """Whether it has a result. Raises `InstructionNotFound`."""
+        """Whether it has a result. Raises `InstructionNotFound`.
+
+        >>> execution = machine.start("3 + 5")
+        >>> execution.wait().value
+        '8'
+        >>> execution.done()
+        True
+        """
         call = _calls.instruction(self.machine.name, self.seq, events=False)
         return _http.parsed(self._connection.send(call), Instruction).state == "finished"
 
@@ -48,16 +55,34 @@ class Execution:
 
         Raises `NotFinished`, a TimeoutError, after `timeout` seconds (None: never). It runs on then, and can be waited
         for again.
+
+        >>> execution = machine.start("3 + 5")
+        >>> execution.wait(timeout=60).value
+        '8'
         """
         state = StreamState(self.machine.name, seq=self.seq)
         return RunStream(self._connection, state, deadline=Deadline(timeout)).result()
 
     def cancel(self) -> bool:
-        """Interrupt it, and nothing else; False if it does not run (yet, or any more)."""
+        r"""Interrupt it, and nothing else; False if it does not run (yet, or any more).
+
+        >>> endless = machine.start("print('begun', flush=True)\nwhile True: pass")
+        >>> next(iter(endless.stream())).type
+        'stdout'
+        >>> endless.cancel()
+        True
+        >>> endless.wait().error.name
+        'KeyboardInterrupt'
+        """
         return self.machine.interrupt(self.seq)
 
     def stream(self) -> RunStream:
-        """All that it says, from its beginning."""
+        """All that it says, from its beginning.
+
+        >>> execution = machine.start("print('hello')")
+        >>> [event.type for event in execution.stream()]
+        ['stdout', 'result']
+        """
         return RunStream(self._connection, StreamState(self.machine.name, seq=self.seq))
 
     def __repr__(self) -> str:

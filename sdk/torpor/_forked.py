@@ -9,7 +9,12 @@ M = TypeVar("M")
 
 
 class Forked(list[M]):
-    """The new machines of a fork, as a list, and the state that they begin with."""
+    """The new machines of a fork, as a list, and the state that they begin with.
+
+    >>> forks = machine.fork(count=2)
+    >>> len(forks), forks.lacks
+    (2, ())
+    """
 
     def __init__(self, machines: Iterable[M], *, generation: int | None, lacks: tuple[int, ...]) -> None:
         super().__init__(machines)

@@ -38,6 +38,12 @@ class Machine:
     """A Python machine that is always there: variables, files, threads and open connections inside it stay.
 
     It has no states to care for. Nobody starts it; idle, it falls asleep, and the next call wakes it.
+
+    >>> machine = client.machine("analysis")
+    >>> machine.run("a = 3").ok
+    True
+    >>> machine.run("a + 5").value  # an hour, a restart of the server, or two years later
+    '8'
     """
 
     def __init__(self, connection: Connection, name: str, info: MachineInfo | None = None) -> None:
@@ -170,13 +176,22 @@ class Machine:
         return Execution(machine._connection, machine, answer.accepted_seq)
 
     def execution(self, seq: int) -> Execution:
-        """The handle on an instruction that was started elsewhere, by its number. Nothing is asked yet."""
+        """The handle on an instruction that was started elsewhere, by its number. Nothing is asked yet.
+
+        >>> started = machine.start("3 + 5")
+        >>> machine.execution(started.seq).wait().value
+        '8'
+        """
         return Execution(self._connection, self, seq)
 
     def attach(self, seq: int) -> RunStream:
         """Follow an instruction that was started elsewhere, or read again one that is finished, from its beginning.
 
         Output from the background that came after its result follows behind that.
+
+        >>> seq = machine.run("3 + 5").seq
+        >>> machine.attach(seq).result().value
+        '8'
         """
         return RunStream(self._connection, StreamState(self.name, seq=seq), to_the_end=True)
 
@@ -185,18 +200,31 @@ class Machine:
 
         It finds nothing while the machine runs something.
 
-        >>> machine.complete("impo").matches
-        ('import',)
+        >>> machine.run("number = 3").ok
+        True
+        >>> machine.complete("num").matches
+        ('number',)
         """
         return _http.parsed(self._connection.send(_calls.complete(self.name, code, cursor)), Completion)
 
     def interrupt(self, seq: int | None = None) -> bool:
-        """Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted."""
+        r"""Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted.
+
+        >>> endless = machine.stream("a = 3; print('begun', flush=True)\nwhile True: pass")
+        >>> next(iter(endless)).type
+        'stdout'
+        >>> machine.interrupt()
+        True
+        >>> machine.run("a + 5", queue=True).value
+        '8'
+        """
         return _http.parsed(self._connection.send(_calls.interrupt(self.name, seq)), Interrupted).interrupted
 
     def history(self, *, limit: int | None = None) -> Iterator[Instruction]:
         """What was run on it, newest first, at most `limit`; fetched page by page.
 
+        >>> machine.run("a = 3").value, machine.run("a + 5").value
+        (None, '8')
         >>> [instruction.code for instruction in machine.history(limit=2)]
         ['a + 5', 'a = 3']
         """
@@ -212,11 +240,20 @@ class Machine:
                 return
 
     def instruction(self, seq: int) -> Instruction:
-        """One instruction of its history, with its output. Raises `InstructionNotFound`."""
+        """One instruction of its history, with its output. Raises `InstructionNotFound`.
+
+        >>> seq = machine.run("a = 3").seq
+        >>> machine.instruction(seq).code
+        'a = 3'
+        """
         return _http.parsed(self._connection.send(_calls.instruction(self.name, seq)), Instruction)
 
     def detail(self) -> MachineInfo:
-        """All that the server tells of it: state, settings, sizes, notices. Does not wake it."""
+        """All that the server tells of it: state, settings, sizes, notices. Does not wake it.
+
+        >>> machine.detail().memory_mb
+        1024
+        """
         return _http.parsed(self._connection.send(_calls.detail(self.name)), MachineInfo)
 
     def update(
@@ -241,38 +278,81 @@ class Machine:
             replay_seconds: How much running time a recovery may execute again.
             alias: What it is called from now on; None: only by its own name. Raises `AliasTaken`.
 
-        >>> machine.update(tags={"user": "42"}, durability="instruction")
+        >>> machine.update(tags={"user": "42"}, durability="instruction").durability
+        'instruction'
         """
         settings = {"durability": durability, "recovery": recovery, "replay_seconds": replay_seconds}
         call = _calls.update(self.name, tags, memory_mb, idle_seconds, settings, alias)
         return _http.parsed(self._connection.send(call), MachineInfo)
 
     def sleep(self) -> None:
-        """Put it to sleep now. Never needed: idle, it falls asleep. Raises `MachineNotIdle` while something runs."""
+        """Put it to sleep now. Never needed: idle, it falls asleep. Raises `MachineNotIdle` while something runs.
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> machine.sleep()
+        >>> machine.detail().state
+        'asleep'
+        >>> machine.run("a + 5").value
+        '8'
+        """
         self._connection.send(_calls.transition(self.name, "sleep"))
 
     def wake(self) -> None:
-        """Wake it now. Never needed: the next call wakes it."""
+        """Wake it now. Never needed: the next call wakes it.
+
+        >>> machine.wake()
+        >>> machine.detail().state
+        'awake'
+        """
         self._connection.send(_calls.transition(self.name, "wake"))
 
     def sync(self) -> None:
-        """Make all of its state durable now, like `fsync`; it stays awake."""
+        """Make all of its state durable now, like `fsync`; it stays awake.
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> machine.sync()
+        >>> machine.snapshots()[0].seq
+        0
+        """
         self._connection.send(_calls.transition(self.name, "sync"))
 
     def snapshots(self) -> list[Snapshot]:
         """Its saved states that are kept, newest first.
 
-        >>> [snapshot.generation for snapshot in machine.snapshots()]
-        [4, 3, 1]
+        >>> for code in ("a = 3", "a += 5"):
+        ...     result = machine.run(code)
+        ...     machine.sync()
+        >>> [snapshot.seq for snapshot in machine.snapshots()]
+        [1, 0]
         """
         return list(_http.parsed(self._connection.send(_calls.snapshots(self.name)), SnapshotList).snapshots)
 
     def pin(self, generation: int) -> Snapshot:
-        """Keep a snapshot until it is unpinned. Raises `SnapshotNotFound`."""
+        """Keep a snapshot until it is unpinned. Raises `SnapshotNotFound`.
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> machine.sync()
+        >>> newest = machine.snapshots()[0]
+        >>> machine.pin(newest.generation).pinned
+        True
+        """
         return _http.parsed(self._connection.send(_calls.pin(self.name, generation, pinned=True)), Snapshot)
 
     def unpin(self, generation: int) -> Snapshot:
-        """Keep a snapshot only as long as any other. Raises `SnapshotNotFound`."""
+        """Keep a snapshot only as long as any other. Raises `SnapshotNotFound`.
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> machine.sync()
+        >>> newest = machine.snapshots()[0]
+        >>> machine.pin(newest.generation).pinned
+        True
+        >>> machine.unpin(newest.generation).pinned
+        False
+        """
         return _http.parsed(self._connection.send(_calls.pin(self.name, generation, pinned=False)), Snapshot)
 
     def rollback(self, *, generation: int | None = None, seq: int | None = None, interrupt: bool = False) -> Rollback:
@@ -283,8 +363,14 @@ class Machine:
             seq: Or go back to when this instruction had just finished.
             interrupt: If it runs something, end that. Else `MachineBusy` is raised.
 
-        >>> done = machine.rollback(seq=3)
-        >>> machine.rollback(generation=done.undo.generation)  # take it back
+        >>> for code in ("a = 3", "a = None"):
+        ...     result = machine.run(code)
+        >>> done = machine.rollback(seq=0)
+        >>> machine.run("a").value
+        '3'
+        >>> back = machine.rollback(generation=done.undo.generation)  # take it back
+        >>> machine.run("a is None").value
+        'True'
 
         Raises `SnapshotNotFound`, `InstructionNotFound`, `PointUnreachable` (its hint names the nearest points).
         """
@@ -329,6 +415,10 @@ class Machine:
 
         Whatever is tried, every snapshot of it can still be reached. Raises `MachineParked` if it did not work,
         `MachineNotParked`, and what `rollback` raises.
+
+        >>> machine.recover("retry")
+        Traceback (most recent call last):
+        torpor.MachineNotParked: The machine is not parked: it recovers by itself.
         """
         call = _calls.recover(self.name, how, seq, generation)
         return _http.parsed(self._connection.send(call), Recovered)
@@ -339,15 +429,34 @@ class Machine:
         In it are `machine.json`, `log.jsonl` and, if any of its snapshots starts, `state.tar` with its files and those
         of its variables that pickle. That was written by code of the machine's: unpack and unpickle it with care.
         Raises `MachineNotParked`.
+
+        >>> with open("machine.tar", "wb") as file:
+        ...     machine.export(file)
+        Traceback (most recent call last):
+        torpor.MachineNotParked: The machine is not parked: it recovers by itself.
         """
         return self._connection.download(_calls.export(self.name), file)
 
     def crash(self) -> bool:
-        """Kill its process, to see it recovered; False if it has none because it is asleep."""
+        """Kill its process, to see it recovered; False if it has none because it is asleep.
+
+        What runs at that moment, or begins in it, ends in an error, as it does when a process dies by accident.
+
+        >>> machine.run("a = 3").ok
+        True
+        >>> machine.crash()
+        True
+        """
         return _http.parsed(self._connection.send(_calls.crash(self.name)), Crashed).crashed
 
     def delete(self) -> None:
-        """Delete it and all that is stored of it, for good."""
+        """Delete it and all that is stored of it, for good.
+
+        >>> machine.delete()
+        >>> machine.detail()
+        Traceback (most recent call last):
+        torpor.MachineNotFound: No machine of this name belongs to the account.
+        """
         self._connection.send(_calls.delete(self.name))
 
     def tool(self) -> Callable[..., str]:

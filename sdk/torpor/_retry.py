@@ -22,7 +22,11 @@ _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How patient a client is with a network or a server that fails. Delays double from the first to the longest."""
+    """How patient a client is with a network or a server that fails. Delays double from the first to the longest.
+
+    >>> patient = torpor.RetryPolicy(total_seconds=3600)
+    >>> client = torpor.Client(retry=patient)
+    """
 
     total_seconds: float = 60.0
     """A server that has answered before, or answers that it cannot now, is asked again for so long."""
@@ -32,7 +36,11 @@ class RetryPolicy:
     longest_delay_seconds: float = 3.0
 
     def delay_seconds(self, failures: int) -> float:
-        """The wait after so many failures in a row, before jitter."""
+        """The wait after so many failures in a row, before jitter.
+
+        >>> torpor.RetryPolicy().delay_seconds(3)
+        0.4
+        """
         return min(self.first_delay_seconds * 2.0 ** min(failures - 1, 16), self.longest_delay_seconds)
 
 

@@ -17,6 +17,16 @@ class RunStream:
 
     A cut connection, or a server that restarts, goes unnoticed: the stream goes on where it broke. Leaving it early
     does not end the instruction.
+
+    >>> stream = machine.stream("for i in range(3): print(i)")
+    >>> for event in stream:
+    ...     if isinstance(event, torpor.Stdout):
+    ...         print(event.text, end="")
+    0
+    1
+    2
+    >>> stream.result().ok
+    True
     """
 
     def __init__(
@@ -43,14 +53,25 @@ class RunStream:
         return self._state.seq
 
     def on_connection(self, call: Callable[[bool], object]) -> None:
-        """Have `call` called with True when the server has answered, with False each time that it cannot be reached."""
+        """Have `call` called with True when the server has answered, with False each time that it cannot be reached.
+
+        >>> stream = machine.stream("3 + 5")
+        >>> stream.on_connection(print)
+        >>> stream.result().value
+        True
+        '8'
+        """
         self._state.on_connection = call
 
     def __iter__(self) -> Iterator[Event]:
         return self._events
 
     def result(self) -> Result:
-        """What came of it, after all events that nobody has read yet."""
+        """What came of it, after all events that nobody has read yet.
+
+        >>> machine.stream("3 + 5").result().value
+        '8'
+        """
         while True:
             for _ in self._events:
                 pass
@@ -62,7 +83,15 @@ class RunStream:
             self._events = self._connection.follow(self._state, deadline=self._deadline)
 
     def close(self) -> None:
-        """Leave the stream. The instruction runs on."""
+        """Leave the stream. The instruction runs on.
+
+        >>> stream = machine.stream("print('begun', flush=True); 3 + 5")
+        >>> next(iter(stream)).type
+        'stdout'
+        >>> stream.close()
+        >>> stream.result().value
+        '8'
+        """
         self._events.close()
 
     def __enter__(self) -> RunStream:

@@ -1,0 +1,41 @@
+"""The documentation as a site: it builds without a warning, and everything public is in its reference."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torpor
+import torpor.tools
+
+ROOT = Path(__file__).parents[2]
+ENTRY = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    built = subprocess.run(
+        [Path(sys.executable).with_name("mkdocs"), "build", "--strict", "--quiet", "--site-dir", site],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (built.returncode, built.stdout, built.stderr) == (0, "", "")
+    machines = (site / "reference" / "machines" / "index.html").read_text()
+    assert 'id="torpor.Machine.run"' in machines
+    assert "&gt;&gt;&gt;" in machines
+    assert (site / "sdk" / "index.html").exists()
+
+
+def test_everything_public_is_in_the_reference() -> None:
+    entries = [name for page in (ROOT / "docs" / "reference").glob("*.md") for name in ENTRY.findall(page.read_text())]
+    public = {f"torpor.{name}" for name in torpor.__all__}
+    assert len(entries) == len(set(entries))
+    assert public <= set(entries)
+    assert all(hasattr(torpor.tools, name.rpartition(".")[2]) for name in set(entries) - public)
