@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from torpor_api.ledger import LogRetention, SqlLedger
+from torpor_worker.bodies import Bodies
 from torpor_worker.snapshots import Snapshotter, SnapshotterError
 
 INTERVAL_SECONDS = 10.0
@@ -32,8 +33,11 @@ class Collector:
         in_use: Callable[[], set[str]],
         is_held: Callable[[str], bool],
         retention: LogRetention | None = None,
+        bodies: Bodies | None = None,
     ) -> None:
         """Without a retention log, output and events are kept for ever."""
+        self._bodies = bodies
+        self._released_up_to = 0
         self._retention = retention or LogRetention()
         self._expired_up_to = 0
         self._is_held = is_held
@@ -84,6 +88,22 @@ class Collector:
         """Give up what is too old of log, output and events of the next few machines."""
         self._expired_up_to = await self._ledger.expire(self._retention, self._expired_up_to)
 
+    async def release_bodies(self) -> None:
+        """Give up what was written to files of the next few machines, and no recovery can need any more."""
+        self._released_up_to = await self._ledger.release_bodies(self._released_up_to)
+
+    async def sweep_bodies(self) -> int:
+        """Delete what no log refers to; how many: given up, of machines that are gone, of uploads that were cut short.
+
+        What is there is listed before the rows are read: whoever writes one holds it until its row is there.
+        """
+        if self._bodies is None:
+            return 0
+        found = await asyncio.to_thread(lambda bodies: list(bodies.keys()), self._bodies)
+        unreferred = await self._ledger.unreferred_bodies(found)
+        await asyncio.to_thread(self._bodies.remove, unreferred)
+        return len(unreferred)
+
     def nudge(self) -> None:
         """Something was condemned: do not wait for the next round."""
         self._nudged.set()
@@ -101,6 +121,8 @@ class Collector:
                         log.info("Deleted objects that no snapshot names", action="collected", objects=unknown)
                 await self.thin_out()
                 await self.expire()
+                await self.release_bodies()
+                await self.sweep_bodies()
                 await self.collect()
             except SnapshotterError as error:
                 log.warning("Cannot delete what is not needed any more", action="collect_failed", reason=str(error))

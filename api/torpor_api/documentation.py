@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from torpor_api import models, models_commands
+from torpor_api import models, models_commands, models_stdin
 from torpor_api.errors import TorporError
 
 REQUESTS: tuple[type[BaseModel], ...] = (
@@ -26,6 +26,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (
     models.RollbackRequest,
     models.ForkRequest,
     models.RecoverRequest,
+    models_stdin.StdinRequest,
     models_commands.CommandRequest,
     models_commands.CommandInputRequest,
     models_commands.CommandSignalRequest,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fastapi import FastAPI
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -11,7 +13,22 @@ from torpor_api.bodies import BODY_LIMIT_BYTES
 from torpor_api.errors import BodyTooLarge
 from torpor_api.exception_handlers import error_response
 
-EXPOSED_HEADERS = ["Torpor-Machine", "Torpor-Instruction-Seq", "Retry-After"]
+FILE_LIMIT_BYTES = 512 * 1024 * 1024
+"""No machine has room for more."""
+EXPOSED_HEADERS = [
+    "Torpor-Machine",
+    "Torpor-Instruction-Seq",
+    "Retry-After",
+    "Torpor-Error",
+    "Torpor-Kind",
+    "Torpor-Mode",
+    "Torpor-SHA256",
+    "ETag",
+    "Content-Range",
+    "Accept-Ranges",
+    "Content-Disposition",
+]
+_FILE = re.compile(r"/v1/machine/[^/]+/files/")
 
 
 class Edge:
@@ -34,7 +51,7 @@ class Edge:
 
         try:
             _check_length(scope)
-            await self._app(scope, _limited(receive), watched)
+            await self._app(scope, _limited(scope, receive), watched)
         except Exception as error:
             response = error_response(error, method=scope["method"], path=scope["path"])
             if begun:
@@ -42,21 +59,27 @@ class Edge:
             await response(scope, receive, send)
 
 
+def _limit_bytes(scope: Scope) -> int:
+    """How large a request's body may be: a file's more than JSON."""
+    is_file = scope["method"] == "PUT" and _FILE.match(scope["path"])
+    return FILE_LIMIT_BYTES if is_file else BODY_LIMIT_BYTES
+
+
 def _check_length(scope: Scope) -> None:
-    length = Headers(scope=scope).get("content-length", "")
-    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > BODY_LIMIT_BYTES):
-        raise BodyTooLarge(f"The request's body is larger than {BODY_LIMIT_BYTES} bytes.")
+    length, limit_bytes = Headers(scope=scope).get("content-length", ""), _limit_bytes(scope)
+    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > limit_bytes):
+        raise BodyTooLarge(f"The request's body is larger than {limit_bytes} bytes.")
 
 
-def _limited(receive: Receive) -> Receive:
-    size = 0
+def _limited(scope: Scope, receive: Receive) -> Receive:
+    size, limit_bytes = 0, _limit_bytes(scope)
 
     async def limited() -> Message:
         nonlocal size
         message = await receive()
         size += len(message.get("body", b""))
-        if size > BODY_LIMIT_BYTES:
-            raise BodyTooLarge(f"The request's body is larger than {BODY_LIMIT_BYTES} bytes.")
+        if size > limit_bytes:
+            raise BodyTooLarge(f"The request's body is larger than {limit_bytes} bytes.")
         return message
 
     return limited
@@ -68,7 +91,7 @@ def install(app: FastAPI) -> None:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=["*"],
-        allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=["*"],
         expose_headers=EXPOSED_HEADERS,
         max_age=24 * 3600,

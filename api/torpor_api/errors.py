@@ -126,6 +126,30 @@ class CommandInputFull(TorporError):
     hint = "Write a file into the machine, and let the command read that."
 
 
+class InstructionNotRunning(TorporError):
+    """The instruction has ended."""
+
+    status = 409
+    code = "instruction_not_running"
+    hint = "What is to be read from the beginning can be given with the code, as `stdin`."
+
+
+class StdinClosed(TorporError):
+    """The instruction is given nothing more to read."""
+
+    status = 409
+    code = "stdin_closed"
+    hint = "Run it with `stdin_open: true` to answer while it runs."
+
+
+class StdinFull(TorporError):
+    """The instruction was given as much to read as one may be."""
+
+    status = 409
+    code = "stdin_full"
+    hint = "Write a file into the machine, and let it read that."
+
+
 class NotIdle(TorporError):
     """The machine cannot fall asleep while an instruction is unfinished."""
 
@@ -232,3 +256,115 @@ class ShuttingDown(TorporError):
     status = 503
     code = "shutting_down"
     hint = "Send the request again in a few seconds, with the same idempotency key."
+
+
+class FileMissing(TorporError):
+    """The machine has no such file or folder."""
+
+    status = 404
+    code = "file_not_found"
+
+
+class PermissionDenied(TorporError):
+    """The machine's user may not do this with the file."""
+
+    status = 403
+    code = "permission_denied"
+    hint = "The user may write in `/home/user`, `/tmp` and `/dev/shm`."
+
+
+class IsAFolder(TorporError):
+    """There is a folder, and no file."""
+
+    status = 409
+    code = "is_a_folder"
+    hint = "`GET …/files?path=` lists a folder; with `?archive=tar` it is read, or written, as an archive."
+
+
+class NotAFolder(TorporError):
+    """There is something that is no folder."""
+
+    status = 409
+    code = "not_a_folder"
+
+
+class NotAFile(TorporError):
+    """There is a FIFO, a socket or a device, which is neither read nor written over."""
+
+    status = 409
+    code = "not_a_file"
+
+
+class FolderNotEmpty(TorporError):
+    """The folder has something in it."""
+
+    status = 409
+    code = "folder_not_empty"
+    hint = "`?recursive=true` removes it with all that is in it."
+
+
+class FileChanged(TorporError):
+    """The file is not what it was when it was looked at before."""
+
+    status = 412
+    code = "file_changed"
+    hint = "Begin anew, without `If-Match` or `Range`."
+
+
+class DiskFull(TorporError):
+    """The machine has no room for it; what was there before is unharmed."""
+
+    status = 507
+    code = "disk_full"
+    hint = "Its home folder takes 160 MiB, and a file that replaces another needs room beside it: remove that first."
+
+
+class StorageFull(TorporError):
+    """The server's disk is full."""
+
+    status = 507
+    code = "storage_full"
+
+
+class InvalidPath(TorporError):
+    """This cannot be the path of a file."""
+
+    status = 422
+    code = "invalid_path"
+
+
+class InvalidArchive(TorporError):
+    """The archive cannot be unpacked: it is none, or would write outside of its folder."""
+
+    status = 422
+    code = "invalid_archive"
+
+
+class RangeNotSatisfiable(TorporError):
+    """The file ends before the range begins."""
+
+    status = 416
+    code = "range_not_satisfiable"
+
+
+class FilesUnsupported(TorporError):
+    """The machine is from before files, and its guest cannot be replaced."""
+
+    status = 409
+    code = "files_unsupported"
+    hint = "Code that it runs can still read and write them."
+
+
+class FileFailed(TorporError):
+    """It could not be done in the machine; the message says what came in between."""
+
+    status = 409
+    code = "file_failed"
+
+
+class TransferInterrupted(TorporError):
+    """The machine's process ended in the middle of it; it is brought back, and nothing was changed."""
+
+    status = 503
+    code = "transfer_interrupted"
+    hint = "Send the request again."

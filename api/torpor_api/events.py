@@ -17,6 +17,8 @@ from torpor_worker.nesting import too_deep
 Event = dict[str, Any]
 
 _AFTER_RESULT = "result"
+INPUT_REQUEST = "application/vnd.torpor.input-request+json"
+"""What a guest shows when code waits for input that is yet to be sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +106,26 @@ def _bundle(data: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def display_event(event_id: EventId, data: bytes, *, background: bool) -> Event:
-    """The event of a MIME bundle."""
+    """The event of a MIME bundle, or of a question."""
     content, metadata = _bundle(data)
+    if isinstance(question := content.get(INPUT_REQUEST), dict):
+        return _input_request(event_id, question)
     event: Event = {"type": "display", "id": str(event_id), "data": content, "metadata": metadata}
     if background:
         event["background"] = True
     return event
+
+
+def _input_request(event_id: EventId, question: dict[str, Any]) -> Event:
+    """The instruction waits for somebody to send it input. It was made in the sandbox."""
+    read_bytes = question.get("read_bytes")
+    return {
+        "type": "input_request",
+        "id": str(event_id),
+        "prompt": str(question.get("prompt", "")),
+        "password": bool(question.get("password")),
+        "read_bytes": read_bytes if isinstance(read_bytes, int) and 0 <= read_bytes < 2**53 else 0,
+    }
 
 
 def truncated_event(event_id: EventId, truncated_bytes: int) -> Event:

@@ -89,7 +89,7 @@ def error_response(error: Exception, *, method: str, path: str, headers: dict[st
     told = known_error(error)
     error_id = new_error_id()
     log_error(error, told, error_id, method=method, path=path)
-    headers = dict(headers or {})
+    headers = {**(headers or {}), "Torpor-Error": told.code}
     if told.status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if told.status == HTTPStatus.UNAUTHORIZED:

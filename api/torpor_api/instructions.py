@@ -20,11 +20,13 @@ from torpor_api.events import (
     truncated_event,
 )
 from torpor_api.ledger import Accepted, Busy, Idempotency, InstructionRow, Outcome, OutputPage
-from torpor_api.models import ExecRequest, RunRequest
+from torpor_api.models import ExecRequest, Instruction, RunRequest
 from torpor_api.presence import Presence
 from torpor_api.results import ending_json, moment, rich_result, timings
 from torpor_api.services import Services
+from torpor_worker.command import CommandInput
 from torpor_worker.ledger import EntryKind, InstructionResult
+from torpor_worker.stdin import Stdin
 
 Prepared = TypeVar("Prepared")
 WhenBusy = Literal["refuse", "queue", "interrupt"]
@@ -44,6 +46,13 @@ def timeout_of(services: Services, asked_seconds: float | None, field: str = "ti
     return asked_seconds
 
 
+def stdin_of(asked: Instruction | RunRequest) -> Stdin | None:
+    """What a request gives its instruction to read."""
+    if asked.stdin is None and not asked.stdin_open:
+        return None
+    return Stdin(asked.stdin or "", bool(asked.stdin_open))
+
+
 def when_busy_of(asked: ExecRequest | RunRequest) -> WhenBusy:
     """What is to become of a request whose machine runs something."""
     if asked.interrupt:
@@ -61,6 +70,7 @@ async def submit(
     when_busy: WhenBusy,
     idempotency: Idempotency | None = None,
     told: bool = True,
+    stdin: Stdin | None = None,
 ) -> tuple[Accepted | Busy, bool]:
     """Accept an instruction and hand it over; and whether another was interrupted for it.
 
@@ -77,18 +87,34 @@ async def submit(
         when_busy="queue" if when_busy == "queue" else "refuse",
         idempotency=idempotency,
         told=told,
+        stdin=stdin,
     )
     interrupted = False
     if isinstance(outcome, Busy) and when_busy == "interrupt":
         running_seq = outcome.running_seq
         outcome = await ledger.accept(
-            account, machine, code, timeout_seconds, when_busy="queue", idempotency=idempotency
+            account, machine, code, timeout_seconds, when_busy="queue", idempotency=idempotency, stdin=stdin
         )
         if running_seq is not None and isinstance(outcome, Accepted) and not outcome.repeated:
             interrupted = await services.machines.interrupt(machine, running_seq, coming=True) is not None
     if isinstance(outcome, Accepted) and not outcome.repeated:
         services.machines.deliver(machine, outcome.entry if outcome.entry.position is not None else None)
     return outcome, interrupted
+
+
+async def feed(
+    services: Services,
+    account: str,
+    machine: str,
+    seq: int,
+    piece: CommandInput,
+    idempotency: Idempotency | None,
+) -> None:
+    """Accept more for an instruction to read, and hand it over. Raises what `SqlLedger.accept_input` raises."""
+    services.stopping.refuse_work()
+    accepted = await services.ledger.accept_input(account, machine, seq, piece, idempotency=idempotency)
+    if not accepted.repeated:
+        services.machines.deliver(machine, accepted.entry if accepted.entry.position is not None else None)
 
 
 async def submit_or_refuse(
@@ -101,10 +127,19 @@ async def submit_or_refuse(
     when_busy: WhenBusy,
     idempotency: Idempotency | None,
     told: bool,
+    stdin: Stdin | None,
 ) -> Accepted:
     """Like `submit`, with `MachineBusy` for a busy machine."""
     outcome, _ = await submit(
-        services, account, machine, code, timeout_seconds, when_busy=when_busy, idempotency=idempotency, told=told
+        services,
+        account,
+        machine,
+        code,
+        timeout_seconds,
+        when_busy=when_busy,
+        idempotency=idempotency,
+        told=told,
+        stdin=stdin,
     )
     if isinstance(outcome, Busy):
         raise MachineBusy

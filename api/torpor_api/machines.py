@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torpor_worker.exporting import Exported
 from torpor_worker.ledger import Entry, Snapshot
+from torpor_worker.machine_files import MachineFiles
 from torpor_worker.sandbox import Completion
 from torpor_worker.snapshots import Stored
 
@@ -16,6 +17,11 @@ class Machines(Protocol):
 
     def deliver(self, machine: str, entry: Entry | None) -> None:
         """Say that an entry was accepted; None if it is not started yet. Only a hint: the log is the queue."""
+        ...
+
+    @property
+    def files(self) -> MachineFiles:
+        """Work on files of machines, which are woken for it."""
         ...
 
     async def interrupt(self, machine: str, seq: int | None, *, coming: bool = False) -> int | None:

@@ -10,6 +10,7 @@ from torpor_api.ledger.machines import TAGS_LIMIT
 from torpor_api.names import is_alias
 
 CODE_LIMIT_BYTES = 1024 * 1024
+STDIN_LIMIT_BYTES = 1024 * 1024
 TAG_KEY_LIMIT = 128
 TAG_VALUE_LIMIT = 512
 MEMORY_MINIMUM_MB = 256
@@ -29,6 +30,12 @@ def _code(value: str) -> str:
     return _clean(value)
 
 
+def _stdin(value: str) -> str:
+    if len(value) > STDIN_LIMIT_BYTES or len(value.encode()) > STDIN_LIMIT_BYTES:
+        raise ValueError(f"must not be longer than {STDIN_LIMIT_BYTES} bytes of UTF-8")
+    return value
+
+
 def _alias(value: str) -> str:
     if not is_alias(value):
         raise ValueError(
@@ -40,6 +47,12 @@ def _alias(value: str) -> str:
 
 Alias = Annotated[str, AfterValidator(_alias)]
 Code = Annotated[str, AfterValidator(_code)]
+Stdin = Annotated[str, AfterValidator(_stdin)]
+STDIN = Field(
+    default=None,
+    description="What it reads: `input()` gets its lines in order, and then meets the end. At most 1 MiB of UTF-8.",
+)
+STDIN_OPEN = Field(default=False, description="More may follow while it runs, by `stdin` of its seq.")
 TagKey = Annotated[str, Field(min_length=1, max_length=TAG_KEY_LIMIT), AfterValidator(_clean)]
 TagValue = Annotated[str, Field(max_length=TAG_VALUE_LIMIT), AfterValidator(_clean)]
 Tags = Annotated[dict[TagKey, TagValue], Field(max_length=TAGS_LIMIT)]
@@ -139,6 +152,8 @@ class Instruction(Request):
     timeout_seconds: TimeoutSeconds | None = Field(
         default=None, description="From 1 to the server's maximum; 15 by default. Counts running time only."
     )
+    stdin: Stdin | None = STDIN
+    stdin_open: bool | None = STDIN_OPEN
 
 
 class ExecRequest(Request):
@@ -166,6 +181,8 @@ class RunRequest(StrictRequest):
     interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
     queue: bool | None = Field(default=False, description="Wait for what runs now, instead of 409 `machine_busy`.")
     timings: bool | None = Field(default=False, description="Answer with the phases of the wake, if there was one.")
+    stdin: Stdin | None = STDIN
+    stdin_open: bool | None = STDIN_OPEN
 
 
 class RunNewRequest(RunRequest):
@@ -371,6 +388,40 @@ class SnapshotAnswer(Answer):
     set_aside: bool
 
 
+class FileEntry(Answer):
+    """One entry of a folder."""
+
+    name: str = Field(description="Bytes that are no UTF-8 are shown as escapes.")
+    path: str = Field(description="Percent-encoded, to be put behind `/files/` as it is.")
+    kind: Literal["file", "folder", "link", "fifo", "socket", "device"]
+    size: int
+    mode: str = Field(description="Octal, as `0644`.")
+    modified: str
+    target: str | None = Field(description="Where a link leads.")
+
+
+class FileList(Answer):
+    """A folder's entries, by name."""
+
+    path: str
+    entries: list[FileEntry]
+    next_cursor: str | None
+
+
+class WrittenFile(Answer):
+    """What was written: what the server received, which is in the machine and in its log."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class RemovedFile(Answer):
+    """What was removed."""
+
+    path: str
+
+
 class SnapshotList(Answer):
     """A machine's snapshots, newest first."""
 
@@ -494,6 +545,7 @@ class InstructionAnswer(Answer):
     instruction_seq: int
     kind: Literal["instruction", "command"]
     code: str
+    stdin: str | None
     timeout_seconds: float
     state: Literal["waiting", "running", "finished"]
     result: ExecResult | None

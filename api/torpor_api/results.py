@@ -204,6 +204,7 @@ def instruction_json(row: InstructionRow) -> dict[str, Any]:
         "instruction_seq": row.seq,
         "kind": "command" if row.kind is EntryKind.COMMAND else "instruction",
         "code": _code(row),
+        "stdin": row.stdin,
         "timeout_seconds": row.timeout_seconds,
         "state": STATES[row.status],
         "result": None if row.result is None else rich_result(row.result),

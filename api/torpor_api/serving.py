@@ -23,6 +23,7 @@ from torpor_api.ledger import LogRetention, SqlLedger
 from torpor_api.mounts import mounts
 from torpor_api.server import Server, make_server, url_of
 from torpor_api.services import Services
+from torpor_worker.bodies import Bodies
 from torpor_worker.config import WorkerConfig
 from torpor_worker.gvisor import GVisorHost
 from torpor_worker.local_images import LocalImages
@@ -111,6 +112,7 @@ async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple
         host = GVisorHost(runtime, folder / "sandboxes", find=shelf.find)
         stack.push_async_callback(_close, "sandboxes", host.close)
         images = await asyncio.to_thread(LocalImages, folder / "images", LOCAL_IMAGES_BYTES)
+        bodies = await asyncio.to_thread(Bodies, folder / "files")
         metrics = Metrics()
         worker = Worker(
             ledger,
@@ -120,11 +122,17 @@ async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple
             worker_config(config),
             Templates(folder / "templates", host),
             metrics,
+            bodies,
         )
         await worker.start()
         retention = LogRetention(config.log_days, config.output_days, config.events_days)
         collector = Collector(
-            ledger, snapshotter, worker.keys_in_use, lambda machine: worker.phase(machine) is not None, retention
+            ledger,
+            snapshotter,
+            worker.keys_in_use,
+            lambda machine: worker.phase(machine) is not None,
+            retention,
+            bodies,
         )
         background = {asyncio.create_task(collector.run(), name="collector")}
         if config.keep_runtimes:

@@ -12,7 +12,7 @@ from torpor_api.bodies import parse_json, validate
 from torpor_api.encoding import JsonResponse, to_json
 from torpor_api.errors import InvalidRequest, TorporError
 from torpor_api.exception_handlers import error_body, known_error, log_error, new_error_id
-from torpor_api.instructions import submit, timeout_of
+from torpor_api.instructions import stdin_of, submit, timeout_of
 from torpor_api.ledger import Accepted, Notice
 from torpor_api.models import NewMachineRequest, WebSocketExec
 from torpor_api.names import machine_named
@@ -100,6 +100,7 @@ class Connection:
             asked.instruction.code,
             timeout_of(self._services, asked.instruction.timeout_seconds, "instruction.timeout_seconds"),
             when_busy="queue",
+            stdin=stdin_of(asked.instruction),
         )
         if not isinstance(outcome, Accepted):
             raise InvalidRequest

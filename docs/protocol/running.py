@@ -42,6 +42,8 @@ class Size:
     """Instructions, all accepted at any time."""
     harms: int
     """Deaths, lost answers, servers that start beside another, rollbacks, snapshots that cannot be restored."""
+    changes: int = 0
+    """Changes of files, prepared at any time."""
     threads: bool = False
     """A thread of the user's does something, once."""
     poison: int = NONE
@@ -79,8 +81,14 @@ class Running:
                 return f"{seq} was executed twice, and nobody was told"
             if entry.executions > 2 and not entry.answer:
                 return f"{seq} is run a third time, whatever it does"
+        for worker in state.workers:
+            if worker.process is not None and self._held_by(state, worker) and not worker.condemned:
+                made = self._changes(state, worker.process.received)
+                if worker.process.made != made:
+                    return "a process has not the changes of files that its position says"
         if state.session == NONE:
-            has = () if state.head is None else (*state.head.process.effects, state.head.process.running)
+            head = None if state.head is None else state.head.process
+            has = () if head is None else (*head.effects, *head.made, head.running)
             for seq, entry in enumerate(state.entries):
                 counts = entry.position >= 0 and entry.answer != UNDONE and not entry.rolled_back
                 if counts and seq not in has:
@@ -89,7 +97,8 @@ class Running:
 
     def settled(self, state: State) -> bool:
         """Everything is answered, and the machine is asleep."""
-        answered = len(state.entries) == self._size.entries and all(entry.answer for entry in state.entries)
+        instructions = [entry for entry in state.entries if not entry.change]
+        answered = len(instructions) == self._size.entries and all(entry.answer for entry in instructions)
         return answered and state.session == NONE
 
     # What can happen.
@@ -118,7 +127,7 @@ class Running:
             yield Step(f"server {1 - current} starts, though {current} lives", after, True)
 
     def _clients(self, state: State) -> Iterator[Step[State]]:
-        if len(state.entries) < self._size.entries:
+        if sum(not entry.change for entry in state.entries) < self._size.entries:
             free = all(entry.answer for entry in state.entries)
             started = state.ready and free
             entry = Entry(position=next_position(state), attempt=1) if started else Entry()
@@ -147,7 +156,8 @@ class Running:
 
     def _rolled_back(self, state: State, to: Snapshot) -> State:
         broken = None
-        if state.head is None or state.head.process.effects != self._should_have(state):
+        head = None if state.head is None else state.head.process
+        if head is None or (head.effects, head.made) != (self._should_have(state), self._changes(state)):
             broken = "a rollback leaves behind what no snapshot has"
         entries = [
             entry._replace(rolled_back=entry.rolled_back or entry.position > to.position) for entry in state.entries
@@ -190,11 +200,14 @@ class Running:
         """What ran in the process is answered with an error; the process is gone, or is to be removed."""
         process = worker.process
         if process is None or process.running == NONE:
-            return with_worker(state, number, worker._replace(process=None, paused_as=NONE, saving=None))
+            gone_with = worker._replace(process=None, paused_as=NONE, saving=None, to_make=NONE)
+            return with_worker(state, number, gone_with)
         if not self._held(state, number, worker.epoch):
             return let_go(state, number)
         state = self._answered(state, process.running, UNDONE)
-        worker = worker._replace(process=None if gone else process, condemned=not gone, paused_as=NONE, saving=None)
+        worker = worker._replace(
+            process=None if gone else process, condemned=not gone, paused_as=NONE, saving=None, to_make=NONE
+        )
         return with_worker(state, number, worker)
 
     def _ledger_steps(self, state: State, number: int, worker: Worker) -> Iterator[Step[State]]:
@@ -213,6 +226,10 @@ class Running:
             removed = worker._replace(process=None, condemned=False)
             yield Step(f"{number} removes its sandbox", with_worker(state, number, removed))
             return
+        if worker.to_make != NONE:
+            return
+        if worker.paused_as == NONE and self._may_log(state, worker.process):
+            yield Step(f"{number} logs a change of files", self._logged(state, number, worker, worker.process))
         entry = self._may_start(state)
         if entry != NONE:
             after = with_worker(self._started(state, entry), number, worker._replace(to_send=entry))
@@ -232,6 +249,9 @@ class Running:
             yield Step(f"{number} removes what was left over", after)
         if process is None or worker.condemned or worker.paused_as != NONE:
             return
+        if worker.to_make != NONE:
+            yield Step(f"{number} makes {worker.to_make}", self._made(state, number, worker, process))
+            return
         if self._size.threads and not process.ticked:
             ticked = worker._replace(process=process._replace(ticked=True))
             yield Step(f"a thread in the process of {number} goes on", with_worker(state, number, ticked))
@@ -246,7 +266,10 @@ class Running:
         to_send = worker.to_send
         if self._without is Condition.STARTED_BEFORE_SENT and to_send == NONE:
             to_send = self._may_start(state)
-        if to_send != NONE:
+        if to_send != NONE and NONE < state.entries[to_send].position <= process.received:
+            ignored = state._replace(broken=f"{to_send} is ignored by its guest, which has heard of a later one")
+            yield Step(f"{number} sends {to_send}", ignored)
+        elif to_send != NONE:
             yield Step(f"{number} sends {to_send}", sent(state, number, to_send, process))
         if self._without is Condition.KILL_AFTER_RELEASE and worker.saving is not None:
             yield Step(
@@ -254,7 +277,44 @@ class Running:
                 with_worker(state, number, worker._replace(process=None)),
             )
 
+    # Changes of files.
+
+    def _may_log(self, state: State, process: Process) -> bool:
+        if sum(entry.change for entry in state.entries) == self._size.changes:
+            return False
+        unsent = any(entry.position > process.received and not entry.rolled_back for entry in state.entries)
+        return not unsent or self._without is Condition.LOGGED_BEHIND_ALL
+
+    def _logged(self, state: State, number: int, worker: Worker, process: Process) -> State:
+        """In the log, with a position and answered; next it is made."""
+        seq = len(state.entries)
+        entry = Entry(position=next_position(state), answer="made", seen="made", change=True)
+        if self._without is Condition.LOGGED_BEFORE_MADE:
+            # It is made and answered, and the log is to have it later.
+            worker = worker._replace(process=process._replace(made=(*process.made, seq)))
+            return with_worker(state._replace(entries=(*state.entries, entry._replace(position=NONE))), number, worker)
+        state = state._replace(entries=(*state.entries, entry))
+        return with_worker(state, number, worker._replace(to_make=seq))
+
+    def _made(self, state: State, number: int, worker: Worker, process: Process) -> State:
+        entry = state.entries[worker.to_make]
+        after = process._replace(made=(*process.made, worker.to_make), received=max(process.received, entry.position))
+        return with_worker(state, number, worker._replace(process=after, to_make=NONE))
+
+    def _changes(self, state: State, up_to: int | None = None) -> tuple[int, ...]:
+        """The changes that a process must have, up to a position."""
+        some = [
+            (entry.position, seq)
+            for seq, entry in enumerate(state.entries)
+            if entry.change and not entry.rolled_back
+            if up_to is None or entry.position <= up_to
+        ]
+        return tuple(seq for _, seq in sorted(some))
+
     # Holds.
+
+    def _held_by(self, state: State, worker: Worker) -> bool:
+        return state.session != NONE and state.workers[state.session] is worker and state.epoch == worker.epoch
 
     def _held(self, state: State, session: int, epoch: int) -> bool:
         if self._without is Condition.HELD:
@@ -343,7 +403,7 @@ class Running:
         some = [
             (entry.position, seq)
             for seq, entry in enumerate(state.entries)
-            if entry.position >= 0 and entry.answer != UNDONE and not entry.rolled_back
+            if entry.position >= 0 and entry.answer != UNDONE and not entry.rolled_back and not entry.change
             if limit is None or entry.position <= limit
         ]
         return tuple(seq for _, seq in sorted(some))
@@ -400,7 +460,8 @@ class Running:
         has = process.effects
         if process.running != NONE and state.entries[process.running].answer != UNDONE:
             has = (*has, process.running)
-        if has != self._should_have(state, up_to=process.received):
+        should_have = self._should_have(state, up_to=process.received), self._changes(state, process.received)
+        if (has, process.made) != should_have:
             broken = "a snapshot is committed without all, or with more than, what its position says"
         if state.synced and not process.ticked:
             broken = "what was said to be saved is not in the head any more"
@@ -430,8 +491,8 @@ class Running:
         if worker.left_over is not None:
             last = state.made_at == number or self._without is Condition.ADOPT_THE_LAST
             if state.recovering and last and self._fits(state, worker.left_over):
-                to_send = _unsent(state, worker.left_over)
-                adopted = worker._replace(process=worker.left_over, left_over=None, to_send=to_send)
+                to_make, to_send = _unsent(state, worker.left_over)
+                adopted = worker._replace(process=worker.left_over, left_over=None, to_send=to_send, to_make=to_make)
                 after = with_worker(state, number, adopted)
                 yield Step(f"{number} adopts its sandbox", after._replace(ready=True, recovering=False))
             return
@@ -444,7 +505,7 @@ class Running:
     def _fits(self, state: State, process: Process) -> bool:
         known = [entry.position for entry in state.entries if not entry.rolled_back and entry.position != NONE]
         unsent = [position for position in known if position > process.received]
-        fits = process.received == max(known, default=NONE) if not unsent else _unsent(state, process) != NONE
+        fits = process.received == max(known, default=NONE) if not unsent else _unsent(state, process) != (NONE, NONE)
         if not fits and self._without is not Condition.ADOPT_WHAT_FITS:
             return False
         if self._without is not Condition.ADOPT_NOTHING_UNDONE:
@@ -466,6 +527,7 @@ class Running:
         """The head in a new process, what is behind it executed again, and what is unfinished begun again."""
         process = Process() if state.head is None else state.head.process
         effects, running, received = list(process.effects), process.running, process.received
+        made = list(process.made)
         if running != NONE and state.entries[running].answer:
             effects.append(running)
             state = self._replayed(state, running)
@@ -478,17 +540,21 @@ class Running:
             if entry.rolled_back and self._without is not Condition.ROLLED_BACK_LEFT_OUT:
                 continue
             received = position
+            if entry.change:
+                if self._without is not Condition.REPLAY_BEHIND_HEAD:
+                    made.append(seq)
+                continue
             if seq == unfinished:
                 counts = self._without is not Condition.ATTEMPT_COUNTED_FIRST
                 state = executed_again(state, seq, attempt=counts)
                 running = seq
-                break
+                continue
             left_out = entry.answer == UNDONE and self._without is not Condition.UNDONE_LEFT_OUT
             if left_out or self._without is Condition.REPLAY_BEHIND_HEAD:
                 continue
             effects.append(seq)
             state = self._replayed(state, seq)
-        process = Process(tuple(effects), running, received, process.ticked)
+        process = Process(tuple(effects), running, received, process.ticked, tuple(made))
         worker = state.workers[number]._replace(process=process, to_send=NONE)
         return with_worker(state, number, worker)._replace(ready=True, recovering=False, made_at=number)
 
@@ -499,8 +565,16 @@ class Running:
         return self._answered(state, seq, "of a replay")
 
 
-def _unsent(state: State, process: Process) -> int:
-    """The seq that is unfinished and the only one that the process was not sent; NONE if it is not so."""
-    unsent = [seq for seq, entry in enumerate(state.entries) if entry.position > process.received]
-    alone = len(unsent) == 1 and not state.entries[unsent[0]].answer and process.running == NONE
-    return unsent[0] if alone else NONE
+def _unsent(state: State, process: Process) -> tuple[int, int]:
+    """What the process was not sent: a change, and behind it an unfinished instruction; NONE for what there is not.
+
+    Both are NONE if there is more, or something else.
+    """
+    entries = state.entries
+    unsent = sorted(
+        (seq for seq, entry in enumerate(entries) if entry.position > process.received and not entry.rolled_back),
+        key=lambda seq: entries[seq].position,
+    )
+    to_make = unsent.pop(0) if unsent and entries[unsent[0]].change else NONE
+    to_send = unsent.pop(0) if unsent and not entries[unsent[0]].answer and process.running == NONE else NONE
+    return (NONE, NONE) if unsent else (to_make, to_send)

@@ -35,11 +35,13 @@ class Condition(Enum):
     ADOPT_WHAT_FITS = "a sandbox is adopted only if it was sent what the log has, or all but the last, unfinished entry"
     ADOPT_THE_LAST = "a sandbox is adopted only if no other of its machine was made since"
     ADOPT_NOTHING_UNDONE = "a sandbox is not adopted that was sent what is undone by now"
+    LOGGED_BEFORE_MADE = "a change of files is in the log before it is made, and only then answered"
+    LOGGED_BEHIND_ALL = "a change of files goes into the log only when all that was started before was sent"
     ROLL_BACK_FROM_COMPLETE_HEAD = "a machine is rolled back only when it is asleep and its head has all that it did"
 
 
 class Entry(NamedTuple):
-    """A row of the log, an instruction; and, behind `seen`, what only the checker knows."""
+    """A row of the log, an instruction or a change of files; and, behind `seen`, what only the checker knows."""
 
     position: int = NONE
     attempt: int = 0
@@ -51,6 +53,8 @@ class Entry(NamedTuple):
     executions: int = 0
     told: bool = False
     """A notice said that it was executed again."""
+    change: bool = False
+    """It changes files: it has its position and its answer from the beginning, and may be made any number of times."""
 
 
 class Process(NamedTuple):
@@ -61,6 +65,8 @@ class Process(NamedTuple):
     received: int = NONE
     ticked: bool = False
     """A thread of the user's has done something."""
+    made: tuple[int, ...] = ()
+    """Changes of files, beside what runs; in order among each other."""
 
 
 class Snapshot(NamedTuple):
@@ -91,6 +97,8 @@ class Worker(NamedTuple):
     saving: Snapshot | None = None
     to_send: int = NONE
     """The seq that was started for it, and that its process has not been sent."""
+    to_make: int = NONE
+    """The change that is in the log, and that its process has not been sent: nothing else is done before."""
     left_over: Process | None = None
     """A sandbox of an earlier process in its place, on the same host."""
     hint: bool = False
@@ -195,7 +203,7 @@ def with_entry(state: State, seq: int, entry: Entry) -> State:
     """With another row for this seq."""
     if entry.answer:  # what makes no difference any more: how often it was tried, and executions that were told
         executions = 1 if entry.told else min(2, entry.executions)
-        entry = Entry(entry.position, 0, entry.answer, entry.rolled_back, entry.seen, executions, entry.told)
+        entry = entry._replace(attempt=0, executions=executions)
     return state._replace(entries=(*state.entries[:seq], entry, *state.entries[seq + 1 :]))
 
 

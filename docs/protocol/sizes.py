@@ -13,6 +13,8 @@ RUNNING: Final = (
     running.Size(entries=1, harms=1, threads=True),
     running.Size(entries=1, harms=2, poison=0),
     running.Size(entries=2, harms=2),
+    running.Size(entries=1, harms=1, changes=2),
+    running.Size(entries=1, harms=2, changes=1),
 )
 KEEPING: Final = (
     keeping.Size(saves=1, templates=True),
@@ -39,6 +41,8 @@ IN_RUNNING: Final = dict.fromkeys(running_state.Condition, _SMALL) | {
     running_state.Condition.HEAD_IS_EXPECTED: _THREADS,
     running_state.Condition.RELEASE_AT_HEAD: _THREADS,
     running_state.Condition.ADOPT_WHAT_FITS: running.Size(entries=2, harms=2),
+    running_state.Condition.LOGGED_BEFORE_MADE: running.Size(entries=1, harms=1, changes=1),
+    running_state.Condition.LOGGED_BEHIND_ALL: running.Size(entries=1, harms=1, changes=1),
     running_state.Condition.ADOPT_THE_LAST: running.Size(entries=1, harms=2, threads=True, poison=0),
     running_state.Condition.ADOPT_NOTHING_UNDONE: running.Size(entries=1, harms=2),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import BinaryIO
 
 import httpx2
@@ -13,10 +13,11 @@ import httpx2
 from . import _http
 from ._calls import Call
 from ._config import Config
-from ._errors import MachineNotFound
+from ._errors import FileChanged, MachineNotFound
 from ._events import Event
 from ._retry import Attempts, Contact, RetryPolicy
 from ._stream import StreamState
+from ._transfer import Download, Source
 
 
 class AsyncConnection:
@@ -89,6 +90,72 @@ class AsyncConnection:
                 delay = attempts.failed(error)
             await asyncio.sleep(delay)
 
+    async def upload(self, call: Call, source: Source) -> httpx2.Response:
+        """The good answer to a call with a body, which is sent from its beginning again if need be."""
+        try:
+            return await self._upload(call, source)
+        except MachineNotFound:
+            if self._making is None:
+                raise
+            await self._send(self._making)
+            return await self._upload(call, source)
+
+    async def _upload(self, call: Call, source: Source) -> httpx2.Response:
+        attempts = Attempts(call, self._retry, self._contact)
+        while True:
+            try:
+                request = _http.upload(self._http, call, _elsewhere(source.pieces()), source.size)
+                response = await self._http.send(request)
+            except httpx2.TransportError as error:
+                delay = attempts.failed(error)
+            else:
+                answer = attempts.answered(
+                    response.status_code, _http.error_body(response), _http.retry_after(response)
+                )
+                if answer is None:
+                    return response
+                delay = answer
+            await asyncio.sleep(delay)
+
+    async def fetch(self, state: Download) -> None:
+        """Download a file, over cut connections. Raises as `send` does."""
+        try:
+            await self._fetch(state)
+        except MachineNotFound:
+            if self._making is None:
+                raise
+            await self._send(self._making)
+            await self._fetch(state)
+
+    async def _fetch(self, state: Download) -> None:
+        attempts = Attempts(state.next_call(), self._retry, self._contact)
+        while not state.finished:
+            try:
+                async with contextlib.aclosing(
+                    await self._http.send(_http.request(self._http, state.next_call()), stream=True)
+                ) as response:
+                    if not response.is_success:
+                        await response.aread()
+                    delay = attempts.answered(
+                        response.status_code, _http.error_body(response), _http.retry_after(response)
+                    )
+                    if delay is None:
+                        state.opened(response.status_code, response.headers)
+                        async for piece in response.aiter_raw():
+                            state.feed(piece)
+                            attempts.progress()
+                        state.ended()
+                        delay = None if state.finished else attempts.failed(None)
+            except httpx2.TransportError as error:
+                state.ended()
+                delay = None if state.finished else attempts.failed(error)
+            except FileChanged:
+                if not state.start_anew():
+                    raise
+                delay = 0.0
+            if delay is not None:
+                await asyncio.sleep(delay)
+
     async def follow(self, state: StreamState, *, to_the_end: bool = False) -> AsyncGenerator[Event, None]:
         """The events that are still to come, up to the result; `to_the_end` also those behind it that exist."""
         try:
@@ -135,3 +202,9 @@ class AsyncConnection:
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+
+async def _elsewhere(pieces: Iterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Pieces that are read in another thread."""
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece

@@ -79,6 +79,26 @@ class AsyncExecution:
         """
         return await self.machine.interrupt(self.seq)
 
+    async def send_stdin(self, text: str) -> None:
+        r"""Send it more to read; it was started with `stdin_open`. Raises `InstructionNotRunning`, `StdinClosed`.
+
+        >>> asking = await machine.start("input()", stdin_open=True, timeout_seconds=60)
+        >>> await asking.send_stdin("Ada\n")
+        >>> (await asking.wait()).value
+        "'Ada'"
+        """
+        await self._connection.send(_calls.send_stdin(self.machine.name, self.seq, {"data": text}))
+
+    async def close_stdin(self) -> None:
+        """Send it nothing more: whoever reads on meets the end. Raises as `send_stdin` does.
+
+        >>> asking = await machine.start("import sys; sys.stdin.read()", stdin_open=True, timeout_seconds=60)
+        >>> await asking.close_stdin()
+        >>> (await asking.wait()).value
+        "''"
+        """
+        await self._connection.send(_calls.send_stdin(self.machine.name, self.seq, {"close": True}))
+
     def stream(self) -> AsyncRunStream:
         """All that it says, from its beginning.
 

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import BinaryIO
 
 from . import _calls, _http
+from ._answers import Answers
 from ._async_connection import AsyncConnection
 from ._async_execution import AsyncExecution
 from ._async_machine_commands import AsyncCommands
+from ._async_machine_files import AsyncFiles
 from ._async_run_stream import AsyncRunStream
 from ._calls import UNSET, Unset
-from ._events import Display, Stderr, Stdout
+from ._events import Display, InputRequest, Stderr, Stdout
 from ._forked import Forked
 from ._models import (
     Completion,
@@ -53,6 +55,14 @@ class AsyncMachine:
         """What a list said of it; None if it came from elsewhere. `detail` asks anew."""
 
     @property
+    def files(self) -> AsyncFiles:
+        """Its files: read, write, list and remove them, and copy files and folders both ways.
+
+        >>> await machine.files.write("hello.txt", "hello")
+        """
+        return AsyncFiles(self._connection, self.name)
+
+    @property
     def commands(self) -> AsyncCommands:
         r"""Shell commands, beside whatever else runs on it.
 
@@ -71,8 +81,10 @@ class AsyncMachine:
         timings: bool = False,
         idempotency_key: str | None = None,
         on_output: Callable[[Stdout | Stderr | Display], Awaitable[None] | None] | None = None,
+        stdin: str | None = None,
+        on_input: Callable[[InputRequest], Awaitable[str | None] | str | None] | None = None,
     ) -> Result:
-        """Run code and wait for what comes of it. An error of the code is in the result, and is not raised.
+        r"""Run code and wait for what comes of it. An error of the code is in the result, and is not raised.
 
         Args:
             code: Python, as in a notebook's cell: the last expression is the value, and top-level `await` works.
@@ -83,22 +95,29 @@ class AsyncMachine:
             idempotency_key: A word of your own for this call: asked again with the same word within a day, also by
                 another process, it is not run again, and its first result is returned.
             on_output: Called with each piece of output at the moment when it appears.
+            stdin: What the code reads: `input()` gets its lines in order, and then meets the end.
+            on_input: Called when the code waits for a line that is not there; what it returns is the line, and None the
+                end. The time that this takes counts as running time.
 
         >>> (await machine.run("import math; math.factorial(20)")).value
         '2432902008176640000'
+        >>> (await machine.run("int(input()) + int(input())", stdin="3\n5\n")).value
+        '8'
+        >>> (await machine.run("input('Name? ')", on_input=lambda question: "Ada")).value
+        "'Ada'"
         """
-        if on_output is not None:
-            return await self._run_showing(
-                self.stream(
-                    code,
-                    timeout_seconds=timeout_seconds,
-                    queue=queue,
-                    interrupt=interrupt,
-                    timings=timings,
-                    idempotency_key=idempotency_key,
-                ),
-                on_output,
+        if on_output is not None or on_input is not None:
+            stream = self.stream(
+                code,
+                timeout_seconds=timeout_seconds,
+                queue=queue,
+                interrupt=interrupt,
+                timings=timings,
+                idempotency_key=idempotency_key,
+                stdin=stdin,
+                stdin_open=on_input is not None,
             )
+            return await self._run_showing(stream, on_output, on_input, Answers(stdin))
         call = _calls.run(
             self.name,
             code,
@@ -107,6 +126,7 @@ class AsyncMachine:
             interrupt=interrupt,
             timings=timings,
             idempotency_key=idempotency_key,
+            stdin=stdin,
         )
         return result_of_answer(_http.parsed(await self._connection.send(call), RunAnswer), self.name)
 
@@ -119,8 +139,12 @@ class AsyncMachine:
         interrupt: bool = False,
         timings: bool = False,
         idempotency_key: str | None = None,
+        stdin: str | None = None,
+        stdin_open: bool = False,
     ) -> AsyncRunStream:
         """Run code and follow what it says. Arguments as for `run`. It is sent when the first event is asked for.
+
+        With `stdin_open` more may be sent for it to read, each time that an `InputRequest` is among the events.
 
         >>> stream = machine.stream("for i in range(3): print(i)")
         >>> async for event in stream:
@@ -141,6 +165,8 @@ class AsyncMachine:
             timings=timings,
             streamed=True,
             idempotency_key=idempotency_key,
+            stdin=stdin,
+            stdin_open=stdin_open,
         )
         return AsyncRunStream(self._connection, StreamState(self.name, call=call))
 
@@ -152,10 +178,13 @@ class AsyncMachine:
         queue: bool = False,
         interrupt: bool = False,
         idempotency_key: str | None = None,
+        stdin: str | None = None,
+        stdin_open: bool = False,
     ) -> AsyncExecution:
         """Let code run in the background: a handle, to wait for it here or, by its number, in any other process.
 
-        Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program.
+        Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program. With
+        `stdin_open` more may be sent for it to read.
 
         >>> training = await machine.start("import time; time.sleep(0.5); 'trained'", timeout_seconds=120)
         >>> await training.done()
@@ -170,6 +199,8 @@ class AsyncMachine:
             queue=queue,
             interrupt=interrupt,
             idempotency_key=idempotency_key,
+            stdin=stdin,
+            stdin_open=stdin_open,
         )
         answer = _http.parsed(await self._connection.send(call), Started)
         machine = AsyncMachine(self._connection.making(None), answer.machine or self.name)
@@ -478,12 +509,24 @@ class AsyncMachine:
         return f"AsyncMachine({self.name!r})"
 
     async def _run_showing(
-        self, stream: AsyncRunStream, on_output: Callable[[Stdout | Stderr | Display], Awaitable[None] | None]
+        self,
+        stream: AsyncRunStream,
+        on_output: Callable[[Stdout | Stderr | Display], Awaitable[None] | None] | None,
+        on_input: Callable[[InputRequest], Awaitable[str | None] | str | None] | None,
+        answers: Answers,
     ) -> Result:
         async with stream:
             async for event in stream:
-                if isinstance(event, Stdout | Stderr | Display):
+                if isinstance(event, Stdout | Stderr | Display) and on_output is not None:
                     shown = on_output(event)
                     if shown is not None:
                         await shown
+                elif (
+                    isinstance(event, InputRequest)
+                    and on_input is not None
+                    and answers.wants(event, restarted=stream._state.restarted)
+                ):
+                    answer = on_input(event)
+                    line = answer if answer is None or isinstance(answer, str) else await answer
+                    await stream._answer(answers.body(line))
             return await stream.result()

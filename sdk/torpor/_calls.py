@@ -152,6 +152,8 @@ def run(
     timings: bool = False,
     streamed: bool = False,
     idempotency_key: str | None = None,
+    stdin: str | None = None,
+    stdin_open: bool = False,
 ) -> Call:
     """Run code on a machine, or on a new one (None)."""
     body: dict[str, Any] = {"code": code, "timeout_seconds": timeout_seconds}
@@ -161,6 +163,7 @@ def run(
         body["interrupt"] = True
     if timings:
         body["timings"] = True
+    body |= _stdin(stdin, stdin_open=stdin_open)
     running_seconds = DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
     call = _post(
         "/v1/run" if machine is None else _machine(machine, "/run"),
@@ -180,9 +183,13 @@ def start(
     queue: bool = False,
     interrupt: bool = False,
     idempotency_key: str | None = None,
+    stdin: str | None = None,
+    stdin_open: bool = False,
 ) -> Call:
     """Have code run on a machine, and do not wait for it."""
-    instruction = {"code": code} if timeout_seconds is None else {"code": code, "timeout_seconds": timeout_seconds}
+    instruction = {"code": code, **_stdin(stdin, stdin_open=stdin_open)}
+    if timeout_seconds is not None:
+        instruction["timeout_seconds"] = timeout_seconds
     body: dict[str, Any] = {"instruction": instruction}
     if queue:
         body["queue"] = True
@@ -190,6 +197,16 @@ def start(
         body["interrupt"] = True
     call = _post(_machine(machine, "/exec"), body)
     return call if idempotency_key is None else replace(call, idempotency_key=idempotency_key)
+
+
+def _stdin(stdin: str | None, *, stdin_open: bool) -> dict[str, Any]:
+    given: dict[str, Any] = {} if stdin is None else {"stdin": stdin}
+    return {**given, "stdin_open": True} if stdin_open else given
+
+
+def send_stdin(machine: str, seq: int, body: Mapping[str, Any]) -> Call:
+    """More for an instruction to read, or the end of it."""
+    return _post(_machine(machine, f"/exec/{seq}/stdin"), body)
 
 
 def events(machine: str, seq: int, after: str | None) -> Call:

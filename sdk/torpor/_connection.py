@@ -15,10 +15,11 @@ from . import _http
 from ._calls import Call
 from ._config import Config
 from ._deadline import Deadline
-from ._errors import MachineNotFound
+from ._errors import FileChanged, MachineNotFound
 from ._events import Event
 from ._retry import Attempts, Contact, RetryPolicy
 from ._stream import StreamState
+from ._transfer import Download, Source
 
 
 class Connection:
@@ -90,6 +91,71 @@ class Connection:
             except httpx2.TransportError as error:
                 delay = attempts.failed(error)
             time.sleep(delay)
+
+    def upload(self, call: Call, source: Source) -> httpx2.Response:
+        """The good answer to a call with a body, which is sent from its beginning again if need be."""
+        try:
+            return self._upload(call, source)
+        except MachineNotFound:
+            if self._making is None:
+                raise
+            self._send(self._making)
+            return self._upload(call, source)
+
+    def _upload(self, call: Call, source: Source) -> httpx2.Response:
+        attempts = Attempts(call, self._retry, self._contact)
+        while True:
+            try:
+                response = self._http.send(_http.upload(self._http, call, source.pieces(), source.size))
+            except httpx2.TransportError as error:
+                delay = attempts.failed(error)
+            else:
+                answer = attempts.answered(
+                    response.status_code, _http.error_body(response), _http.retry_after(response)
+                )
+                if answer is None:
+                    return response
+                delay = answer
+            time.sleep(delay)
+
+    def fetch(self, state: Download) -> None:
+        """Download a file, over cut connections. Raises as `send` does."""
+        try:
+            self._fetch(state)
+        except MachineNotFound:
+            if self._making is None:
+                raise
+            self._send(self._making)
+            self._fetch(state)
+
+    def _fetch(self, state: Download) -> None:
+        attempts = Attempts(state.next_call(), self._retry, self._contact)
+        while not state.finished:
+            try:
+                with contextlib.closing(
+                    self._http.send(_http.request(self._http, state.next_call()), stream=True)
+                ) as response:
+                    if not response.is_success:
+                        response.read()
+                    delay = attempts.answered(
+                        response.status_code, _http.error_body(response), _http.retry_after(response)
+                    )
+                    if delay is None:
+                        state.opened(response.status_code, response.headers)
+                        for piece in response.iter_raw():
+                            state.feed(piece)
+                            attempts.progress()
+                        state.ended()
+                        delay = None if state.finished else attempts.failed(None)
+            except httpx2.TransportError as error:
+                state.ended()
+                delay = None if state.finished else attempts.failed(error)
+            except FileChanged:
+                if not state.start_anew():
+                    raise
+                delay = 0.0
+            if delay is not None:
+                time.sleep(delay)
 
     def follow(
         self, state: StreamState, *, to_the_end: bool = False, deadline: Deadline | None = None

@@ -203,6 +203,24 @@ class CommandInputFull(Conflict):
     code = "command_input_full"
 
 
+class InstructionNotRunning(Conflict):
+    """The instruction has ended, and reads nothing any more."""
+
+    code = "instruction_not_running"
+
+
+class StdinClosed(Conflict):
+    """The instruction is given nothing more to read; run it with `stdin_open=True` to answer while it runs."""
+
+    code = "stdin_closed"
+
+
+class StdinFull(Conflict):
+    """The instruction was given as much to read as one may be; write a file instead, and let it read that."""
+
+    code = "stdin_full"
+
+
 class MachineNotIdle(Conflict):
     """The machine cannot fall asleep while an instruction is unfinished."""
 
@@ -275,6 +293,97 @@ class TooManyCommands(ApiError):
     code = "too_many_commands"
 
 
+class FileNotFound(NotFound):
+    """The machine has no such file or folder."""
+
+    code = "file_not_found"
+
+
+class FilePermissionDenied(ApiError):
+    """The machine's user may not do this with the file."""
+
+    status = 403
+    code = "permission_denied"
+
+
+class IsAFolder(Conflict):
+    """There is a folder, and no file."""
+
+    code = "is_a_folder"
+
+
+class NotAFolder(Conflict):
+    """There is something that is no folder."""
+
+    code = "not_a_folder"
+
+
+class NotAFile(Conflict):
+    """There is a FIFO, a socket or a device, which is neither read nor written over."""
+
+    code = "not_a_file"
+
+
+class FolderNotEmpty(Conflict):
+    """The folder has something in it: say `recursive=True`."""
+
+    code = "folder_not_empty"
+
+
+class FilesUnsupported(Conflict):
+    """The machine is from before files; code that it runs can still read and write them."""
+
+    code = "files_unsupported"
+
+
+class FileFailed(Conflict):
+    """It could not be done in the machine; the message says what came in between."""
+
+    code = "file_failed"
+
+
+class FileChanged(ApiError):
+    """The file is not what it was when it was looked at before."""
+
+    status = 412
+    code = "file_changed"
+
+
+class RangeNotSatisfiable(ApiError):
+    """The file ends before the range begins."""
+
+    status = 416
+    code = "range_not_satisfiable"
+
+
+class InvalidPath(ApiError):
+    """This cannot be the path of a file."""
+
+    status = 422
+    code = "invalid_path"
+
+
+class InvalidArchive(ApiError):
+    """The archive cannot be unpacked: it is none, or would write outside of its folder."""
+
+    status = 422
+    code = "invalid_archive"
+
+
+class DiskFull(ApiError):
+    """The machine has no room for it; what was there before is unharmed."""
+
+    status = 507
+    code = "disk_full"
+
+
+class StorageFull(ApiError):
+    """The server's disk is full."""
+
+    status = 507
+    code = "storage_full"
+
+
 class Unavailable(ApiError):
     """The server cannot do this now. It was asked again, with back-off, before this was raised."""
 
@@ -291,6 +400,12 @@ class CannotWake(Unavailable):
     """The machine cannot be woken now; what it was told waits, and the server tries again."""
 
     code = "cannot_wake"
+
+
+class TransferInterrupted(Unavailable):
+    """The machine's process ended in the middle of it; it is brought back, and nothing was changed."""
+
+    code = "transfer_interrupted"
 
 
 class ShuttingDown(Unavailable):
@@ -317,7 +432,7 @@ def api_error(status: int, body: object) -> ApiError:
     """The error for an answer with this status, from the JSON of its body (None if it was no JSON)."""
     fields = body if isinstance(body, dict) else {}
     code = fields.get("code")
-    message = fields.get("message")
+    message = fields.get("message") or _sentence(ERRORS_BY_CODE.get(code) if isinstance(code, str) else None)
     kind = ERRORS_BY_CODE.get(code, UnknownApiError) if isinstance(code, str) else UnknownApiError
     return kind(
         message if isinstance(message, str) and message else f"The server answered with status {status}.",
@@ -330,3 +445,8 @@ def api_error(status: int, body: object) -> ApiError:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _sentence(kind: type[ApiError] | None) -> str | None:
+    """What to say where the server's own words could not come along."""
+    return None if kind is None or kind.__doc__ is None else kind.__doc__.split("\n")[0]

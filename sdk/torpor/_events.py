@@ -93,11 +93,25 @@ class Finished:
     type: Literal["result"] = "result"
 
 
-Event = Stdout | Stderr | Display | Error | Notice | Finished
+@dataclass(frozen=True)
+class InputRequest:
+    """The code waits for a line to be sent, as `input()` and `getpass()` do. Only of code run with `stdin_open`."""
+
+    prompt: str = ""
+    """What is asked; it was printed too."""
+    password: bool = False
+    """Whether nobody should see the answer."""
+    read_bytes: int = 0
+    """How much the code has read so far, in bytes of UTF-8."""
+    id: str | None = None
+    type: Literal["input_request"] = "input_request"
+
+
+Event = Stdout | Stderr | Display | Error | Notice | InputRequest | Finished
 """Any of them; `event.type` tells which, and so does `match`."""
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="type")])
-_TYPES = frozenset({"stdout", "stderr", "display", "error", "notice", "result"})
+_TYPES = frozenset({"stdout", "stderr", "display", "error", "notice", "input_request", "result"})
 
 
 def parse_event(fields: Mapping[str, object]) -> Event | None:

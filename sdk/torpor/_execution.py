@@ -76,6 +76,26 @@ class Execution:
         """
         return self.machine.interrupt(self.seq)
 
+    def send_stdin(self, text: str) -> None:
+        r"""Send it more to read; it was started with `stdin_open`. Raises `InstructionNotRunning`, `StdinClosed`.
+
+        >>> asking = machine.start("input()", stdin_open=True, timeout_seconds=60)
+        >>> asking.send_stdin("Ada\n")
+        >>> asking.wait().value
+        "'Ada'"
+        """
+        self._connection.send(_calls.send_stdin(self.machine.name, self.seq, {"data": text}))
+
+    def close_stdin(self) -> None:
+        """Send it nothing more: whoever reads on meets the end. Raises as `send_stdin` does.
+
+        >>> asking = machine.start("import sys; sys.stdin.read()", stdin_open=True, timeout_seconds=60)
+        >>> asking.close_stdin()
+        >>> asking.wait().value
+        "''"
+        """
+        self._connection.send(_calls.send_stdin(self.machine.name, self.seq, {"close": True}))
+
     def stream(self) -> RunStream:
         """All that it says, from its beginning.
 

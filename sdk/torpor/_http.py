@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import AsyncIterable, Iterable
 from importlib.metadata import version
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -52,6 +53,24 @@ def request(client: httpx2.Client | httpx2.AsyncClient, call: Call) -> httpx2.Re
     )
 
 
+def upload(
+    client: httpx2.Client | httpx2.AsyncClient,
+    call: Call,
+    pieces: Iterable[bytes] | AsyncIterable[bytes],
+    size: int | None,
+) -> httpx2.Request:
+    """One attempt at a call with a body."""
+    length = {} if size is None else {"Content-Length": str(size)}
+    return client.build_request(
+        call.method,
+        call.path,
+        content=pieces,
+        params=call.query or None,
+        headers={**call.headers, **length, "Content-Type": "application/octet-stream"},
+        timeout=httpx2.Timeout(call.answer_seconds, connect=_CONNECT_SECONDS),
+    )
+
+
 def retry_after(response: httpx2.Response) -> str | None:
     """What the server says about when to ask again."""
     return response.headers.get("Retry-After")
@@ -59,7 +78,11 @@ def retry_after(response: httpx2.Response) -> str | None:
 
 def error_body(response: httpx2.Response) -> object:
     """The JSON of an answer that is no success; None for a success, whose body may be a stream not read yet."""
-    return None if response.is_success else json_body(response)
+    if response.is_success:
+        return None
+    if response.request.method == "HEAD":  # which is answered without a body
+        return {"code": response.headers.get("Torpor-Error")}
+    return json_body(response)
 
 
 def json_body(response: httpx2.Response) -> object:

@@ -98,6 +98,8 @@ class Instruction(Record):
 
     seq: int = Field(validation_alias="instruction_seq")
     code: str
+    stdin: str | None = None
+    """What came with the code for it to read."""
     state: str | None = None
     """`waiting`, `running` or `finished`."""
     result: dict[str, Any] | None = None

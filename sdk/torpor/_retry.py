@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import httpx2
 
 from ._calls import Call
-from ._errors import KeyNotFound, MachineNotFound, ServerUnreachable, api_error
+from ._errors import FileNotFound, KeyNotFound, MachineNotFound, ServerUnreachable, api_error
 
-_DELETED = (MachineNotFound, KeyNotFound)
+_DELETED = (MachineNotFound, KeyNotFound, FileNotFound)
 _JITTER = random.SystemRandom()
 _STATUSES_RETRIED = frozenset({429, 502, 503, 504})
 _STATUSES_OF_PROXIES = frozenset({502, 504})

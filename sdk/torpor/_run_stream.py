@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
+from typing import Any
 
+from . import _calls
 from ._connection import Connection
 from ._deadline import Deadline
+from ._errors import InstructionNotRunning
 from ._events import Event
 from ._result import Result
 from ._stream import StreamState
@@ -51,6 +55,39 @@ class RunStream:
     def seq(self) -> int | None:
         """The instruction's number; None until the server has said it."""
         return self._state.seq
+
+    def send_stdin(self, text: str) -> None:
+        r"""Send the code more to read; it was run with `stdin_open`. Raises `InstructionNotRunning`, `StdinClosed`.
+
+        >>> stream = machine.stream("input('Name? ')", stdin_open=True)
+        >>> for event in stream:
+        ...     if isinstance(event, torpor.InputRequest):
+        ...         stream.send_stdin("Ada\n")
+        >>> stream.result().value
+        "'Ada'"
+        """
+        self._send_stdin({"data": text})
+
+    def close_stdin(self) -> None:
+        """Send it nothing more: whoever reads on meets the end. Raises as `send_stdin` does.
+
+        >>> stream = machine.stream("import sys; sys.stdin.read()", stdin_open=True)
+        >>> for event in stream:
+        ...     if isinstance(event, torpor.InputRequest):
+        ...         stream.close_stdin()
+        >>> stream.result().value
+        "''"
+        """
+        self._send_stdin({"close": True})
+
+    def _answer(self, body: Mapping[str, Any]) -> None:
+        with contextlib.suppress(InstructionNotRunning):  # it was ended while the answer was thought of
+            self._send_stdin(body)
+
+    def _send_stdin(self, body: Mapping[str, Any]) -> None:
+        if self.machine_name is None or self.seq is None:
+            raise ValueError("The code is not running yet: read an event of the stream first.")
+        self._connection.send(_calls.send_stdin(self.machine_name, self.seq, body))
 
     def on_connection(self, call: Callable[[bool], object]) -> None:
         """Have `call` called with True when the server has answered, with False each time that it cannot be reached.

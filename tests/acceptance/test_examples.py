@@ -63,7 +63,7 @@ def names(environment: dict[str, str]) -> Iterator[dict[str, Any]]:
     with torpor.Client() as client:
         public = {name: getattr(torpor.tools, name) for name in torpor.tools.__all__}
         machine = client.new_machine()
-        yield {**public, "torpor": torpor, "client": client, "machine": machine}
+        yield {**public, "torpor": torpor, "client": client, "machine": machine, "Path": Path}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)

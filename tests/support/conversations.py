@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from torpor_worker.command import CommandInput
 from torpor_worker.sandbox import (
     Event,
     GuestNotice,
@@ -18,6 +19,7 @@ from torpor_worker.sandbox import (
     SandboxDied,
     SandboxLost,
 )
+from torpor_worker.stdin import Stdin
 
 ANSWER_SECONDS = 60
 
@@ -25,7 +27,10 @@ ANSWER_SECONDS = 60
 class Partner(Protocol):
     """What a link and a sandbox have in common."""
 
-    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None: ...
+    async def execute(
+        self, position: int, seq: int, code: str, *, replaying: bool, stdin: Stdin | None = None
+    ) -> None: ...
+    async def feed(self, position: int, seq: int, piece: CommandInput) -> None: ...
     async def reseed(self, position: int, seed: bytes) -> None: ...
     async def interrupt(self, seq: int, *, step: Literal["interrupt", "again", "kill"]) -> None: ...
     async def ping(self) -> GuestState: ...
@@ -79,17 +84,22 @@ class Conversation:
         self.partner = partner
         self.position = position
 
-    async def run(self, code: str) -> Answer:
+    async def run(self, code: str, stdin: str | None = None) -> Answer:
         """Execute and hear all of it."""
-        await self.say(code)
+        await self.say(code, None if stdin is None else Stdin(stdin))
         return await self.hear()
 
-    async def say(self, code: str) -> int:
+    async def say(self, code: str, stdin: Stdin | None = None) -> int:
         """Send an instruction; its seq."""
         seq = self.position
-        await self.partner.execute(seq, seq, code, replaying=False)
+        await self.partner.execute(seq, seq, code, replaying=False, stdin=stdin)
         self.position += 1
         return seq
+
+    async def feed(self, seq: int, text: str, *, close: bool = False) -> None:
+        """Send an instruction more to read."""
+        await self.partner.feed(self.position, seq, CommandInput(text.encode(), close))
+        self.position += 1
 
     async def hear(self, until: str | None = None) -> Answer:
         """What comes until the ending, or until a text has been written to the standard output."""

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torpor_worker.bodies import Bodies
 from torpor_worker.config import WorkerConfig
 from torpor_worker.fake_sandbox import FakeSandboxHost
 from torpor_worker.ledger import Entry, InstructionResult, Ledger
 from torpor_worker.local_images import LocalImages
 from torpor_worker.memory_ledger import MachineMemory, MemoryLedger
 from torpor_worker.memory_snapshotter import MemorySnapshotter
+from torpor_worker.stdin import Stdin
 from torpor_worker.templates import Templates
 from torpor_worker.worker import Worker
 
@@ -58,6 +60,7 @@ class House:
         self._folder = folder
         self._images = 0
         self.images = LocalImages(folder / "images", 1 << 30)
+        self.bodies = Bodies(folder / "bodies")
         self.templates: Templates | None = None
         self.workers: list[Worker] = []
 
@@ -72,7 +75,15 @@ class House:
 
     async def start(self, ledger: Ledger | None = None) -> Worker:
         """Start a worker on what is there."""
-        worker = Worker(ledger or self.ledger, self.host, self.snapshotter, self.images, self.config, self.templates)
+        worker = Worker(
+            ledger or self.ledger,
+            self.host,
+            self.snapshotter,
+            self.images,
+            self.config,
+            self.templates,
+            bodies=self.bodies,
+        )
         self.workers.append(worker)
         await worker.start()
         return worker
@@ -103,9 +114,11 @@ class House:
         """What the ledger knows of a machine."""
         return self.ledger.machines[name]
 
-    def send(self, code: str, name: str = "m", *, timeout_seconds: float = PATIENCE_SECONDS) -> int:
+    def send(
+        self, code: str, name: str = "m", *, timeout_seconds: float = PATIENCE_SECONDS, stdin: Stdin | None = None
+    ) -> int:
         """Accept and deliver an instruction as the API does; its seq."""
-        entry = self.ledger.accept(name, code, timeout_seconds=timeout_seconds)
+        entry = self.ledger.accept(name, code, timeout_seconds=timeout_seconds, stdin=stdin)
         self.worker.deliver(name, entry)
         assert entry.seq is not None
         return entry.seq

@@ -70,7 +70,7 @@ def judge(
     if state.last_position > max((_position(entry) for entry in entries), default=facts.position):
         raise Misfit("it has received more than the log has")
     begun = [entry for entry in entries if _position(entry) <= position]
-    if any(entry.undone for entry in begun):
+    if any(entry.undone and entry.kind is not EntryKind.FILE for entry in begun):
         raise Misfit("it was sent an instruction that was undone")
     instructions = [entry for entry in [*earlier, *begun] if entry.kind is EntryKind.EXECUTE]
     running = next((entry for entry in instructions if entry.result is None), None)

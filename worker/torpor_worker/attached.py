@@ -9,8 +9,10 @@ from typing import Protocol
 import structlog
 
 from torpor_worker.bell import Bell
+from torpor_worker.command import CommandInput
 from torpor_worker.errors import ProcessDied
 from torpor_worker.instruction import Running
+from torpor_worker.ledger import Entry
 from torpor_worker.sandbox import Event, InterpreterDied, Output, Sandbox, SandboxDied, SandboxError, SandboxLost
 
 log = structlog.get_logger(__name__)
@@ -83,6 +85,12 @@ class Attached:
             return False
         await self.sandbox.acknowledge()
         return True
+
+    async def feed(self, entry: Entry) -> None:
+        """Send an instruction what an entry has for it to read."""
+        if entry.position is None or entry.target is None:
+            raise ValueError(f"entry {entry.id} was not started, or is for no instruction")
+        await self.sandbox.feed(entry.position, entry.target, CommandInput.from_text(entry.code))
 
     async def escalate(self, running: Running, now: float) -> None:
         """Take the next step that ends an instruction, if one is due. Raises `ProcessDied` when nothing helped."""

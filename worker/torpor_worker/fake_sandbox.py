@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
 from torpor_worker.fake_commands import FakeCommand, FakeCommands
+from torpor_worker.fake_files import FakeTransfer, Files
+from torpor_worker.files import FileRefused, FileTransfer, FileWork
 from torpor_worker.sandbox import (
     Adopted,
     Completion,
@@ -32,6 +34,7 @@ from torpor_worker.sandbox import (
     SandboxError,
     SandboxLost,
 )
+from torpor_worker.stdin import Stdin
 from torpor_worker.survivors import ProcessFacts, Survivor
 
 WINDOW_BYTES = 1024 * 1024
@@ -60,7 +63,12 @@ class _Image:
     running: int | None = None
     program: dict[str, Any] | None = None
     background: bool = False
+    files: Files = field(default_factory=dict)
     commands: dict[int, FakeCommand] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+    """What the instruction that runs has not read yet."""
+    reads_on: bool = False
+    """Whether it may be given more."""
     doom: str | None = None
     """A thread that will end the process: it does so again after every restore."""
     doom_seconds: float = 0.0
@@ -72,7 +80,8 @@ class FakeSandbox:
     Beside plain Python, code may call what misbehaves: `die(reason)`, `die_after()` (once it has its result),
     `die_later(seconds)`, `lose(reason)` (the whole sandbox), `hang(ignore)` (ignores so many interrupts),
     `count(n, seconds)` (prints 0 to n - 1, and can be saved in the middle of it), `flood(size)`, `use(size)` (memory),
-    `background(alive)`, `say_later(text)`, `times()` (how often this host called it).
+    `background(alive)`, `content(path)` (of a file), `say_later(text)`, `times()` (how often this host called it),
+    `lines(n)` (waits for so many).
     """
 
     def __init__(
@@ -94,6 +103,7 @@ class FakeSandbox:
         self._later: list[str] = []
         self.facts: ProcessFacts | None = None
         self._dies_after = False
+        self._transfers: list[FakeTransfer] = []
         self.paused = False
         self.used_bytes = host.sandbox_bytes
         for event in image.said:
@@ -118,7 +128,7 @@ class FakeSandbox:
         self._alive()
         self.limits = limits
 
-    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool, stdin: Stdin | None = None) -> None:
         """See `Sandbox`."""
         self._alive()
         if position <= self._image.last_position:
@@ -127,7 +137,30 @@ class FakeSandbox:
         self._image.last_position = position
         self._image.last_seq = self._image.running = seq
         self._image.said_bytes = 0
+        self._image.lines = [] if stdin is None else stdin.text.splitlines()
+        self._image.reads_on = stdin is not None and stdin.open
         self._run(seq, code)
+        self._read_lines()
+
+    async def feed(self, position: int, seq: int, piece: CommandInput) -> None:
+        """See `Sandbox`; it takes whole lines only."""
+        self._alive()
+        if self._moves_to(position) and seq == self._image.running and self._image.reads_on:
+            self._image.lines += piece.data.decode().splitlines()
+            self._image.reads_on = not piece.close
+            self._read_lines()
+
+    def _read_lines(self) -> None:
+        program, lines = self._image.program or {}, self._image.lines
+        if "lines" in program and (len(lines) >= program["lines"] or not self._image.reads_on):
+            self._end(repr(lines[: program["lines"]]), None)
+
+    def input(self, prompt: str = "") -> str:
+        """What user code calls as `input`; it never waits."""
+        self.print(prompt)
+        if not self._image.lines:
+            raise EOFError("nothing to read")
+        return self._image.lines.pop(0)
 
     def _run(self, seq: int, code: str) -> None:
         value: str | None = None
@@ -194,6 +227,8 @@ class FakeSandbox:
         if not self._dead:
             self._events.put_nowait(event)
             self._dead = True
+            for transfer in self._transfers:
+                transfer.die(event.reason)
             for task in self._tasks:
                 task.cancel()
         raise SandboxDied(event.reason)
@@ -212,6 +247,11 @@ class FakeSandbox:
     def die_after(self) -> None:
         """End the interpreter as soon as this instruction has its result."""
         self._dies_after = True
+
+    @property
+    def files(self) -> Files:
+        """Content by absolute path."""
+        return self._image.files
 
     @property
     def preloaded(self) -> list[str]:
@@ -301,6 +341,28 @@ class FakeSandbox:
                 self._player.cancel()
             self._end(None, {"name": "KeyboardInterrupt", "message": "", "traceback": ["KeyboardInterrupt\n"]})
 
+    async def work_on_files(self, work: FileWork) -> FileTransfer:
+        """See `Sandbox`."""
+        self._alive()
+        if not self._host.knows_files:
+            raise FileRefused("files_unsupported", "The machine's guest is older than files.")
+        transfer = FakeTransfer(len(self._transfers), work, self._image.files, self._alive, self._host.preparing)
+        self._transfers.append(transfer)
+        return transfer
+
+    async def apply_change(self, position: int, transfer: FileTransfer) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        if position <= self._image.last_position:
+            return
+        if self._host.apply_deaths:
+            self._host.apply_deaths -= 1
+            self.die("killed while files were changed")
+        self._image.last_position = position
+        await self._host.may_apply.wait()
+        self._alive()
+        self._transfers[transfer.number].apply()
+
     async def complete(self, code: str, cursor: int) -> Completion:
         """See `Sandbox`; it knows the names of variables only."""
         self._alive()
@@ -315,9 +377,10 @@ class FakeSandbox:
         """See `Sandbox`."""
         self._alive()
         image = self._image
+        applying = False if self._host.knows_files else None
         commands = None if self._host.is_old else dict.fromkeys(image.commands, 0.0)
         background = image.background or bool(image.commands)
-        return GuestState(image.last_position, image.running, background, commands=commands)
+        return GuestState(image.last_position, image.running, background, applying=applying, commands=commands)
 
     async def receive(self) -> Event:
         """See `Sandbox`."""
@@ -380,6 +443,8 @@ class FakeSandbox:
     async def destroy(self) -> None:
         """See `Sandbox`."""
         self._dead = True
+        for transfer in self._transfers:
+            transfer.die("it was removed")
         if self._host.sandboxes.get(self._id) is self:
             del self._host.sandboxes[self._id]
         for task in self._tasks:
@@ -433,6 +498,17 @@ class FakeSandboxHost:
         self.version = "fake"
         self.series = "fake"
         """Of new sandboxes."""
+        self.knows_files = True
+        self.apply_deaths = 0
+        """So many changes of files end their process when they are made."""
+        self.may_apply = asyncio.Event()
+        """While it is not set, changes of files that are to be made are not."""
+        self.may_apply.set()
+        self.prepared = asyncio.Event()
+        """Set by every change that is about to be prepared."""
+        self.may_prepare = asyncio.Event()
+        """While it is not set, none is."""
+        self.may_prepare.set()
         self.missing: set[str] = set()
         """Runtime series that cannot be had."""
         self.started: list[str] = []
@@ -459,11 +535,18 @@ class FakeSandboxHost:
         def hang(ignore: int = 0, immortal: bool = False) -> None:
             takes(ignore=ignore, immortal=immortal)
 
+        def lines(count: int) -> None:
+            takes(lines=count)
+
         def lose(reason: str = "used more than its memory") -> None:
             sandbox.end(SandboxLost(reason))
 
         def use(size: int) -> None:
             sandbox.used_bytes = size
+
+        def content(path: str) -> str | None:
+            found = sandbox.files.get(path)
+            return None if found is None else found.decode()
 
         def preloaded() -> list[str]:
             return sandbox.preloaded
@@ -472,8 +555,16 @@ class FakeSandboxHost:
             self.calls += 1
             return self.calls
 
-        calls: list[Callable[..., Any]] = [count, flood, hang, lose, preloaded, use, times]
-        calls += [sandbox.die, sandbox.die_after, sandbox.die_later, sandbox.print, sandbox.say_later, sandbox.write]
+        calls: list[Callable[..., Any]] = [content, count, flood, hang, lines, lose, preloaded, use, times]
+        calls += [
+            sandbox.die,
+            sandbox.die_after,
+            sandbox.die_later,
+            sandbox.input,
+            sandbox.print,
+            sandbox.say_later,
+            sandbox.write,
+        ]
         return {call.__name__: call for call in calls} | {
             "background": sandbox.set_background,
             "__builtins__": __builtins__,
@@ -527,6 +618,11 @@ class FakeSandboxHost:
         name = f"{machine}-{next(self._numbers)}"
         sandbox = self.sandboxes[name] = FakeSandbox(self, name, image, machine, limits, series or self.series)
         return sandbox
+
+    async def preparing(self) -> None:
+        """A change is about to be prepared."""
+        self.prepared.set()
+        await self.may_prepare.wait()
 
     @property
     def spare_bytes(self) -> int:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
+from torpor_worker.file_link import FileLink
+from torpor_worker.files import FileTransfer, FileWork
 from torpor_worker.guest import frames
 from torpor_worker.guest.frames import FrameType
 from torpor_worker.guest_code import GuestCode, own_code
@@ -33,6 +35,7 @@ from torpor_worker.sandbox import (
     SandboxError,
     SandboxLost,
 )
+from torpor_worker.stdin import Stdin
 
 PING_SECONDS = 5.0
 COMPLETE_SECONDS = 5.0
@@ -82,6 +85,7 @@ class GuestLink:
         self._ping = 0
         self._completions: dict[int, asyncio.Future[bytes]] = {}
         self._upgraded: asyncio.Future[str | None] | None = None
+        self._files = FileLink(self._send)
         self.code: str | None = None
         """The digest of the guest's code, as it says when it is greeted; None from one that cannot be replaced."""
 
@@ -121,12 +125,20 @@ class GuestLink:
         fields = {"address_space_bytes": 4 * limits.memory_bytes, "processes": limits.processes}
         await self._send(FrameType.CONFIGURE, -1, json.dumps(fields).encode())
 
-    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool, stdin: Stdin | None = None) -> None:
         """Send an instruction."""
-        body = json.dumps({"seq": seq, "replaying": replaying, "code": code}).encode()
+        fields: dict[str, Any] = {"seq": seq, "replaying": replaying, "code": code}
+        if stdin is not None:
+            fields |= stdin.to_frame()
+        body = json.dumps(fields).encode()
         if len(body) > frames.BODY_LIMIT_BYTES:
             raise SandboxError("the code is too long")
         await self._send(FrameType.EXECUTE, position, body)
+
+    async def feed(self, position: int, seq: int, piece: CommandInput) -> None:
+        """Give an instruction more to read."""
+        body = json.dumps({"seq": seq, **json.loads(piece.to_text())}).encode()
+        await self._send(FrameType.STDIN, position, body)
 
     async def reseed(self, position: int, seed: bytes) -> None:
         """Give the guest fresh randomness."""
@@ -157,6 +169,14 @@ class GuestLink:
         """Kill the user's largest process; if that is the interpreter, `reason` is why it died."""
         await self._send(FrameType.KILL_LARGEST, -1, json.dumps(reason).encode())
 
+    async def work_on_files(self, work: FileWork) -> FileTransfer:
+        """Begin some work on the user's files. Raises `FileRefused` for a guest that knows of none."""
+        return await self._files.open(work)
+
+    async def apply_change(self, position: int, transfer: FileTransfer) -> None:
+        """Have a change that is prepared made true; its transfer says how that ended."""
+        await self._files.apply(position, transfer.number)
+
     async def complete(self, code: str, cursor: int) -> Completion:
         """What could follow at a cursor; nothing from a guest that does not know, or does not say in time."""
         nothing = Completion((), cursor, cursor)
@@ -174,6 +194,15 @@ class GuestLink:
             return nothing
         finally:
             del self._completions[asked]
+
+    async def hold_files(self) -> None:
+        """Send nothing about files until `release_files`; when this returns the guest has read what was sent."""
+        if await self._files.hold():
+            await self.ping()
+
+    def release_files(self) -> None:
+        """Go on with files."""
+        self._files.go_on()
 
     async def ping(self) -> GuestState:
         """Ask the guest for its state. Raises `SandboxError` after 5 s."""
@@ -337,6 +366,7 @@ class GuestLink:
         kind, serial, body = frame
         if kind == FrameType.STATE:
             state, ready, fields = _state(body)
+            self._files.begin(known=state.applying is not None)
             code = fields.get("code")
             self.code = None if code is None else str(code)
             if self._attached is not None and not self._attached.done():
@@ -360,6 +390,8 @@ class GuestLink:
             self.code = str(fields["code"])
             if self._upgraded is not None and not self._upgraded.done():
                 self._upgraded.set_result(None if fields["problem"] is None else str(fields["problem"]))
+        elif FrameType.FILE_STATE <= kind <= FrameType.FILE_ENDED:
+            self._files.take(kind, serial, body)
         else:
             if serial <= self._seen:
                 return
@@ -385,6 +417,7 @@ class GuestLink:
             if future is not None and not future.done():
                 future.set_exception(error)
                 future.exception()
+        self._files.lose(reason)
         self._write_no_more()
         if self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
@@ -406,6 +439,7 @@ def _state(body: bytes) -> tuple[GuestState, bool, dict[str, Any]]:
         running=None if running is None else int(running),
         background=bool(fields["background"]),
         running_seconds=running_seconds,
+        applying=bool(fields["applying"]) if "applying" in fields else None,
         commands=_commands(fields.get("commands")),
     )
     return state, bool(fields["ready"]), fields

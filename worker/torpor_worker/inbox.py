@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from torpor_worker.bell import Bell
+from torpor_worker.changing import Changes
 from torpor_worker.ledger import Entry
 
 
@@ -19,6 +20,10 @@ class Inbox:
         self.look_after = False
         """Whether to look once more when no instruction runs: one may wait for that."""
         self.draining = False
+        self.changes = Changes()
+        """Changes of files to be put into the log."""
+        self.users = 0
+        """How many work with its files: it does not fall asleep."""
         self.called_at: float | None = None
         """When the first hint came that nothing was done about yet, in the loop's time."""
         self._loop = asyncio.get_running_loop()

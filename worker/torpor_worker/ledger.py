@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from torpor_worker.stdin import Stdin
+
 
 class Fenced(Exception):
     """The machine has changed hands, or was deleted: stop, and let go of its process."""
@@ -29,6 +31,10 @@ class EntryKind(StrEnum):
     COMMAND_INPUT = "command_input"
     """Input for a command that was started."""
     COMMAND_SIGNAL = "command_signal"
+    FILE = "file"
+    """A change of files. It has a position, and is finished, from the beginning."""
+    INPUT = "input"
+    """Something more to read for an instruction that runs."""
 
     @property
     def has_seq(self) -> bool:
@@ -79,8 +85,10 @@ class Entry:
     timeout_seconds: float
     """Of a command, 0: it has none."""
     code: str = ""
-    """Of what concerns a command, its text; see `torpor_worker.command`."""
+    """Of what concerns a command, and of input, its text; see `torpor_worker.command`."""
     seed: bytes = b""
+    stdin: Stdin | None = None
+    """Of an instruction: what it is given to read; None: nothing."""
     result: InstructionResult | None = None
     undone: bool = False
     """It killed its process: answered with an error, and never replayed."""
@@ -90,10 +98,12 @@ class Entry:
     background: bool = False
     """Of a command: nobody waits for it, and it sleeps with its machine."""
     target: int | None = None
-    """Of input or a signal: the command's seq."""
+    """Of input or a signal: the seq of the instruction or the command that it is for."""
     ended_behind: int | None = None
     """The highest position that its machine had started when this ended; what came later came after its end. None: it
     has not ended, or nobody has written that down."""
+    body: str | None = None
+    """Of a change of files: the key of what it writes."""
     ended_here: bool = True
     """Its end belongs to what its machine has behind it; False: a rollback went back to before it."""
 
@@ -315,6 +325,20 @@ class Ledger(Protocol):
         """What was started and has no end yet, in order of position."""
         ...
 
+    async def log_change(
+        self, hold: Hold, text: str, body: str | None, body_bytes: int, *, behind: int
+    ) -> Entry | None:
+        """Write a change of files into the log, with a position and finished.
+
+        None, and no change, if something that was not rolled back was started behind the position `behind`: that is to
+        be sent first.
+        """
+        ...
+
+    async def undo_change(self, hold: Hold, position: int) -> None:
+        """A change of files could not be made, and is never made again."""
+        ...
+
     async def start_next(self, hold: Hold, *, beside: bool = False) -> Entry | None:
         """Give the oldest accepted entry a position and mark it started (attempt 1). None if there is none.
 
@@ -421,7 +445,8 @@ class Ledger(Protocol):
     async def forgo(self, hold: Hold, forgone: Forgone) -> Hold:
         """Leave behind what was started behind a position: the machine goes on on a new line without it. The new hold.
 
-        The head stays. A started entry without a result that is not the one named is accepted again, as if it had
+        The head stays. Changes of files behind it are carried over: they are started again on the new line, in their
+        order. A started entry without a result that is not the one named is accepted again, as if it had
         never been started. A notice `effects_lost` is left in the same step.
         """
         ...

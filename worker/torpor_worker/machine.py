@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
+from collections.abc import AsyncIterator
 from typing import Literal
 
 import structlog
 
 from torpor_worker.bell import Bell
+from torpor_worker.bodies import Body
+from torpor_worker.changing import Prepared
 from torpor_worker.errors import CannotWake, Draining, FellAsleep, MachineGone, ProcessDied, SaveRefused
+from torpor_worker.files import Change, FileTransfer
 from torpor_worker.forgoing import named
 from torpor_worker.inbox import Inbox, Wishes
-from torpor_worker.ledger import EndedBy, Entry, Fenced, Hold
+from torpor_worker.ledger import EndedBy, Entry, EntryKind, Fenced, Hold
 from torpor_worker.process import Process
 from torpor_worker.replaying import FROM_BEGINNING, FROM_MIDDLE
 from torpor_worker.sandbox import Completion, SandboxError
@@ -27,6 +32,10 @@ log = structlog.get_logger(__name__)
 
 Phase = Literal["awake", "waking"]
 
+READS_LIMIT = 16
+"""Downloads at once: their clients may be slow."""
+CHANGES_LIMIT = 4
+"""Uploads at once: what they bring is on this host already."""
 READY_AFTER_SECONDS = 0.05
 """How long the first instruction after a wake may take before the ledger is told that the machine is awake."""
 
@@ -68,6 +77,10 @@ class Machine:
         self._woke = "woke"
         self._process: Process | None = None
         self._looked = False
+        self.read_slots = asyncio.Semaphore(READS_LIMIT)
+        self.change_slots = asyncio.Semaphore(CHANGES_LIMIT)
+        self._entered = asyncio.Event()
+        """Set while its process has all that its log has."""
         self._sleep_failures = 0
         self._sleep_not_before = 0.0
 
@@ -98,10 +111,41 @@ class Machine:
         if self.phase != "awake":
             await self._wishes.awake()
 
+    @contextlib.asynccontextmanager
+    async def in_use(self) -> AsyncIterator[Process]:
+        """Its process, for work with its files: while this lasts it falls asleep only if the worker stops.
+
+        Raises what `awake` raises.
+        """
+        await self.awake()
+        process = self._process
+        self._inbox.users += 1
+        try:
+            await self._entered.wait()
+            if process is None or self._process is not process or self._inbox.draining:
+                raise FellAsleep
+            yield process
+        finally:
+            self._inbox.users -= 1
+            if process is not None:
+                process.saver.facts.last_activity = self._loop.time()
+            self._bell.ring()
+
+    async def log(self, process: Process, change: Change, body: Body | None, transfer: FileTransfer) -> Entry | None:
+        """Put a change that is prepared into the log, and have it made; None if its transfer has ended before.
+
+        Raises `FellAsleep` if the process ended before: nothing was changed.
+        """
+        logged: asyncio.Future[Entry | None] = self._loop.create_future()
+        self._check_held()
+        self._inbox.changes.add(Prepared(change, body, process.attached.sandbox, transfer, logged))
+        self._bell.ring()
+        return await logged
+
     async def sleep(self) -> bool:
         """Fall asleep as soon as it may; False if it has something to do. Raises `SaveRefused`, `FellAsleep`."""
         self._check_held()
-        if self._inbox.called or (self._process is not None and self._process.busy):
+        if self._inbox.called or self._inbox.users or (self._process is not None and self._process.busy):
             return False
         return await self._wishes.asleep()
 
@@ -144,7 +188,9 @@ class Machine:
     def idle_since(self) -> float | None:
         """Since when it has nothing to do, in the loop's time; None if it has, or must stay awake."""
         process = self._process
-        if self.phase != "awake" or process is None or process.busy or self._inbox.called:
+        if self.phase != "awake" or process is None or process.busy:
+            return None
+        if self._inbox.called or self._inbox.users:
             return None
         return None if process.hold.idle_seconds is None else process.saver.facts.last_activity
 
@@ -199,6 +245,7 @@ class Machine:
                 await self._bell.wait(self._loop.time() + self._config.backoff_seconds(failures))
         finally:
             self.phase = None
+            self._forget_changes()
             if self._inbox.draining:
                 reason = Draining("The server is stopping.")
             self._wishes.end(reason, slept=slept)
@@ -282,6 +329,7 @@ class Machine:
         self._lived = True
         self._looked = False
         self._ready = False
+        self._entered.clear()
         self._woke = "adopted" if awake.adoption is not None else "recovered" if recovering else "woke"
         self._proof_at = None
         if self._waking.suspicion.counted:
@@ -299,7 +347,38 @@ class Machine:
             await self._send_again(process, entry, ran_again)
         if ran_again:
             await self._tell_ran_again(hold, ran_again)
+        if not awake.clean:
+            await self._make_left(process)
         await process.remember()
+        self._entered.set()
+
+    async def _make_left(self, process: Process) -> bool:
+        """Make changes of files that are in the log next behind what was sent; whether there were any."""
+        behind = await self._ledger.behind(process.hold, process.position)
+        left = list(itertools.takewhile(lambda entry: entry.kind is EntryKind.FILE, behind))
+        for entry in left:
+            await process.send(entry, entry.attempt)
+        return bool(left)
+
+    async def _make_changes(self, process: Process) -> None:
+        """Put changes of files that are prepared into the log, and have them made."""
+        changes = self._inbox.changes
+        while (prepared := changes.next(process.attached.sandbox)) is not None:
+            try:
+                entry = await process.log_change(prepared)
+            except Fenced:
+                raise
+            except Exception as error:  # of the ledger's
+                changes.done(error)
+                continue
+            if entry is None:
+                if await self._make_left(process):
+                    continue
+                self._inbox.look = True  # something was started that is to be sent before
+                return
+            changes.done(entry)  # in the log, it is true, whatever happens now
+            if entry.position is not None:
+                await process.attached.sandbox.apply_change(entry.position, prepared.transfer)
 
     async def _send_again(self, process: Process, entry: Entry, ran_again: dict[int, str]) -> None:
         """Send a started entry to a process that was brought back, in its turn beside what runs there already."""
@@ -334,6 +413,7 @@ class Machine:
         self._wishes.save_again()
         seq = await process.bury(reason)
         self._process = None
+        self._forget_changes()
         self._recovering = True
         self._sent = process.position
         if seq is not None:
@@ -343,10 +423,16 @@ class Machine:
         hold = dataclasses.replace(process.hold, head=process.saver.head)
         return await self._waking.learn(hold, reason, running=seq is not None)
 
+    def _forget_changes(self) -> None:
+        """The process is gone: whoever has prepared a change in it, or waits for it, begins anew."""
+        self._inbox.changes.fail(FellAsleep())
+        self._entered.set()
+
     async def _let_go(self) -> None:
         """Remove the process, whatever state it is in; a cancellation waits until that is done."""
         self.phase = "waking"
         process, self._process = self._process, None
+        self._forget_changes()
         removing = self._loop.create_task(self._remove(process), name=f"remove:{self.name}")
         cancelled: asyncio.CancelledError | None = None
         while not removing.done():
@@ -370,6 +456,7 @@ class Machine:
         sleeping = Sleeping(process, self._ledger, self._config, self._inbox, self._bell)
         while True:
             if self._inbox.draining:
+                self._inbox.changes.fail(Draining("The server is stopping."))
                 self._wishes.slept(Draining("The server is stopping."))
                 return await sleeping.drain()
             await process.apply_settings()
@@ -387,6 +474,8 @@ class Machine:
                 if not self._ready and process.woken_for is None and entry.is_awaited:
                     process.woken_for = entry.seq
                 await process.send(entry, max(entry.attempt, 1), called_at=self._inbox.begun())
+            elif self._inbox.changes:
+                await self._make_changes(process)
             elif process.busy:
                 await self._attend(process)
             elif not self._ready:
@@ -427,6 +516,7 @@ class Machine:
             lambda: (
                 self._inbox.draining
                 or self._inbox.called
+                or bool(self._inbox.changes)
                 or process.settings_changed
                 or (process.running is None and self._wishes.to_save)
                 or (not process.saver.busy and (storing or self._wishes.to_answer))
@@ -477,7 +567,7 @@ class Machine:
         times = [process.flush_at, self._save_due_at(process), self._proof_at, due_at]
         if not self._looked:
             times.append(last_activity + self._config.look_seconds)
-        if idle_seconds is not None:
+        if idle_seconds is not None and not self._inbox.users:
             times.append(max(last_activity + idle_seconds, self._sleep_not_before))
         return min((at for at in times if at is not None), default=None)
 
@@ -505,6 +595,9 @@ class Machine:
 
     async def _sleep_if_due(self, process: Process, sleeping: Sleeping) -> bool:
         """Fall asleep if it was idle for long enough, or somebody wishes it; whether it did."""
+        if self._inbox.users:
+            self._wishes.slept(False)
+            return False
         idle_seconds = process.hold.idle_seconds
         due = idle_seconds is not None and self._loop.time() >= max(
             process.saver.facts.last_activity + idle_seconds, self._sleep_not_before

@@ -24,6 +24,7 @@ from torpor_worker.ledger import (
     Snapshot,
     StoredTemplate,
 )
+from torpor_worker.stdin import Stdin
 
 
 @dataclass(slots=True)
@@ -105,14 +106,14 @@ class MemoryLedger:
         machine.next_position = 1
         return machine
 
-    def accept(self, name: str, code: str, *, timeout_seconds: float = 15.0) -> Entry:
+    def accept(self, name: str, code: str, *, timeout_seconds: float = 15.0, stdin: Stdin | None = None) -> Entry:
         """Accept an instruction; started at once if the machine is awake and free."""
         machine = self.machines[name]
         busy = any(each.kind is EntryKind.EXECUTE for each in machine.unfinished())
         free = machine.ready and machine.session == self._session and not busy
         self._entries += 1
         seq = sum(entry.seq is not None for entry in machine.log)
-        entry = Entry(self._entries, EntryKind.EXECUTE, seq, None, 0, timeout_seconds=timeout_seconds, code=code)
+        entry = Entry(self._entries, EntryKind.EXECUTE, seq, None, 0, timeout_seconds, code=code, stdin=stdin)
         machine.log.append(entry)
         return self._start(machine, entry) if free else entry
 
@@ -126,8 +127,10 @@ class MemoryLedger:
         )
 
     def accept_input(self, name: str, seq: int, piece: CommandInput) -> Entry:
-        """Accept input for a command."""
-        return self._accept_beside(name, EntryKind.COMMAND_INPUT, piece.to_text(), None, target=seq)
+        """Accept input for a command, or for an instruction that runs."""
+        is_command = self.machines[name].instruction(seq).kind is EntryKind.COMMAND
+        kind = EntryKind.COMMAND_INPUT if is_command else EntryKind.INPUT
+        return self._accept_beside(name, kind, piece.to_text(), None, target=seq)
 
     def accept_signal(self, name: str, seq: int, sign: CommandSignal) -> Entry:
         """Accept a signal for a command."""
@@ -255,6 +258,24 @@ class MemoryLedger:
         """See `Ledger`."""
         started = [(entry.position, entry) for entry in self._held(hold).unfinished() if entry.position is not None]
         return [entry for _, entry in sorted(started, key=lambda pair: pair[0])]
+
+    async def log_change(
+        self, hold: Hold, text: str, body: str | None, body_bytes: int, *, behind: int
+    ) -> Entry | None:
+        """See `Ledger`."""
+        if await self.behind(hold, behind):
+            return None
+        machine = self._held(hold)
+        self._entries += 1
+        entry = Entry(self._entries, EntryKind.FILE, None, None, 0, 0, code=text, body=body)
+        machine.log.append(entry)
+        return self._start(machine, entry)
+
+    async def undo_change(self, hold: Hold, position: int) -> None:
+        """See `Ledger`."""
+        machine = self._held(hold)
+        entry = next(one for one in machine.log if one.position == position)
+        machine.replace(entry, undone=True)
 
     async def start_next(self, hold: Hold, *, beside: bool = False) -> Entry | None:
         """See `Ledger`."""
@@ -419,6 +440,11 @@ class MemoryLedger:
                     continue
                 machine.replace(entry, result=forgone.answer, undone=True)
             machine.left_behind.add(entry.position)
+            if entry.kind is EntryKind.FILE and not entry.undone:
+                self._entries += 1
+                copy = dataclasses.replace(entry, id=self._entries, position=None)
+                machine.log.append(copy)
+                self._start(machine, copy)
         machine.notices["effects_lost"] = (forgone.message, forgone.seqs)
         return self._new_line(machine)
 

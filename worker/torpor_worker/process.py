@@ -13,6 +13,7 @@ from torpor_worker import results
 from torpor_worker.adopting import Adoption
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
+from torpor_worker.changing import Prepared, make_again, told
 from torpor_worker.commands import Over
 from torpor_worker.errors import ProcessDied, SaveRefused
 from torpor_worker.hold_ups import HoldUps
@@ -47,6 +48,10 @@ from torpor_worker.suspicion import Suspicion
 from torpor_worker.waking import Awake
 
 log = structlog.get_logger(__name__)
+
+APPLY_PATIENCE_SECONDS = 90.0
+"""How long a save waits for a change of files to be made; it is made in what is saved too, but later."""
+APPLY_LOOK_SECONDS = 0.01
 
 
 class Process:
@@ -140,6 +145,27 @@ class Process:
                 self._advance(entry)
                 await self.commands.tell(entry)
                 self.saver.happened(len(entry.code))
+            case EntryKind.INPUT:
+                self._advance(entry)
+                await self.attached.feed(entry)
+                self.saver.happened(len(entry.code))
+
+            case EntryKind.FILE:
+                self._advance(entry)
+                losses = await make_again(self.attached.sandbox, self._services.bodies, entry)
+                self.saver.happened(len(entry.code))
+                if losses:
+                    await self._ledger.notice(self.hold, "changes_lost", told(losses), [])
+
+    async def log_change(self, prepared: Prepared) -> Entry | None:
+        """Put a change of files into the log, to be applied next; None if something else is to be sent before."""
+        body, size_bytes = (None, 0) if prepared.body is None else (prepared.body.key, prepared.body.size_bytes)
+        text = prepared.change.text()
+        entry = await self._ledger.log_change(self.hold, text, body, size_bytes, behind=self.position)
+        if entry is not None:
+            self._advance(entry)
+            self.saver.happened(len(text) + size_bytes)
+        return entry
 
     async def send_once_more(self, entry: Entry) -> None:
         """Send what has its result once more, for the state of the machine."""
@@ -188,7 +214,9 @@ class Process:
         running.start(self._loop.time())
         self.saver.runs()
         try:
-            await self.attached.sandbox.execute(entry.position, running.seq, entry.code, replaying=False)
+            await self.attached.sandbox.execute(
+                entry.position, running.seq, entry.code, replaying=False, stdin=entry.stdin
+            )
         except SandboxDied:
             # It had died before the frame was whole: nothing of this ran, and it is sent to the next process.
             self.running, self.position = None, before
@@ -520,9 +548,16 @@ class Process:
     # Saves and ends.
 
     async def ping(self) -> GuestState:
-        """Ask the guest for its state, before a capture. Raises `SaveRefused` if it does not answer."""
+        """Ask the guest for its state, before a capture, when no change of files is half made.
+
+        Raises `SaveRefused` if it does not answer.
+        """
+        patience_ends = self._loop.time() + APPLY_PATIENCE_SECONDS
         try:
             state = await self.attached.sandbox.ping()
+            while state.applying and self._loop.time() < patience_ends:
+                await asyncio.sleep(APPLY_LOOK_SECONDS)
+                state = await self.attached.sandbox.ping()
         except SandboxDied:
             raise
         except SandboxError as error:

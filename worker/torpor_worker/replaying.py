@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from torpor_worker import results
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
+from torpor_worker.bodies import Bodies
+from torpor_worker.changing import Loss, make_again
 from torpor_worker.commands import Commands
 from torpor_worker.config import WorkerConfig
 from torpor_worker.instruction import Running
@@ -38,6 +40,10 @@ class Replay:
     """Commands without an end that run again, and from where."""
     rest: list[Entry] = field(default_factory=list)
     """What begins with a started instruction that has no result: it is sent as it would have been, in its order."""
+    losses: list[Loss] = field(default_factory=list)
+    """Changes of files that could not be made again."""
+    suspect_change: Entry | None = None
+    """The change of files that was being made when its process died."""
     suspect: int | None = None
     """The seq that was being executed, or just had been, when its process died."""
     applied: bool = False
@@ -66,6 +72,7 @@ class Replayer:
         *,
         careful: bool,
         sent: int | None = None,
+        bodies: Bodies | None = None,
         run_seconds: float = float("inf"),
         bounded_behind: int = -1,
     ) -> None:
@@ -84,6 +91,7 @@ class Replayer:
         self._hold = hold
         self._careful = careful
         self._sent = sent
+        self._bodies = bodies
         self._loop = asyncio.get_running_loop()
         self._entry: Entry | None = None
         """The instruction that runs."""
@@ -105,7 +113,8 @@ class Replayer:
             if entry.position is None:
                 raise ValueError(f"entry {entry.id} was not started")
             await self._until_ended_before(entry, replay)
-            if entry.position > self._bounded_behind and self._used_seconds(replay) >= self._run_seconds:
+            takes_time = entry.kind is not EntryKind.FILE and entry.position > self._bounded_behind
+            if takes_time and self._used_seconds(replay) >= self._run_seconds:
                 replay.stopped = True
                 break
             replay.applied = True
@@ -127,6 +136,12 @@ class Replayer:
             left_seconds = max(LEAST_SECONDS, self._run_seconds - self._used_seconds(replay))
         if entry.kind is EntryKind.RESEED:
             await self._attached.sandbox.reseed(position, entry.seed)
+        elif entry.kind is EntryKind.FILE:
+            replay.suspect_change = entry
+            replay.losses += await make_again(self._attached.sandbox, self._bodies, entry)
+            replay.suspect_change = None
+        elif entry.kind is EntryKind.INPUT:
+            await self._attached.feed(entry)
         elif entry.target is not None:
             await self._commands.tell(entry)
         elif entry.result is None:
@@ -141,8 +156,8 @@ class Replayer:
             await self._shown(replay)
         else:
             self._begin(entry, self._patient(entry, 0.0, left_seconds), replay)
-            await self._attached.sandbox.execute(position, entry.seq, entry.code, replaying=True)
-            if self._careful:
+            await self._attached.sandbox.execute(position, entry.seq, entry.code, replaying=True, stdin=entry.stdin)
+            if self._careful and not (entry.stdin is not None and entry.stdin.open):  # its answers come behind it
                 await self._until(lambda: self._running is None, replay)
             await self._shown(replay)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
+from torpor_worker.files import FileTransfer, FileWork
+from torpor_worker.stdin import Stdin
 from torpor_worker.survivors import ProcessFacts, Survivor
 
 OutputKind = Literal["stdout", "stderr", "display"]
@@ -131,6 +133,8 @@ class GuestState:
     """Whether threads, children or tasks of the user's are alive."""
     running_seconds: float = 0.0
     """For how long `running` has run, by the sandbox's clock, which does not stop while it is frozen."""
+    applying: bool | None = field(default=None, compare=False)
+    """Whether a change of files is being applied; None from a guest that knows of no files."""
     commands: Mapping[int, float] | None = field(default=None, compare=False)
     """For how long each of the commands that run has run, by seq; None from a guest that knows of no commands."""
     answered_seconds: float = field(default=0.0, compare=False)
@@ -181,8 +185,12 @@ class Sandbox(Protocol):
         """Put it under other limits from now on. What it uses already should be within them."""
         ...
 
-    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool, stdin: Stdin | None = None) -> None:
         """Send an instruction. A position that the guest has already seen is ignored by it."""
+        ...
+
+    async def feed(self, position: int, seq: int, piece: CommandInput) -> None:
+        """Give an instruction more to read; nothing happens if it does not run, or its input is closed."""
         ...
 
     async def reseed(self, position: int, seed: bytes) -> None:
@@ -192,6 +200,13 @@ class Sandbox(Protocol):
     async def interrupt(self, seq: int, *, step: Literal["interrupt", "again", "kill"]) -> None:
         """Stop what `seq` runs, if it still runs: SIGCONT + SIGINT, SIGINT again, or SIGKILL of the interpreter."""
         ...
+
+    async def work_on_files(self, work: FileWork) -> FileTransfer:
+        """Begin some work on the user's files. Raises `FileRefused` if this guest cannot, as it is too old."""
+        ...
+
+    async def apply_change(self, position: int, transfer: FileTransfer) -> None:
+        """Have a change that is prepared made true, behind all that was sent; its transfer says how that ended."""
 
     async def command(self, position: int, seq: int, spec: CommandSpec, output_limit_bytes: int) -> None:
         """Start a command. Of its output the guest says so much, and counts the rest."""

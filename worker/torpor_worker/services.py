@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torpor_worker.admission import Admission
 from torpor_worker.beginnings import Beginnings
+from torpor_worker.bodies import Bodies
 from torpor_worker.config import WorkerConfig
 from torpor_worker.images import Images
 from torpor_worker.ledger import Fenced, HeadMoved, Ledger
@@ -31,6 +32,8 @@ class Services:
     admission: Admission
     beginnings: Beginnings
     metrics: Metrics
+    bodies: Bodies | None = None
+    """What changes of files write; None: there can be none."""
 
     async def durably(self, write: Callable[[], Awaitable[None]]) -> None:
         """Make a write that is idempotent, or changes nothing when it fails; try again before giving up.

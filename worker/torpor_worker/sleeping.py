@@ -101,7 +101,7 @@ class Sleeping:
                 await asyncio.sleep(pause_seconds)
 
     def _called(self, draining: bool) -> bool:
-        return self._inbox.called and not draining
+        return (self._inbox.called or self._inbox.users > 0) and not draining
 
     async def _pause(self, running: Running | None) -> None:
         try:

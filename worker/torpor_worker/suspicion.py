@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from torpor_worker.ledger import Entry
+
 Verdict = Literal["again", "undo", "set_aside"]
 
 
@@ -28,6 +30,8 @@ class Suspicion:
     """Seqs replayed into the present process, in order."""
     suspect: int | None = None
     """The one that was replayed when the last process died."""
+    suspect_change: Entry | None = None
+    """The change of files that was being made again when the last process died."""
     counted: bool = False
     """Whether the ledger has tries or deaths of the present generation."""
     tried: bool = False
@@ -51,6 +55,7 @@ class Suspicion:
         self.proved = False
         self.replayed = []
         self.suspect = None
+        self.suspect_change = None
 
     def prove(self) -> None:
         """The present process finished a new entry."""

@@ -12,8 +12,10 @@ from torpor_worker import forgoing, results
 from torpor_worker.adopting import Adoption, adopt
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
+from torpor_worker.changing import Loss, told
 from torpor_worker.commands import Commands
 from torpor_worker.errors import CannotWake, MachineGone, ProcessDied, Quarantined, quarantine_sentence
+from torpor_worker.files import Change
 from torpor_worker.forgoing import named, source
 from torpor_worker.instruction import Running
 from torpor_worker.ledger import Entry, EntryKind, Hold, Recovery, Snapshot
@@ -86,7 +88,7 @@ class Waking:
         Raises `CannotWake` (worth trying again later), `MachineGone` (parked), `Fenced`.
         """
         ledger = self._services.ledger
-        told: list[int] = []
+        named_already: list[int] = []
         while True:
             head = hold.head
             behind = await ledger.behind(hold, -1 if head is None else head.position)
@@ -103,10 +105,11 @@ class Waking:
                 lost = forgoing.forgone(hold, inside, behind, sent=sent)
                 if lost is not None:
                     hold = await ledger.forgo(hold, lost)
-                    told += lost.seqs
+                    named_already += lost.seqs
                     continue
             if (gone := forgoing.unfit(hold, behind)) is not None:
-                await self._park(hold, f"instruction {gone.seq} is needed to recover it, and is not kept any more")
+                what = "a change of files" if gone.seq is None else f"instruction {gone.seq}"
+                await self._park(hold, f"{what} is needed to recover it, and is not kept any more")
             # Before the try is counted: a runtime that is missing is not the machine's fault.
             await self._have_runtime(hold, self._services.host.series if head is None else head.series)
             if recovering and not await self._may_try(hold):
@@ -131,7 +134,7 @@ class Waking:
                     attached.forget_output()
                 if replay.stopped and (lost := forgoing.stopped(hold, replay.position, behind, sent=sent)):
                     hold = await ledger.forgo(hold, lost)
-                replay.effects_lost = [seq for seq in replay.effects_lost if seq not in told]
+                replay.effects_lost = [seq for seq in replay.effects_lost if seq not in named_already]
                 await self._tell(hold, replay, recovering=recovering)
                 timer.ended("replay")
             except (ProcessDied, SandboxError) as death:
@@ -257,6 +260,13 @@ class Waking:
                     [seq],
                 )
                 return hold
+            case _ if suspicion.suspect_change is not None and suspicion.suspect_change.position is not None:
+                change = suspicion.suspect_change
+                await self._services.ledger.undo_change(hold, suspicion.suspect_change.position)
+                loss = Loss(Change.of_text(change.code).path, f"the machine's process ended each time ({reason})")
+                await self._services.ledger.notice(hold, "changes_lost", told([loss]), [])
+                suspicion.gone_back()
+                return hold
             case _ if running and _dead_end(hold, await self._older(hold)) is not None:
                 return hold  # what ran was undone for it: whoever ends process after process does not end the machine
             case _:
@@ -271,6 +281,7 @@ class Waking:
     def _note(self, replay: Replay) -> None:
         self.suspicion.replayed = replay.replayed
         self.suspicion.suspect = replay.suspect
+        self.suspicion.suspect_change = replay.suspect_change
 
     async def _go_back(self, hold: Hold, reason: str) -> Hold:
         """Set the head aside for an older quiescent generation, at last for the empty interpreter; or park."""
@@ -323,10 +334,11 @@ class Waking:
         services, careful = self._services, self.suspicion.careful
         shared = (attached, self._bell, services.config, commands, services.ledger, hold)
         if not recovering:
-            return Replayer(*shared, careful=careful)
+            return Replayer(*shared, careful=careful, bodies=services.bodies)
         return Replayer(
             *shared,
             careful=careful,
+            bodies=services.bodies,
             sent=sent,
             run_seconds=hold.replay_seconds,
             bounded_behind=hold.asked_position,
@@ -461,6 +473,8 @@ class Waking:
         if replay.effects_lost:
             message = f"Ended from outside and not saved since: {_named(replay.effects_lost)} not run again."
             await ledger.notice(hold, "effects_lost", message, replay.effects_lost)
+        if replay.losses:
+            await ledger.notice(hold, "changes_lost", told(replay.losses), [])
 
 
 def _older(head: Snapshot, generations: list[Snapshot]) -> Snapshot | None:

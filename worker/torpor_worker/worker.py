@@ -11,12 +11,14 @@ import structlog
 
 from torpor_worker.admission import Admission
 from torpor_worker.beginnings import Beginnings
+from torpor_worker.bodies import Bodies
 from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import Draining, FellAsleep, SaveRefused, WorkerError
 from torpor_worker.exporting import Exported, export
 from torpor_worker.images import Images
 from torpor_worker.ledger import Entry, Ledger, Snapshot
 from torpor_worker.machine import Machine, Phase
+from torpor_worker.machine_files import MachineFiles
 from torpor_worker.metrics import Metrics
 from torpor_worker.sandbox import Completion, SandboxError, SandboxHost
 from torpor_worker.services import Services
@@ -42,6 +44,7 @@ class Worker:
         config: WorkerConfig,
         templates: Templates | None = None,
         metrics: Metrics | None = None,
+        bodies: Bodies | None = None,
     ) -> None:
         """The worker closes none of these."""
         self._ledger = ledger
@@ -53,8 +56,9 @@ class Worker:
         self._metrics = Metrics() if metrics is None else metrics
         self._metrics.measured_by(self._measure)
         self._services = Services(
-            ledger, host, snapshotter, images, config, self._admission, self._beginnings, self._metrics
+            ledger, host, snapshotter, images, config, self._admission, self._beginnings, self._metrics, bodies
         )
+        self._files = None if bodies is None else MachineFiles(self._held, ledger, bodies, lambda: self._draining)
         self._machines: dict[str, Machine] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -135,6 +139,13 @@ class Worker:
             with contextlib.suppress(FellAsleep):
                 return await self._held(machine).awake()
             await asyncio.sleep(0)  # until its task has ended
+
+    @property
+    def files(self) -> MachineFiles:
+        """Work on the files of its machines."""
+        if self._files is None:
+            raise RuntimeError("this worker was given no place for what files are written with")
+        return self._files
 
     async def sleep(self, machine: str) -> bool:
         """Put it to sleep now; False if it has something to do. Raises `SaveRefused`."""

@@ -16,6 +16,7 @@ from torpor_api.ledger import (
     expiry,
     history,
     idempotency,
+    inputs,
     machines,
     notices,
     saves,
@@ -40,7 +41,9 @@ from torpor_api.ledger.rows import (
 )
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
+from torpor_worker.command import CommandInput
 from torpor_worker.ledger import Durability, Recovery
+from torpor_worker.stdin import Stdin
 
 
 class ApiSide:
@@ -171,6 +174,7 @@ class ApiSide:
         when_busy: Literal["refuse", "queue"],
         idempotency: Idempotency | None = None,
         told: bool = True,
+        stdin: Stdin | None = None,
     ) -> Accepted | Busy:
         """Write an instruction into the log; it is started at once if the machine is awake and free.
 
@@ -181,10 +185,30 @@ class ApiSide:
         """
         return await self._writer.run(
             lambda connection: entries.accept(
-                connection, account, machine, code, timeout_seconds, when_busy=when_busy, idempotency=idempotency
+                connection,
+                account,
+                machine,
+                code,
+                timeout_seconds,
+                when_busy=when_busy,
+                idempotency=idempotency,
+                stdin=stdin,
             ),
             touches=machine,
             early=not told,
+        )
+
+    async def accept_input(
+        self, account: str, machine: str, seq: int, piece: CommandInput, *, idempotency: Idempotency | None = None
+    ) -> Accepted:
+        """Write input for an instruction that runs into the log; the `seq` of what is accepted is the instruction's.
+
+        Raises `MachineNotFound`, `MachineParked`, `RuntimeQuarantined`, `IdempotencyKeyReused`, `InstructionNotFound`,
+        `InstructionNotRunning`, `StdinClosed`, `StdinFull`.
+        """
+        return await self._writer.run(
+            lambda connection: inputs.accept(connection, account, machine, seq, piece, idempotency=idempotency),
+            touches=machine,
         )
 
     async def instruction(self, account: str, machine: str, seq: int) -> InstructionRow:

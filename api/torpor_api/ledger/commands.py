@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
 
-from sqlalchemy import Connection, Row, and_, func, select
+from sqlalchemy import Connection, and_, func, select
 
 from torpor_api.errors import (
     CommandInputClosed,
     CommandInputFull,
     CommandNotFound,
     CommandNotRunning,
-    MachineNotFound,
-    MachineParked,
     TooManyCommands,
 )
-from torpor_api.ledger import entries as log
 from torpor_api.ledger import history
-from torpor_api.ledger import idempotency as repeats
 from torpor_api.ledger import machines as machine_rows
-from torpor_api.ledger.entries import accept_beside
+from torpor_api.ledger.beside import accept_for, accept_one, earlier_of, for_accept, refuse_unready
 from torpor_api.ledger.results import storable
 from torpor_api.ledger.rows import Accepted, Idempotency, InstructionRow
-from torpor_api.ledger.runtimes import ANY_QUARANTINED, refuse_quarantined
-from torpor_api.ledger.schema import accounts, entries, machines
+from torpor_api.ledger.schema import entries
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
 from torpor_worker.ledger import Entry, EntryKind
 
@@ -45,10 +39,10 @@ def accept(
     idempotency: Idempotency | None,
 ) -> Accepted:
     """Write a command into the log, started if the machine is awake; see `CommandSide.accept_command`."""
-    row = _for_accept(connection, account, machine)
-    if (earlier := _earlier(connection, row.account_id, idempotency)) is not None:
+    row = for_accept(connection, account, machine)
+    if (earlier := earlier_of(connection, row.account_id, idempotency)) is not None:
         return earlier
-    _refuse_unready(connection, row)
+    refuse_unready(connection, row)
     unfinished = connection.scalar(
         select(func.count()).where(
             entries.c.machine_id == row.id, entries.c.kind == EntryKind.COMMAND, entries.c.finished_at.is_(None)
@@ -66,7 +60,7 @@ def accept(
         code=storable(spec.to_text()) or "",
         background=background,
     )
-    return _accept(connection, row, entry, row.next_seq, idempotency)
+    return accept_one(connection, row, entry, row.next_seq, idempotency)
 
 
 def accept_input(
@@ -79,10 +73,10 @@ def accept_input(
     idempotency: Idempotency | None,
 ) -> Accepted:
     """Write input for a command into the log; see `CommandSide.accept_command_input`."""
-    row = _for_accept(connection, account, machine)
-    if (earlier := _earlier(connection, row.account_id, idempotency)) is not None:
+    row = for_accept(connection, account, machine)
+    if (earlier := earlier_of(connection, row.account_id, idempotency)) is not None:
         return earlier
-    _refuse_unready(connection, row)
+    refuse_unready(connection, row)
     spec = _running(connection, row.id, seq)
     mine = and_(entries.c.machine_id == row.id, entries.c.kind == EntryKind.COMMAND_INPUT, entries.c.target == seq)
     last = connection.scalar(select(entries.c.code).where(mine).order_by(entries.c.id.desc()).limit(1))
@@ -92,7 +86,7 @@ def accept_input(
     known_bytes = connection.scalar(select(func.coalesce(func.sum(func.length(entries.c.code)), 0)).where(mine))
     if int(known_bytes or 0) * 3 // 4 + len(piece.data) > INPUT_LIMIT_BYTES:
         raise CommandInputFull
-    return _accept_for(connection, row, EntryKind.COMMAND_INPUT, seq, piece.to_text(), idempotency)
+    return accept_for(connection, row, EntryKind.COMMAND_INPUT, seq, piece.to_text(), idempotency)
 
 
 def accept_signal(
@@ -105,12 +99,12 @@ def accept_signal(
     idempotency: Idempotency | None,
 ) -> Accepted:
     """Write a signal for a command into the log; see `CommandSide.accept_command_signal`."""
-    row = _for_accept(connection, account, machine)
-    if (earlier := _earlier(connection, row.account_id, idempotency)) is not None:
+    row = for_accept(connection, account, machine)
+    if (earlier := earlier_of(connection, row.account_id, idempotency)) is not None:
         return earlier
-    _refuse_unready(connection, row)
+    refuse_unready(connection, row)
     _running(connection, row.id, seq)
-    return _accept_for(connection, row, EntryKind.COMMAND_SIGNAL, seq, sign.to_text(), idempotency)
+    return accept_for(connection, row, EntryKind.COMMAND_SIGNAL, seq, sign.to_text(), idempotency)
 
 
 def running_first(
@@ -133,46 +127,6 @@ def running_first(
     return [*found, *page], str(page[-1].seq) if has_more and page else None
 
 
-def _for_accept(connection: Connection, account: str, machine: str) -> Row[Any]:
-    query = (
-        select(
-            machines.c.id,
-            machines.c.account_id,
-            machines.c.ready,
-            machines.c.next_seq,
-            machines.c.next_position,
-            machines.c.line,
-            machines.c.parked_reason,
-            ANY_QUARANTINED.label("quarantined"),
-        )
-        .join(accounts, accounts.c.id == machines.c.account_id)
-        .where(machines.c.name == machine, accounts.c.name == account)
-    )
-    row = connection.execute(query).first()
-    if row is None:
-        raise MachineNotFound
-    return cast("Row[Any]", row)
-
-
-def _earlier(connection: Connection, account_id: int, idempotency: Idempotency | None) -> Accepted | None:
-    """The work of an earlier request with this key."""
-    earlier = None if idempotency is None else repeats.earlier_work(connection, account_id, idempotency)
-    if earlier is None or earlier.entry_id is None:
-        return None
-    entry = log.by_id(connection, earlier.entry_id)
-    seq = entry.seq if entry.target is None else entry.target
-    if seq is None:
-        raise AssertionError("an idempotency key belongs to a command, or to what is for one")
-    return Accepted(seq, entry, repeated=True)
-
-
-def _refuse_unready(connection: Connection, row: Row[Any]) -> None:
-    if row.parked_reason is not None:
-        raise MachineParked(f"The machine is parked: {row.parked_reason}")
-    if row.quarantined:
-        refuse_quarantined(connection, row.id)
-
-
 def _running(connection: Connection, machine_id: int, seq: int) -> CommandSpec:
     """The command of a seq. Raises `CommandNotFound`, `CommandNotRunning`."""
     row = connection.execute(
@@ -185,25 +139,3 @@ def _running(connection: Connection, machine_id: int, seq: int) -> CommandSpec:
     if row.finished_at is not None:
         raise CommandNotRunning
     return CommandSpec.from_text(row.code)
-
-
-def _accept_for(
-    connection: Connection, row: Row[Any], kind: EntryKind, seq: int, text: str, idempotency: Idempotency | None
-) -> Accepted:
-    entry = Entry(id=0, kind=kind, seq=None, position=None, attempt=0, timeout_seconds=0, code=text, target=seq)
-    return _accept(connection, row, entry, seq, idempotency)
-
-
-def _accept(connection: Connection, row: Row[Any], entry: Entry, seq: int, idempotency: Idempotency | None) -> Accepted:
-    entry = accept_beside(
-        connection,
-        row.id,
-        entry,
-        ready=bool(row.ready),
-        position=row.next_position,
-        line=row.line,
-        next_seq=row.next_seq + entry.kind.has_seq,
-    )
-    if idempotency is not None:
-        repeats.bind(connection, row.account_id, idempotency, machine_id=row.id, entry_id=entry.id)
-    return Accepted(seq, entry, repeated=False)

@@ -24,6 +24,7 @@ from torpor_api.ledger.rows import Accepted, Busy, Idempotency
 from torpor_api.ledger.runtimes import ANY_QUARANTINED, refuse_quarantined
 from torpor_api.ledger.schema import accounts, entries, machines
 from torpor_worker.ledger import EndedBy, Entry, EntryKind, InstructionResult, OutputRecord
+from torpor_worker.stdin import Stdin
 
 UNFINISHED_LIMIT = 100
 SEED_BYTES = 32
@@ -48,10 +49,13 @@ _COLUMNS = (
     entries.c.undone,
     entries.c.ended_by,
     entries.c.expired,
+    entries.c.body,
     entries.c.background,
     entries.c.target,
     entries.c.ended_behind,
     entries.c.ended_line,
+    entries.c.stdin,
+    entries.c.stdin_open,
 )
 _ENTRY = select(*_COLUMNS)
 
@@ -100,6 +104,8 @@ _INSERT = Statement(
     "finished_at",
     "background",
     "target",
+    "stdin",
+    "stdin_open",
 )
 _COUNT_UP = Statement(update(machines).where(machines.c.id == bindparam("of_machine")), "next_seq", "next_position")
 _NEXT = Statement(
@@ -181,6 +187,7 @@ def accept(
     *,
     when_busy: Literal["refuse", "queue"],
     idempotency: Idempotency | None,
+    stdin: Stdin | None = None,
 ) -> Accepted | Busy:
     """Write an instruction into the log, started if the machine is awake and free; see `SqlLedger.accept`."""
     row = _FOR_ACCEPT.first(connection, machine=machine, account=account)
@@ -215,6 +222,7 @@ def accept(
             attempt=1 if started else 0,
             timeout_seconds=timeout_seconds,
             code=storable(code) or "",
+            stdin=stdin,
         ),
         line=line,
     )
@@ -263,10 +271,7 @@ def start_next(connection: Connection, machine_id: int, *, beside: bool = False)
     entry = _entry(row)
     if entry.position is not None:
         return entry
-    allotted = _ALLOT_POSITION.first(connection, of_machine=machine_id)
-    if allotted is None:
-        raise AssertionError("the machine of a hold exists")
-    position, line = allotted
+    position, line = allot_position(connection, machine_id)
     moment = now()
     finished_at = None if entry.kind.has_seq else moment  # nothing answers it
     _START.run(
@@ -279,6 +284,15 @@ def start_next(connection: Connection, machine_id: int, *, beside: bool = False)
         finished_at=finished_at,
     )
     return replace(entry, position=position, attempt=1)
+
+
+def allot_position(connection: Connection, machine_id: int) -> tuple[int, int]:
+    """The next position of a machine's log, and its line."""
+    allotted = _ALLOT_POSITION.first(connection, of_machine=machine_id)
+    if allotted is None:
+        raise AssertionError("the machine of a hold exists")
+    position, line = allotted
+    return position, line
 
 
 def behind(connection: Connection, machine_id: int, position: int) -> list[Entry]:
@@ -421,6 +435,8 @@ def _insert(connection: Connection, machine_id: int, entry: Entry, *, line: int,
         finished_at=moment if finished else None,
         background=int(entry.background),
         target=entry.target,
+        stdin=None if entry.stdin is None else entry.stdin.text,
+        stdin_open=int(entry.stdin is not None and entry.stdin.open),
     )
     if cursor.lastrowid is None:
         raise AssertionError("an insert makes a row")
@@ -438,7 +454,7 @@ def _one(connection: Connection, condition: Any) -> Entry:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     entry_id, kind, seq, position, attempt, timeout_seconds, code, seed, finished_at, *rest = row
-    *result, undone, ended_by, expired, background, target, ended_behind, _ = rest
+    *result, undone, ended_by, expired, body, background, target, ended_behind, _, stdin, stdin_open = rest
     has_result = finished_at is not None and seq is not None
     return Entry(
         id=entry_id,
@@ -453,7 +469,9 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         undone=bool(undone),
         ended_by=None if ended_by is None else EndedBy(ended_by),
         expired=bool(expired),
+        body=body,
         background=bool(background),
         target=target,
         ended_behind=ended_behind,
+        stdin=None if stdin is None else Stdin(stdin, bool(stdin_open)),
     )

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, delete, select, update
+from sqlalchemy import Connection, Row, and_, delete, select, update
 
 from torpor_api.ledger import notices, saves
 from torpor_api.ledger.moments import now
 from torpor_api.ledger.schema import entries, events, machines, output_pieces
+from torpor_worker.ledger import EntryKind
 
 KEPT_ALWAYS: Final = 100
 """The newest instructions of each machine, which keep everything however old they are."""
@@ -67,8 +68,14 @@ def expire(connection: Connection, machine_id: int, retention: LogRetention) -> 
         connection.execute(
             update(entries)
             .where(entries.c.id.in_([entry.id for entry in log]))
-            .values(code="", value=None, data=None, error=None, error_detail=None, expired=1)
+            .values(code="", stdin=None, value=None, data=None, error=None, error_detail=None, expired=1)
         )
+        read = and_(
+            entries.c.machine_id == machine_id,
+            entries.c.kind == EntryKind.INPUT,
+            entries.c.target.in_([entry.seq for entry in log]),
+        )
+        connection.execute(update(entries).where(read).values(code="", expired=1))
     connection.execute(
         update(machines)
         .where(machines.c.id == machine_id)
@@ -92,8 +99,8 @@ def referred_segments(connection: Connection, machine: str) -> set[int]:
 def _log(connection: Connection, machine: Row[Any], retention: LogRetention) -> list[Row[Any]]:
     """Instructions whose code and result are too old, and that no recovery needs."""
     old = _oldest(connection, machine, machine.log_from, _cutoff(retention.log_days))
-    floor = _floor(connection, machine.id) if old else -1
-    return list(takewhile(lambda entry: entry.position is None or entry.position <= floor, old))
+    needed_from = floor(connection, machine.id) if old else -1
+    return list(takewhile(lambda entry: entry.position is None or entry.position <= needed_from, old))
 
 
 def _output(connection: Connection, machine: Row[Any], retention: LogRetention) -> list[Row[Any]]:
@@ -112,7 +119,7 @@ def _oldest(connection: Connection, machine: Row[Any], first_seq: int, before: i
     return list(takewhile(lambda entry: entry.finished_at is not None and entry.finished_at < before, rows))
 
 
-def _floor(connection: Connection, machine_id: int) -> int:
+def floor(connection: Connection, machine_id: int) -> int:
     """The position behind which the log is needed: that of the second-newest generation in which nothing ran."""
     quiescent = [one for one in saves.line_of_descent(connection, machine_id) if one.quiescent]
     return quiescent[QUIESCENT_KEPT - 1].position if len(quiescent) >= QUIESCENT_KEPT else -1

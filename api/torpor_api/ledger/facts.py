@@ -68,12 +68,15 @@ def facts(
     }
     if running_seq is not None:
         running = connection.execute(
-            select(entries.c.code, entries.c.timeout_seconds).where(
+            select(entries.c.code, entries.c.timeout_seconds, entries.c.stdin, entries.c.stdin_open).where(
                 entries.c.machine_id == machine_id, entries.c.seq == running_seq
             )
         ).one()
         code = running.code if len(running.code) <= LONGEST_CODE else None
         said["running"] = {"code": code, "timeout_seconds": running.timeout_seconds}
+        if running.stdin is not None:
+            text = running.stdin if len(running.stdin) <= LONGEST_CODE else ""
+            said["running"] |= {"stdin": text, "stdin_open": bool(running.stdin_open)}
     if commands:
         said["commands"] = _commands(connection, machine_id, commands)
     return said

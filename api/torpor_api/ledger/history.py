@@ -40,6 +40,7 @@ _COLUMNS = (
     entries.c.output_expired,
     entries.c.kind,
     entries.c.background,
+    entries.c.stdin,
 )
 _ONE = Statement(
     select(*_COLUMNS)
@@ -97,9 +98,8 @@ def query(condition: ColumnElement[bool]) -> Select[Any]:
 def instruction(columns: tuple[Any, ...]) -> InstructionRow:
     """The instruction, or command, of a row."""
     seq, code, timeout_seconds, attempt, accepted_at, started_at, finished_at, *marks_and_result = columns
-    undone, rolled_back, replays, ended_by, waited_for_save_ms, *result, expired, output_expired, kind, background = (
-        marks_and_result
-    )
+    undone, rolled_back, replays, ended_by, waited_for_save_ms, *result_and_more = marks_and_result
+    *result, expired, output_expired, kind, background, stdin = result_and_more
     finished = finished_at is not None
     return InstructionRow(
         seq=seq,
@@ -120,4 +120,5 @@ def instruction(columns: tuple[Any, ...]) -> InstructionRow:
         waited_for_save_ms=waited_for_save_ms,
         kind=EntryKind(kind),
         background=bool(background),
+        stdin=stdin,
     )

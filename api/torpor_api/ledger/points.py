@@ -5,7 +5,7 @@ Condition of docs/protocol: ROLL_BACK_FROM_COMPLETE_HEAD.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import ColumnElement, Connection, exists, func, select
 
 from torpor_api.errors import InstructionNotFound, PointUnreachable, SnapshotNotFound
 from torpor_api.ledger import running, saves
@@ -81,7 +81,7 @@ def _place_of_generation(connection: Connection, machine_id: int, generation: in
 
 def _place_of_seq(connection: Connection, machine_id: int, seq: int) -> Place:
     entry = connection.execute(
-        select(entries.c.line, entries.c.position, entries.c.finished_at, entries.c.rolled_back).where(
+        select(entries.c.line, _with_what_it_read(machine_id, seq), entries.c.finished_at, entries.c.rolled_back).where(
             entries.c.machine_id == machine_id, entries.c.seq == seq
         )
     ).first()
@@ -113,14 +113,26 @@ def _place_of_seq(connection: Connection, machine_id: int, seq: int) -> Place:
                 nearest.append(Point(generation=snapshot.generation))
             if later:
                 nearest.append(Point(generation=min(later, key=lambda one: one.position).generation))
+            what = "A change of files" if row.seq is None else f"Instruction {row.seq}"
             why = "is not kept any more"
             if row.ended_by is not None:
                 why = f"was ended by {ENDINGS[EndedBy(row.ended_by)]}"
             raise PointUnreachable(
-                f"Instruction {row.seq} {why}, so it cannot be run again to reach instruction {seq}.",
+                f"{what} {why}, so it cannot be done again to reach instruction {seq}.",
                 hint=_hint(nearest),
             )
     return Place(snapshot, line, entry.position, [row for row in tail if not row.undone])
+
+
+def _with_what_it_read(machine_id: int, seq: int) -> ColumnElement[int | None]:
+    """The position of an instruction, or of the last input that it was sent while it ran."""
+    read = entries.alias("read")
+    last = (
+        select(func.max(read.c.position))
+        .where(read.c.machine_id == machine_id, read.c.kind == EntryKind.INPUT, read.c.target == seq)
+        .scalar_subquery()
+    )
+    return func.coalesce(last, entries.c.position).label("position")
 
 
 def _tail(connection: Connection, machine_id: int, line: int, above: int, up_to: int) -> list[TailEntry]:

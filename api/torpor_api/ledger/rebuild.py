@@ -316,6 +316,8 @@ def _write_running(connection: Connection, machine_id: int, head: PlannedSnapsho
             attempt=1,
             timeout_seconds=running.get("timeout_seconds", running.get("used_seconds", 0.0)),
             code=running.get("code") or LOST_CODE,
+            stdin=running.get("stdin"),
+            stdin_open=int(running.get("stdin_open", False)),
             accepted_at=head.created_at,
             started_at=head.created_at,
         )

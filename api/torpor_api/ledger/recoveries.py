@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, and_, func, update
 
-from torpor_api.ledger import holds, lines, notices, saves
+from torpor_api.ledger import file_changes, holds, lines, notices, saves
 from torpor_api.ledger.lines import Reach
 from torpor_api.ledger.moments import now
 from torpor_api.ledger.results import to_columns
@@ -30,9 +30,11 @@ def forgo(connection: Connection, session: str | None, hold: Hold, forgone: Forg
         .where(behind, entries.c.finished_at.is_(None))
         .values(position=None, line=None, started_at=None, attempt=0)
     )
+    changes = file_changes.behind(connection, machine_id, forgone.position)
     generation = -1 if hold.head is None else hold.head.generation
     line = lines.begin(connection, machine_id, Reach(hold.line, generation, forgone.position))
     lines.mark_rolled_back(connection, machine_id, hold.line, line)
+    file_changes.carry_over(connection, machine_id, changes)
     connection.execute(update(machines).where(machines.c.id == machine_id).values(recovering=1))
     saves.condemn_abandoned(connection, machine_id)
     notices.leave(connection, machine_id, "effects_lost", forgone.message, forgone.seqs)

@@ -205,6 +205,8 @@ class InstructionRow:
     """An instruction, or a command; then `code` is its `CommandSpec`."""
     background: bool = False
     """Of a command: nobody waits for it, and it sleeps with its machine."""
+    stdin: str | None = None
+    """What came with the code for it to read."""
 
 
 @dataclass(frozen=True, slots=True)

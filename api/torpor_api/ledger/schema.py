@@ -181,6 +181,7 @@ entries = Table(
     Column("timeout_seconds", SECONDS, nullable=False),
     Column("code", Text, nullable=False),
     Column("seed", LargeBinary),
+    Column("stdin", Text),  # what an instruction is given to read
     Column("accepted_at", NUMBER, nullable=False),
     Column("started_at", NUMBER),
     Column("finished_at", NUMBER),
@@ -199,8 +200,12 @@ entries = Table(
     _is_flag("output_expired"),
     _is_flag("expired"),
     Column("waited_for_save_ms", NUMBER),
+    Column("body", Text),  # of a change of files: the key of what it writes, while that is kept
+    Column("body_bytes", NUMBER),
+    _flag("stdin_open"),  # it may be given more
+    _is_flag("stdin_open"),
     _flag("background"),  # of a command: nobody waits for it
-    Column("target", NUMBER),  # of input or a signal: the command's seq
+    Column("target", NUMBER),  # of input or a signal: the seq that it is for
     Column("ended_behind", NUMBER),  # the highest position that had been started when it ended
     Column("ended_line", NUMBER),  # the machine's line when it ended
     Column("exit_code", NUMBER),  # of a command
@@ -209,11 +214,14 @@ entries = Table(
     UniqueConstraint("machine_id", "seq"),
     UniqueConstraint("machine_id", "position"),
     CheckConstraint(
-        "kind IN ('execute', 'reseed', 'command', 'command_input', 'command_signal')", name="kind_is_known"
+        "kind IN ('execute', 'reseed', 'command', 'command_input', 'command_signal', 'file', 'input')",
+        name="kind_is_known",
     ),
     CheckConstraint("(kind IN ('execute', 'command')) = (seq IS NOT NULL)", name="only_instructions_have_a_seq"),
     CheckConstraint("(kind = 'reseed') = (seed IS NOT NULL)", name="only_reseeds_have_a_seed"),
     CheckConstraint("length(seed) = 32", name="seed_is_32_bytes"),
+    CheckConstraint("kind = 'file' OR body IS NULL", name="only_changes_write_files"),
+    CheckConstraint("(body IS NULL) = (body_bytes IS NULL) AND body_bytes >= 0", name="bodies_have_a_size"),
     CheckConstraint("seq >= 0 AND position >= 0", name="numbers_are_not_negative"),
     CheckConstraint("timeout_seconds >= 0", name="timeout_is_not_negative"),
     CheckConstraint("(position IS NULL) = (started_at IS NULL)", name="started_has_a_position"),
@@ -235,6 +243,8 @@ entries = Table(
     CheckConstraint("rolled_back = 0 OR finished_at IS NOT NULL", name="only_finished_is_rolled_back"),
     _is_flag("undone"),
     _is_flag("rolled_back"),
+    Index("ix_entries_body", "body", sqlite_where=text("body IS NOT NULL")),
+    Index("ix_entries_with_bodies", "machine_id", "position", sqlite_where=text("body IS NOT NULL")),
     Index("ix_entries_unfinished", "machine_id", "id", sqlite_where=text("finished_at IS NULL")),
     Index(
         "ix_entries_running",

@@ -14,19 +14,19 @@ from torpor_api.ledger.authenticated import Authenticated
 from torpor_api.ledger.changes import Changes
 from torpor_api.ledger.command_side import CommandSide
 from torpor_api.ledger.database import open_engine
+from torpor_api.ledger.file_side import FileSide
 from torpor_api.ledger.migrate import migrate
 from torpor_api.ledger.output import OutputLog
 from torpor_api.ledger.readers import Readers
 from torpor_api.ledger.runtime_side import RuntimeSide
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.snapshot_side import SnapshotSide
-from torpor_api.ledger.worker_side import WorkerSide
 from torpor_api.ledger.writer import Writer
 
 OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
 
 
-class SqlLedger(WorkerSide, ApiSide, CommandSide, SnapshotSide, RuntimeSide):
+class SqlLedger(FileSide, ApiSide, CommandSide, SnapshotSide, RuntimeSide):
     """The truth about accounts, machines, their logs and snapshots; the worker's `Ledger` is a part of it.
 
     Each method is one transaction, durable when it returns. Use it from one event loop, and one process at a time.

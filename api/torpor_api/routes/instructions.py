@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from torpor_api import models
+from torpor_api import models, models_stdin
 from torpor_api.authentication import AccountOf
 from torpor_api.bodies import parse_body
 from torpor_api.documentation import post, refusals
@@ -18,32 +18,39 @@ from torpor_api.errors import (
     IdempotencyKeyReused,
     InstructionExpired,
     InstructionNotFound,
+    InstructionNotRunning,
     InvalidRequest,
     MachineNotFound,
     MachineParked,
     RuntimeQuarantined,
     ShuttingDown,
+    StdinClosed,
+    StdinFull,
     TooManyUnfinished,
     Unauthorized,
 )
 from torpor_api.events import EventId
 from torpor_api.instructions import (
     collect,
+    feed,
     finished,
     follow,
     last_picture,
     refuse_expired,
+    stdin_of,
     submit,
     timeout_of,
     when_busy_of,
 )
 from torpor_api.ledger import Accepted
 from torpor_api.models import ExecRequest, InterruptRequest
+from torpor_api.models_stdin import StdinRequest
 from torpor_api.presence import Presence
 from torpor_api.results import exec_result, instruction_json
 from torpor_api.routes.parameters import Cursor, Limit, Name, Seq, idempotency
 from torpor_api.services import services_of
 from torpor_api.streams import HEADERS, NDJSON, SSE, event_stream, messages, ndjson, wanted
+from torpor_worker.command import CommandInput
 
 router = APIRouter(tags=["instructions"])
 
@@ -79,6 +86,7 @@ async def execute(request: Request, account: AccountOf, name: Name) -> JsonRespo
         timeout_of(services, asked.instruction.timeout_seconds, "instruction.timeout_seconds"),
         when_busy=when_busy_of(asked),
         idempotency=idempotency(request, asked),
+        stdin=stdin_of(asked.instruction),
     )
     answer: dict[str, Any] = {"instruction_seq": outcome.seq} if isinstance(outcome, Accepted) else {}
     return JsonResponse({**answer, "interrupted": interrupted, "machine": name})
@@ -182,6 +190,33 @@ async def events(
             return Response(status_code=NO_CONTENT)
     kind = wanted(request.headers.get("accept")) or NDJSON
     return event_stream(follow(services, account, name, seq, start), kind, {})
+
+
+@router.post(
+    "/v1/machine/{name}/exec/{seq}/stdin",
+    response_model=models_stdin.StdinAnswer,
+    responses=refusals(
+        Unauthorized,
+        MachineNotFound,
+        InstructionNotFound,
+        InstructionNotRunning,
+        StdinClosed,
+        StdinFull,
+        MachineParked,
+        RuntimeQuarantined,
+        BodyTooLarge,
+        InvalidRequest,
+        IdempotencyKeyReused,
+        ShuttingDown,
+    ),
+    openapi_extra=post(StdinRequest, required=True),
+)
+async def send_stdin(request: Request, account: AccountOf, name: Name, seq: Seq) -> JsonResponse:
+    """Give an instruction that runs more to read. Pieces arrive in the order in which they were accepted."""
+    asked = parse_body(StdinRequest, await request.body())
+    piece = CommandInput((asked.data or "").encode(), bool(asked.close))
+    await feed(services_of(request), account, name, seq, piece, idempotency(request, asked))
+    return JsonResponse({"machine": name, "instruction_seq": seq})
 
 
 @router.post(

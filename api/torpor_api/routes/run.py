@@ -35,6 +35,7 @@ from torpor_api.instructions import (
     follow,
     run_answer,
     run_answer_at_once,
+    stdin_of,
     submit_or_refuse,
     timeout_of,
     when_busy_of,
@@ -82,7 +83,8 @@ class Run:
             timeout_seconds,
             when_busy=when_busy_of(asked),
             idempotency=idempotency,
-            told=stream_kind is not None,
+            told=stream_kind is not None or bool(asked.stdin_open),
+            stdin=stdin_of(asked),
         )
         answer_headers = {"Torpor-Machine": machine, "Torpor-Instruction-Seq": str(accepted.seq)}
         with_wake = bool(asked.timings)

@@ -16,6 +16,7 @@ RECORDS = {
         "CommandInfo",
         "Completion",
         "ErrorInfo",
+        "FileInfo",
         "Instruction",
         "MachineInfo",
         "NewApiKey",
@@ -23,7 +24,7 @@ RECORDS = {
         "Recovered",
         "Rollback",
     ),
-    *("Snapshot", "Display", "Error", "Finished", "Notice", "Stderr", "Stdout"),
+    *("Snapshot", "Display", "Error", "Finished", "InputRequest", "Notice", "Stderr", "Stdout"),
 }
 """Classes of which one only gets instances, by calls that have examples."""
 PUBLIC = [each for each in documented(torpor) if each.name.rpartition(".")[2] not in RECORDS and not each.is_error]

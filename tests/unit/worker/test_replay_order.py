@@ -19,6 +19,7 @@ from torpor_worker.ledger import Entry, EntryKind, Exit, Hold, InstructionResult
 from torpor_worker.replaying import Replay, Replayer
 from torpor_worker.sandbox import CommandEnded, Event, GuestState, Result, Sandbox
 from torpor_worker.services import Services
+from torpor_worker.stdin import Stdin
 
 PATIENCE_SECONDS = 20
 HOLD = Hold("m", "account", 1, 0, None, 1 << 30, None, {})
@@ -34,8 +35,9 @@ class Stage:
     history: list[tuple[str, int]] = field(default_factory=list)
     events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
 
-    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool, stdin: Stdin | None) -> None:
         assert replaying
+        assert stdin is None
         assert not self.cells.intersection(self.running), "two instructions at a time"
         self.cells.add(seq)
         self.begin(seq)

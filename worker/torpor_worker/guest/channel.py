@@ -12,9 +12,9 @@ import socket
 import struct
 from typing import NamedTuple
 
-VERSION = 2
+VERSION = 3
 """Of all that is said over the channel. Goes up when an interpreter of before could not talk with this supervisor."""
-SPOKEN = frozenset({1, 2})
+SPOKEN = frozenset({1, 2, 3})
 """Versions in which this supervisor can talk with an interpreter, which keeps its code as long as it lives."""
 
 PACKET = struct.Struct(">BBIq")
@@ -29,14 +29,18 @@ THREADS = 4
 REPLAYING = 8
 BURST = 16
 """Flag of output: more may wait, so nudge for it."""
+OPEN = 32
+"""Flag of input: the next packet, a PIPE, brings a descriptor from which more may be read."""
 
 
-EXECUTE, RESEED, LIMITS, COMPLETE = 1, 2, 3, 4
+EXECUTE, RESEED, LIMITS, COMPLETE, STDIN, PIPE = 1, 2, 3, 4, 5, 6
 READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE, COMPLETION = 16, 17, 18, 19, 20, 21, 22
-FROM_SUPERVISOR = EXECUTE, RESEED, LIMITS, COMPLETE
+FROM_SUPERVISOR = EXECUTE, RESEED, LIMITS, COMPLETE, STDIN
 FROM_INTERPRETER = READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE, COMPLETION
 COMPLETES = 2
 """The first version in which an interpreter can be asked what could follow at a cursor."""
+READS = 3
+"""The first version in which an interpreter can be given input for an instruction."""
 
 _idents = itertools.count(1)
 

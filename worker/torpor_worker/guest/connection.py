@@ -21,10 +21,10 @@ class Connection:
         self._address = address
         self.times_made = 0
         """How often; whoever watches its fd must begin again each time, though the number may be the same."""
-        high = _moved(fd)
+        high = moved(fd)
         os.close(fd)
         self._adopt(socket.socket(fileno=high))
-        self._spare = [_moved(1), _moved(2)]
+        self._spare = [moved(1), moved(2)]
         """Copies of fds 1 and 2."""
 
     def _adopt(self, connection: socket.socket) -> None:
@@ -58,6 +58,14 @@ class Connection:
                 return packet
             self._reconnect()
 
+    def receive_fd(self) -> int | None:
+        """The descriptor that the next packet brings; None if it brings none, or the connection is lost."""
+        try:
+            _, fds, _, _ = socket.recv_fds(self._socket, channel.PACKET.size, 1)
+        except OSError:
+            return None
+        return fds[0] if fds else None
+
     def waiting(self) -> bool:
         """Whether a packet waits to be received."""
         try:
@@ -67,19 +75,19 @@ class Connection:
 
     def is_own(self) -> bool:
         """Whether its fd is still the socket."""
-        return _is_open(self._fd, self._inode)
+        return is_open(self._fd, self._inode)
 
     def repair(self) -> bool:
         """Make good what user code did to the fds; whether there was anything."""
         repaired = False
-        if not _is_open(self._fd, self._inode):
+        if not is_open(self._fd, self._inode):
             self._reconnect()
             repaired = True
         for fd, spare in zip((1, 2), self._spare, strict=True):
-            if not _is_open(fd):
+            if not is_open(fd):
                 os.dup2(spare, fd)
                 repaired = True
-        if not _is_open(0):
+        if not is_open(0):
             null = os.open(os.devnull, os.O_RDONLY)
             if null != 0:
                 os.dup2(null, 0)
@@ -90,7 +98,7 @@ class Connection:
     def _reconnect(self) -> None:
         old, self._socket = self._socket, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if old.fileno() != self._socket.fileno():
-            if _is_open(old.fileno(), self._inode):
+            if is_open(old.fileno(), self._inode):
                 old.close()
             else:
                 old.detach()
@@ -104,20 +112,21 @@ class Connection:
         fds = array.array("i")
         for _, _, data in ancillary:
             fds.frombytes(data)
-        high = _moved(self._socket.fileno())
+        high = moved(self._socket.fileno())
         self._socket.close()
         self._adopt(socket.socket(fileno=high))
         for fd in self._spare:
             with contextlib.suppress(OSError):
                 os.close(fd)
-        self._spare = [_moved(fd) for fd in fds]
+        self._spare = [moved(fd) for fd in fds]
         for fd in fds:
             os.close(fd)
         for fd, spare in zip((1, 2), self._spare, strict=True):
             os.dup2(spare, fd)
 
 
-def _is_open(fd: int, inode: int | None = None) -> bool:
+def is_open(fd: int, inode: int | None = None) -> bool:
+    """Whether it is; with `inode`, also whether it is still that."""
     try:
         found = os.fstat(fd).st_ino
     except OSError:
@@ -125,7 +134,8 @@ def _is_open(fd: int, inode: int | None = None) -> bool:
     return inode is None or found == inode
 
 
-def _moved(fd: int) -> int:
+def moved(fd: int) -> int:
+    """A copy, out of the way of user code."""
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, OWN_FD)
     except OSError:

@@ -19,7 +19,7 @@ HEADER = struct.Struct(">2sBBIqI")
 """The checksum, CRC-32 over prefix and body, comes last."""
 BODY_LIMIT_BYTES = 8 << 20
 HOST_MARKER = bytes.fromhex("f7d1a9e3b8c6fa95e2d0bd8fc9ffa1ee")
-"""In front of each hello. The host's bodies are ASCII, so that it cannot be part of one."""
+"""In front of each hello. No body of the host's has it: all are ASCII, but for pieces of files."""
 OUTPUT = struct.Struct(">qBB")
 """In front of a piece of output: seq (-1: none), kind (index into `OUTPUT_KINDS`), flags."""
 BACKGROUND = 1
@@ -32,6 +32,8 @@ OFFSET = struct.Struct(">Q")
 OUTPUT_KINDS = ("stdout", "stderr", "display")
 RESULT = struct.Struct(">q")
 """In front of a result's JSON: its seq."""
+FILE_END, FILE_CANCEL, FILE_BASE64 = 1, 2, 4
+"""Flags in front of a piece of a file from the host. In base64 are pieces that have `HOST_MARKER` in them."""
 
 
 class FrameType(enum.IntEnum):
@@ -46,10 +48,15 @@ class FrameType(enum.IntEnum):
     RESEED = 7
     INTERRUPT = 8
     KILL_LARGEST = 9
+    FILE_OPEN = 10
+    FILE_DATA = 11
+    FILE_MORE = 12
+    FILE_APPLY = 13
     COMMAND = 14
     COMMAND_INPUT = 15
     COMMAND_SIGNAL = 16
     COMPLETE = 18
+    STDIN = 19
     UPGRADE = 20
     STATE = 64
     PONG = 65
@@ -58,6 +65,9 @@ class FrameType(enum.IntEnum):
     RESULT = 68
     DIED = 69
     NOTICE = 70
+    FILE_STATE = 71
+    FILE_BYTES = 72
+    FILE_ENDED = 73
     COMMAND_OUTPUT = 74
     COMMAND_ENDED = 75
     COMPLETION = 78

@@ -22,6 +22,8 @@ FORMAT = 1
 """Of what is handed over, where there are no commands. A successor reads every format that there was."""
 FORMAT_WITH_COMMANDS = 2
 """Not understood by code that would let go of them."""
+FORMAT_WITH_INPUT = 3
+"""With an instruction that may be given more to read; with commands or without."""
 REHEARSAL_SECONDS = 20.0
 SAID_BYTES = 500
 
@@ -42,9 +44,14 @@ def unpack(text: str) -> bytes:
     return base64.b64decode(text)
 
 
+def format_of(*, commands: bool, stdin: bool) -> int:
+    """The first format that has all of it."""
+    return FORMAT_WITH_INPUT if stdin else FORMAT_WITH_COMMANDS if commands else FORMAT
+
+
 def check(fields: dict[str, Any]) -> None:
     """Raise `NotUnderstood` unless this code can go on with it."""
-    if fields["format"] not in (FORMAT, FORMAT_WITH_COMMANDS):
+    if fields["format"] not in (FORMAT, FORMAT_WITH_COMMANDS, FORMAT_WITH_INPUT):
         raise NotUnderstood(f"format {fields['format']} of what is handed over")
     if fields["channel"] not in channel.SPOKEN:
         raise NotUnderstood(f"version {fields['channel']} of the interpreter's channel")

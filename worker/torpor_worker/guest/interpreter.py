@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import contextlib
 import gc
 import importlib
@@ -24,6 +23,7 @@ from .connection import Connection
 from .eventloop import AgentLoop, count_threads, let_loops_nest
 from .repair import Repairs
 from .shell import make_shell
+from .stdin import Stdin
 from .streams import Output, Stream
 
 SOCKET_FD = 3
@@ -41,6 +41,7 @@ class Interpreter:
         for name, stream in zip(("stdout", "stderr"), self._streams, strict=True):
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+        self._stdin = Stdin(self._output)
         self._arrived: deque[channel.Message] = deque()
         self._assembler = channel.Assembler(*channel.FROM_SUPERVISOR)
         self._seq = -1
@@ -59,7 +60,6 @@ class Interpreter:
         self._add_module()
         offline.explain(self._shell)
         randomness.watch_seeding()
-        builtins.input = _no_input
         self._repairs = Repairs(self._streams)
         for name in preload:
             importlib.import_module(name)
@@ -131,7 +131,11 @@ class Interpreter:
 
     def _read(self) -> None:
         message = self._assembler.add(self._connection.receive())
-        if message is not None:
+        if message is not None and message.type == channel.STDIN:
+            # The descriptor comes with the very next packet, which nobody else may read.
+            pipe = self._connection.receive_fd() if message.flags & channel.OPEN else None
+            self._stdin.give(message.body, pipe)
+        elif message is not None:
             self._arrived.append(message)
             if self._loop.is_running():
                 self._loop.stop()
@@ -148,7 +152,7 @@ class Interpreter:
     def _execute(self, seq: int, body: bytes, *, replaying: bool) -> None:
         self._seq, self._replaying, self._interrupts = seq, replaying, 0
         self._set_handlers()
-        for repaired in self._repairs.before_instruction():
+        for repaired in (*self._repairs.before_instruction(), *self._stdin.begin()):
             self._notice(repaired)
         started = time.monotonic()
         fields = self._run(seq, body.decode("utf-8", "surrogatepass"))
@@ -312,13 +316,6 @@ class Interpreter:
             function.__module__ = "torpor"
             setattr(module, function.__name__, function)
         sys.modules["torpor"] = module
-
-
-def _no_input(prompt: object = "", /) -> str:
-    """Raise: nobody can answer."""
-    if prompt:
-        print(prompt, end="", flush=True)  # noqa: T201  # as the built-in function does
-    raise EOFError("input() got no answer: nobody is at this machine's keyboard. Put the value into the code instead.")
 
 
 def main(load_body: bytes) -> None:

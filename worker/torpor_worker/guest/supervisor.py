@@ -16,7 +16,9 @@ from typing import Any
 from . import channel, frames, handover, processes
 from .command import Limits
 from .commands import Commands
+from .file_jobs import FileJobs
 from .frames import FrameType
+from .input import Input
 from .outbox import Outbox
 
 READ_BYTES = 64 << 10
@@ -51,11 +53,14 @@ class Supervisor:
         """In which the interpreter speaks: it may be of older code than this."""
         self._reader = frames.FrameReader(frames.HOST_MARKER, restarts=True)
         self._out = Outbox()
+        self._files = FileJobs(self._out)
         self._commands = Commands(self._out, self._gather)
         self._last_position = -1
         self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
         """For the interpreter, while it runs nothing: seq of an instruction (else None), and packets."""
         self._to_interpreter: deque[bytes] = deque()
+        self._inputs: dict[int, Input] = {}
+        """What instructions may still be given to read, by seq."""
         self._running: int | None = None
         self._running_since = 0.0
         self._last_seq = -1
@@ -114,7 +119,11 @@ class Supervisor:
             self._reap()
         if STDIN in ready:
             self._read_host()
+        self._files.serve(ready)
         self._commands.serve(ready)
+        for each in self._inputs.values():
+            if each.wanted in ready:
+                each.write()
         interpreter = self._interpreter
         if interpreter is not None:
             if self._listener.fileno() in ready:
@@ -140,6 +149,7 @@ class Supervisor:
             now = time.monotonic()
         if now >= self._complete_by:
             self._hurry_completion()
+        wake_at = min(self._nudge_at, self._count_at, self._complete_by, self._files.deadline, now + IDLE_SECONDS)
         wake_at = min(self._nudge_at, self._count_at, self._complete_by, now + IDLE_SECONDS)
         if self._commands.are_waiting:
             wake_at = now
@@ -163,7 +173,11 @@ class Supervisor:
             if room:  # after the socket: what was written before a result is seen with it
                 for fd in interpreter.pipes:
                     wants += (fd, select.POLLIN)
+        wants += self._files.wants()
         wants += self._commands.wants()
+        for each in self._inputs.values():
+            if each.wanted is not None:
+                wants += (each.wanted, select.POLLOUT)
         if tuple(wants) != self._polled:
             self._polled = tuple(wants)
             self._poll = select.poll()
@@ -200,13 +214,20 @@ class Supervisor:
                 fields = json.loads(body)
                 code = fields["code"].encode("utf-8", "surrogatepass")
                 flags = channel.REPLAYING if fields["replaying"] else 0
-                self._waiting.append((fields["seq"], channel.packets(channel.EXECUTE, flags, fields["seq"], code)))
+                packets = channel.packets(channel.EXECUTE, flags, fields["seq"], code)
+                self._waiting.append((fields["seq"], [*self._stdin(fields), *packets]))
             else:
                 self._waiting.append((None, channel.packets(channel.RESEED, 0, 0, bytes.fromhex(body.decode("ascii")))))
+        elif kind == FrameType.STDIN:
+            if number > self._last_position:
+                self._last_position = number
+                self._feed(json.loads(body))
         elif kind in (FrameType.COMMAND, FrameType.COMMAND_INPUT, FrameType.COMMAND_SIGNAL):
             self._handle_command(kind, number, json.loads(body))
         elif kind == FrameType.ACKNOWLEDGE:
             self._out.acknowledge(number)
+        elif FrameType.FILE_OPEN <= kind <= FrameType.FILE_APPLY:
+            self._handle_files(kind, number, body)
         elif kind == FrameType.PING:
             self._out.say(FrameType.PONG, self._state({"id": number}))
         elif kind == FrameType.INTERRUPT:
@@ -227,6 +248,43 @@ class Supervisor:
         elif kind == FrameType.UPGRADE:
             self._upgrade = json.loads(body)
 
+    def _handle_files(self, kind: int, number: int, body: bytes) -> None:
+        if kind == FrameType.FILE_OPEN:
+            self._files.open(number, json.loads(body))
+        elif kind == FrameType.FILE_DATA:
+            self._files.data(number, body)
+        elif kind == FrameType.FILE_MORE:
+            self._files.more(number, json.loads(body))
+        elif number > self._last_position:
+            self._last_position = number
+            self._files.apply(json.loads(body))
+
+    def _stdin(self, fields: dict[str, Any]) -> list[bytes]:
+        """The packets that give an instruction its input, in front of those of its code."""
+        if fields.get("stdin") is None:
+            return []
+        if self._channel < channel.READS:
+            message = "This machine's interpreter is older than `stdin`, and reads nothing; a new machine's does."
+            self._out.keep(FrameType.NOTICE, json.dumps({"code": "no_stdin", "message": message}).encode())
+            return []
+        data, seq = handover.unpack(fields["stdin"]), fields["seq"]
+        if not fields["stdin_open"]:
+            return channel.packets(channel.STDIN, 0, seq, data)
+        with contextlib.suppress(OSError):  # without a pipe there is nothing to read
+            self._inputs[seq] = Input(seq)
+            self._inputs[seq].add(data, close=False)
+        return [channel.PACKET.pack(kind, channel.OPEN, 0, seq) for kind in (channel.STDIN, channel.PIPE)]
+
+    def _feed(self, fields: dict[str, Any]) -> None:
+        given = self._inputs.get(fields["seq"])
+        if given is not None:
+            given.add(handover.unpack(fields["data"]), close=fields["close"])
+
+    def _close_inputs(self) -> None:
+        while self._inputs:
+            _, given = self._inputs.popitem()
+            given.close()
+
     def _handle_command(self, kind: int, position: int, fields: dict[str, Any]) -> None:
         if 0 <= position <= self._last_position:
             return
@@ -240,6 +298,7 @@ class Supervisor:
             self._commands.signal(fields)
 
     def _hello(self, fields: dict[str, object]) -> None:
+        self._files.abandon()
         self._out.acknowledge(int(str(fields["seen"])))
         nonce = bytes.fromhex(str(fields["nonce"]))
         self._out.begin_again(nonce, FrameType.STATE, self._state({"code": self._code}))
@@ -251,6 +310,7 @@ class Supervisor:
             "background": self._has_background(),
             "ready": self._ready or self._interpreter is None,
             "running_seconds": 0.0 if self._running is None else time.monotonic() - self._running_since,
+            "applying": self._files.are_applying,
             "commands": self._commands.running,
         }
         return json.dumps(state | more).encode()
@@ -270,7 +330,9 @@ class Supervisor:
         interpreter = self._interpreter
         if interpreter is None:
             return
-        while self._waiting and self._running is None and self._completing is None:
+        # What comes behind a change of files in the log finds it made.
+        free = self._completing is None and not self._files.are_applying
+        while self._waiting and self._running is None and free:
             seq, packets = self._waiting.popleft()
             self._to_interpreter.extend(packets)
             if seq is not None:
@@ -280,7 +342,11 @@ class Supervisor:
                 self._count_at = min(self._count_at, time.monotonic() + COUNT_SECONDS)
         while self._to_interpreter and interpreter.socket_fd >= 0:
             try:
-                interpreter.socket.send(self._to_interpreter[0])
+                packet = self._to_interpreter[0]
+                if packet[0] == channel.PIPE and self._running in self._inputs:
+                    self._inputs[self._running].hand_to(interpreter.socket, packet)
+                else:
+                    interpreter.socket.send(packet)
             except BlockingIOError:
                 return
             except OSError:
@@ -336,6 +402,8 @@ class Supervisor:
             self._drain_pipes(interpreter)
         self._background = message.flags & (channel.TASKS | channel.THREADS)
         self._running = None
+        if (given := self._inputs.pop(message.seq, None)) is not None:
+            given.close()
         self._nudge_at = float("inf")
         self._out.keep(FrameType.RESULT, frames.RESULT.pack(message.seq) + message.body)
 
@@ -441,6 +509,7 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            self._files.reaped(pid)
             if self._interpreter is not None and pid == self._interpreter.pid:
                 self._buried(self._interpreter, status)
             else:
@@ -463,6 +532,7 @@ class Supervisor:
         interpreter.close()
         self._interpreter = None
         self._running = None
+        self._close_inputs()
         self._nudge_at = float("inf")
         self._completed(b"")
 
@@ -495,13 +565,17 @@ class Supervisor:
             return True
         if self._background & channel.THREADS and processes.has_threads(self._interpreter.pid):
             return True
-        return any(pid != self._interpreter.pid for pid in processes.of_user())
+        return any(pid != self._interpreter.pid and pid not in self._files.pids for pid in processes.of_user())
 
     # The successor.
 
     def _make_way(self) -> None:
         """Become the code that the host has sent; if that cannot be, say why and go on."""
         load, self._upgrade = self._upgrade or {}, None
+        if self._files.are_applying:
+            self._tell_code("files are being changed")
+            return
+        self._files.abandon()
         try:
             fields = self._handed_over()
             problem = handover.rehearse(load, fields)
@@ -510,6 +584,7 @@ class Supervisor:
                 if self._interpreter is not None:
                     fds += self._interpreter.fds
                 fds += self._commands.fds
+                fds += [fd for each in self._inputs.values() for fd in each.fds]
                 handover.become(load, fields, fds)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
@@ -524,8 +599,9 @@ class Supervisor:
         seeking, buffer = self._reader.rest
         commands = self._commands.handed_over()
         return {
-            "format": handover.FORMAT_WITH_COMMANDS if commands else handover.FORMAT,
+            "format": handover.format_of(commands=bool(commands), stdin=bool(self._inputs)),
             "commands": commands,
+            "inputs": [each.handed_over() for each in self._inputs.values()],
             "command_limits": self._commands.limits,
             "channel": self._channel,
             "seeking": seeking,
@@ -570,6 +646,7 @@ class Supervisor:
         self._count_at = self._nudge_at = time.monotonic()
         self._commands.take_over(fields.get("commands", []))
         self._commands.limits = Limits(*fields.get("command_limits", ()))
+        self._inputs = {each["seq"]: Input.taken_over(each) for each in fields.get("inputs", [])}
 
     def succeed(self, fields: dict[str, Any]) -> None:
         """Go on where the predecessor was, after `take_over`."""
@@ -579,6 +656,8 @@ class Supervisor:
         if fields["interpreter"] is not None:
             self._interpreter = processes.Interpreter.taken_over(fields["interpreter"])
         self._commands.keep_to_themselves()
+        for each in self._inputs.values():
+            each.keep_to_itself()
         self._tell_code(None)
         self._reap()  # whoever ended while nobody listened
 

@@ -16,6 +16,7 @@ from typing import Literal
 import structlog
 
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
+from torpor_worker.files import FileTransfer, FileWork
 from torpor_worker.guest_code import GuestCode
 from torpor_worker.guest_link import GuestLink
 from torpor_worker.gvisor import image as images
@@ -26,6 +27,7 @@ from torpor_worker.gvisor.memory import MemoryFile
 from torpor_worker.gvisor.record import Record, started_ticks
 from torpor_worker.gvisor.runsc import Runsc
 from torpor_worker.sandbox import Completion, Event, GuestState, Limits, SandboxDied, SandboxError
+from torpor_worker.stdin import Stdin
 from torpor_worker.survivors import ProcessFacts
 
 log = structlog.get_logger(__name__)
@@ -104,10 +106,15 @@ class GVisorSandbox:
         if self._cgroups is not None:
             self._cgroups.limit(self.id, limits)
 
-    async def execute(self, position: int, seq: int, code: str, *, replaying: bool) -> None:
+    async def execute(self, position: int, seq: int, code: str, *, replaying: bool, stdin: Stdin | None = None) -> None:
         """Send an instruction."""
         self._check_alive()
-        await self._link.execute(position, seq, code, replaying=replaying)
+        await self._link.execute(position, seq, code, replaying=replaying, stdin=stdin)
+
+    async def feed(self, position: int, seq: int, piece: CommandInput) -> None:
+        """Give an instruction more to read."""
+        self._check_alive()
+        await self._link.feed(position, seq, piece)
 
     async def reseed(self, position: int, seed: bytes) -> None:
         """Give the guest fresh randomness."""
@@ -118,6 +125,16 @@ class GVisorSandbox:
         """Stop what `seq` runs."""
         self._check_alive()
         await self._link.interrupt(seq, step=step)
+
+    async def work_on_files(self, work: FileWork) -> FileTransfer:
+        """Begin some work on the user's files."""
+        self._check_alive()
+        return await self._link.work_on_files(work)
+
+    async def apply_change(self, position: int, transfer: FileTransfer) -> None:
+        """Have a change that is prepared made true."""
+        self._check_alive()
+        await self._link.apply_change(position, transfer)
 
     async def command(self, position: int, seq: int, spec: CommandSpec, output_limit_bytes: int) -> None:
         """Start a command."""
@@ -157,9 +174,14 @@ class GVisorSandbox:
         """Freeze every process in it."""
         async with self._commands:
             self._check_alive()
-            await self._link.settle()
-            await self._runsc.pause(self.id)
-            self.paused = True
+            await self._link.hold_files()
+            try:
+                await self._link.settle()
+                await self._runsc.pause(self.id)
+                self.paused = True
+            finally:
+                if not self.paused:
+                    self._link.release_files()
 
     async def resume(self) -> None:
         """Let it run on after `pause`."""
@@ -167,23 +189,32 @@ class GVisorSandbox:
             self._check_alive()
             await self._runsc.resume(self.id)
             self.paused = False
+            self._link.release_files()
 
     async def checkpoint(self, image: Path) -> None:
         """Write an image into the new folder `image`; on failure nothing of it stays and the sandbox goes on."""
         async with self._commands:
             self._check_alive()
-            if not self.paused:
-                await self._link.settle()
-            await asyncio.to_thread(images.make_folder, image, self.memory_bytes())
             try:
-                await self._runsc.checkpoint(self.id, image)
-                await asyncio.to_thread(images.check_whole, image)
-            except OSError as error:
-                await asyncio.to_thread(shutil.rmtree, image, ignore_errors=True)
-                raise SandboxError(f"Cannot write the image {image}: {error}.") from error
-            except BaseException:
-                await asyncio.to_thread(shutil.rmtree, image, ignore_errors=True)
-                raise
+                if not self.paused:
+                    await self._link.hold_files()
+                    await self._link.settle()
+                await self._write_image(image)
+            finally:
+                if not self.paused:
+                    self._link.release_files()
+
+    async def _write_image(self, image: Path) -> None:
+        await asyncio.to_thread(images.make_folder, image, self.memory_bytes())
+        try:
+            await self._runsc.checkpoint(self.id, image)
+            await asyncio.to_thread(images.check_whole, image)
+        except OSError as error:
+            await asyncio.to_thread(shutil.rmtree, image, ignore_errors=True)
+            raise SandboxError(f"Cannot write the image {image}: {error}.") from error
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, image, ignore_errors=True)
+            raise
 
     async def remember(self, facts: ProcessFacts) -> None:
         """Write down what a successor of this worker must know to take it over."""
