@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,14 @@ from tests.support.examples import Console, Documented, Runner, blocks, document
 from tests.support.server import ServerProcess
 
 import torpor
+import torpor.compat.e2b
 import torpor.tools
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = [each for module in (torpor, torpor.tools) for each in documented(module) if each.has_example]
+MODULES = (torpor, torpor.tools, torpor.compat.e2b)
+EXAMPLES = [each for module in MODULES for each in documented(module) if each.has_example]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,7 @@ def runner() -> Iterator[Runner]:
 def names(environment: dict[str, str]) -> Iterator[dict[str, Any]]:
     """What examples may use without saying where it is from: a client, and a new machine."""
     with torpor.Client() as client:
-        public = {name: getattr(torpor.tools, name) for name in torpor.tools.__all__}
+        public = {name: getattr(module, name) for module in MODULES[1:] for name in module.__all__}
         machine = client.new_machine()
         yield {**public, "torpor": torpor, "client": client, "machine": machine, "Path": Path}
 
@@ -79,13 +82,38 @@ def test_a_docstring_s_example_does_what_it_says(example: Documented, runner: Ru
         runner.loop.run_until_complete(client.close())
 
 
-@pytest.mark.parametrize("page", ["sdk/README.md", "docs/quickstart.md", "docs/guides/tools.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "sdk/README.md",
+        "docs/quickstart.md",
+        "docs/guides/e2b.md",
+        "docs/guides/tools.md",
+        "docs/recipes/long-training.md",
+        "docs/recipes/many-ideas.md",
+    ],
+)
 def test_a_page_s_programs_do_what_they_say(page: str, runner: Runner, names: dict[str, Any]) -> None:
     programs = [block for block in blocks(ROOT / page) if block.language == "python"]
     assert programs
     shared = {"torpor": torpor}
     for program in programs:
         runner.check(program.text, shared)
+
+
+def test_the_quickstart_s_test_passes(environment: dict[str, str], tmp_path: Path) -> None:
+    (text,) = [block.text for block in blocks(ROOT / "docs/quickstart.md") if block.text.startswith("def test_")]
+    (tmp_path / "test_quickstart.py").write_text(text)
+    ran = subprocess.run(
+        [sys.executable, "-P", "-m", "pytest", "-q", "test_quickstart.py"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert "1 passed" in ran.stdout, ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("page", ["docs/api.md", "docs/guides/command-line.md"])
