@@ -121,4 +121,4 @@ def test_the_recipe_of_a_data_analysis_agent(programs: Any) -> None:
     total = {"code": "import pandas as pd; sales = pd.read_csv('sales.csv'); int(sales.amount.sum())"}
     figure = {"code": "sales.plot('month').figure.savefig('sales.png'); print('saved')"}
     printed = programs.page("recipes/data-analysis-agent", total, figure).splitlines()
-    assert printed == ["8", "saved", f"1 {figure['code']}", f"0 {total['code']}"]
+    assert printed == ["8", "saved", "[a figure]", f"1 {figure['code']}", f"0 {total['code']}"]
