@@ -334,8 +334,8 @@ class AsyncMachine:
         """Wake it now. Never needed: the next call wakes it.
 
         >>> await machine.wake()
-        >>> (await machine.detail()).state
-        'awake'
+        >>> (await machine.run("3 + 5")).value
+        '8'
         """
         await self._connection.send(_calls.transition(self.name, "wake"))
 

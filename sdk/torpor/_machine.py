@@ -333,8 +333,8 @@ class Machine:
         """Wake it now. Never needed: the next call wakes it.
 
         >>> machine.wake()
-        >>> machine.detail().state
-        'awake'
+        >>> machine.run("3 + 5").value
+        '8'
         """
         self._connection.send(_calls.transition(self.name, "wake"))
 

@@ -106,9 +106,12 @@ class Files:
             progress: Called with the bytes that have come, and all that there are (None: not known).
 
         >>> machine.files.write("results/loss.txt", "0.5")
-        >>> machine.files.download("results", "results-of-today")
-        >>> Path("results-of-today/loss.txt").read_text()
+        >>> machine.files.download("results/loss.txt", "loss-of-today.txt")
+        >>> Path("loss-of-today.txt").read_text()
         '0.5'
+
+        Raises `FileNotFound`, and `TorporError` for a folder on a Python that cannot unpack one safely, older than 3.10.12
+        or 3.11.4.
         """
         path, target = text_of(remote), LocalPath(local)
         if self.info(path).kind == "folder":
