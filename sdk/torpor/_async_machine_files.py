@@ -110,8 +110,8 @@ class AsyncFiles:
         >>> Path("loss-of-today.txt").read_text()
         '0.5'
 
-        Raises `FileNotFound`, and `TorporError` for a folder on a Python that cannot unpack one safely, older than 3.10.12
-        or 3.11.4.
+        Raises `FileNotFound`, and `TorporError` for a folder on a Python that cannot unpack one safely: one older than
+        3.10.12 or 3.11.4.
         """
         path, target = text_of(remote), LocalPath(local)
         if (await self.info(path)).kind == "folder":
