@@ -186,7 +186,7 @@ class AsyncMachine:
         Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program. With
         `stdin_open` more may be sent for it to read.
 
-        >>> training = await machine.start("import time; time.sleep(0.5); 'trained'", timeout_seconds=120)
+        >>> training = await machine.start("import time; time.sleep(2); 'trained'", timeout_seconds=120)
         >>> await training.done()
         False
         >>> (await training.wait()).value

@@ -186,7 +186,7 @@ class Machine:
         Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program. With
         `stdin_open` more may be sent for it to read.
 
-        >>> training = machine.start("import time; time.sleep(0.5); 'trained'", timeout_seconds=120)
+        >>> training = machine.start("import time; time.sleep(2); 'trained'", timeout_seconds=120)
         >>> training.done()
         False
         >>> training.wait().value
