@@ -43,8 +43,8 @@ def measure_client(server: ServerProcess, rounds: int) -> Measurement:
                 bare_seconds += floor
         machine.delete()
     return Measurement(
-        f"`machine.run('{CODE}')` by the SDK",
-        "POST by httpx2 alone",
+        f"run `{CODE}` by the SDK",
+        "httpx2 alone",
         sdk_seconds,
         bare_seconds,
         MOST_MILLISECONDS,
