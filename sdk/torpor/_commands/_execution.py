@@ -5,17 +5,22 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 from .._errors import TorporError
+from .._events import InputRequest
 from .._machine import Machine, RunStream
 from .._result import Result
 from .._terminal.screen import Screen
+from ._answering import Answering
 from ._console import note
+from ._own_input import OwnInput
 
 _SEQ_POLL_SECONDS = 0.05
 _PRESSES_TO_LEAVE = 3
+_LATE = "TimeoutError"
+"""The error of code whose time is over."""
 
 
 class Interrupts:
@@ -87,21 +92,38 @@ class _Reconnecting:
             self._tell("[the connection was lost; reconnecting …]")
 
 
-def watch(machine: Machine, stream: RunStream, screen: Screen | None = None) -> tuple[Result, bool]:
+def watch(
+    machine: Machine,
+    stream: RunStream,
+    screen: Screen | None = None,
+    *,
+    source: OwnInput | None = None,
+    given: str = "",
+) -> tuple[Result, bool]:
     """Follow code to its end, writing what it says if there is a screen; and whether Ctrl-C was pressed.
 
-    Raises KeyboardInterrupt at the third Ctrl-C; the code runs on then.
+    What it asks for is read from `source`, behind what it was given. Raises KeyboardInterrupt at the third Ctrl-C; the
+    code runs on then.
     """
     tell = note if screen is None else screen.remark
     interrupts = Interrupts(machine, stream, tell, (lambda: None) if screen is None else screen.echoed)
     stream.on_connection(_Reconnecting(tell).connection)
-    with interrupts.caught(), stream:
+    answering = None if source is None else Answering(stream, source, given, screen)
+    unanswered = False
+    with interrupts.caught(), stream, answering or nullcontext():
         for event in stream:
             if screen is not None:
                 screen.begin(stream.seq)
                 screen.show(event)
+            if answering is not None and isinstance(event, InputRequest):
+                answering.ask(event)
+        if answering is not None:
+            unanswered = answering.is_asking
+            answering.stop()
         result = stream.result()
     if screen is not None:
         screen.begin(result.seq)
         screen.finish(result)
+    if unanswered and result.error is not None and result.error.name == _LATE:
+        tell("[its time was over before it had an answer; `--timeout 600` gives it more]")
     return result, interrupts.pressed > 0
