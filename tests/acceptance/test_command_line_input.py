@@ -124,3 +124,30 @@ def test_code_that_comes_from_standard_input_has_nothing_to_read(
     assert done.returncode == 1
     assert "EOFError: input() got no answer" in done.stderr
     assert "File" in done.stderr
+
+
+def test_the_prompt_asks_too(environment: dict[str, str], machine: torpor.Machine) -> None:
+    with terminal(environment, "repl", machine.name, "--timeout", "60") as screen:
+        screen.wait_for_prompt()
+        screen.type("name = input('Name? ')\r")
+        screen.wait_for("Name? ")
+        screen.wait_for("Name? ")  # the first was the echo of the code
+        screen.say("Ada\r")
+        screen.say("print('it is', name)\r", "it is Ada")
+        screen.type("import getpass; key = getpass.getpass()\r")
+        screen.wait_for("Password: ")
+        screen.wait_until(lambda: not screen.is_echoing)
+        screen.say("s3cret\r")
+        screen.say("len(key)\r", "6\r\n")
+        assert "s3cret" not in screen.text
+        screen.type("input('End? ')\r")
+        screen.wait_for("End? ")
+        screen.wait_for("End? ")
+        screen.say("\x04", "EOFError")
+        screen.type("input('Stop? ')\r")
+        screen.wait_for("Stop? ")
+        screen.wait_for("Stop? ")
+        screen.say("\x03", "KeyboardInterrupt")
+        screen.type("import sys; print('read', 'on'); sys.stdin.readline()\r")
+        screen.wait_for("read on\r\n")
+        screen.say("a line\r", "'a line")

@@ -190,3 +190,26 @@ def test_what_is_no_text_is_refused_before_anything_runs(
     assert process.returncode == 3
     assert errors.startswith(b"torpor: What is piped in is not UTF-8 text.")
     assert stub.ran == []
+
+
+def test_at_the_prompt_a_question_is_answered_and_the_prompt_comes_back(
+    environment: dict[str, str], stub: StubServer, name: str
+) -> None:
+    stub.says("f()", *NAME)
+    stub.says("g()", *KEY[:2], error="KeyboardInterrupt", error_detail=INTERRUPTED)
+    with terminal(environment, "repl", name) as screen:
+        screen.wait_for_prompt()
+        screen.type("f()\r")
+        screen.wait_for("Name? ")
+        screen.say("Ada\r", "hello\r\n")
+        assert given(stub, name) == [{"data": "Ada\n"}]
+        screen.type("f()\r")
+        screen.wait_for("Name? ")
+        screen.say("\x04", "hello\r\n")
+        assert given(stub, name) == [{"close": True}]
+        screen.type("g()\r")
+        screen.wait_for("Key? ")
+        screen.wait_until(lambda: not screen.is_echoing)
+        screen.say("\x03", "KeyboardInterrupt")
+        screen.say("a\r")
+    assert stub.ran == ["f()", "f()", "g()", "a"]
