@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
 
+from .._asking import Answer, Asking
 from .._errors import TorporError
 from .._events import InputRequest
 from .._machine import Machine, RunStream
 from .._result import Result
+from .._terminal.safe_text import plain
 from .._terminal.screen import Screen
-from ._answering import Answering
+from .._terminal.sink import write
 from ._console import note
 from ._own_input import OwnInput
 
@@ -92,6 +95,27 @@ class _Reconnecting:
             self._tell("[the connection was lost; reconnecting …]")
 
 
+def _answers_from(source: OwnInput, screen: Screen | None) -> Answer:
+    """What somebody types at the terminal, or what is piped in."""
+
+    def typed(question: InputRequest, stop: threading.Event) -> str | None:
+        if screen is not None:
+            screen.ask(question)
+        else:
+            write(plain(question.prompt), sys.stderr)
+        line = source.line(stop, hidden=question.password)
+        if line is not None and screen is not None:
+            screen.entered(hidden=question.password)
+        elif line is not None and question.password:
+            write("\n", sys.stderr)
+        return line
+
+    def piped(_question: InputRequest, stop: threading.Event) -> str | None:
+        return source.piece(stop)
+
+    return typed if source.is_terminal else piped
+
+
 def watch(
     machine: Machine,
     stream: RunStream,
@@ -108,18 +132,18 @@ def watch(
     tell = note if screen is None else screen.remark
     interrupts = Interrupts(machine, stream, tell, (lambda: None) if screen is None else screen.echoed)
     stream.on_connection(_Reconnecting(tell).connection)
-    answering = None if source is None else Answering(stream, source, given, screen)
+    asking = None if source is None else Asking(stream, given, _answers_from(source, screen), tell)
     unanswered = False
-    with interrupts.caught(), stream, answering or nullcontext():
+    with interrupts.caught(), stream, asking or nullcontext():
         for event in stream:
             if screen is not None:
                 screen.begin(stream.seq)
                 screen.show(event)
-            if answering is not None and isinstance(event, InputRequest):
-                answering.ask(event)
-        if answering is not None:
-            unanswered = answering.is_asking
-            answering.stop()
+            if asking is not None and isinstance(event, InputRequest):
+                asking.ask(event)
+        if asking is not None:
+            unanswered = asking.is_asking
+            asking.stop()
         result = stream.result()
     if screen is not None:
         screen.begin(result.seq)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .._asking import Stopped
 from .._errors import TorporError
 
 FIRST_BYTES = 1 << 20
@@ -21,10 +22,6 @@ PIECE_BYTES = 64 << 10
 SOON_SECONDS = 0.2
 """A pipe that ends within this time is handed over as a whole."""
 LOOK_SECONDS = 0.1
-
-
-class Stopped(Exception):
-    """Nothing is waited for any more."""
 
 
 class OwnInput:
@@ -52,19 +49,16 @@ class OwnInput:
         return self._text(bytes(data)), True
 
     def line(self, stop: threading.Event, *, hidden: bool) -> str | None:
-        """The next line of the terminal, without its end; None at Ctrl-D. `hidden`: it is not shown.
-
-        Raises `Stopped`.
-        """
+        """The next line of the terminal, with its end; None at Ctrl-D. `hidden`: it is not shown. Raises `Stopped`."""
         line = ""
         with _without_echo(self._fd) if hidden else _as_it_is():
             while not line.endswith("\n"):
                 self._wait(stop)
                 piece = os.read(self._fd, PIECE_BYTES)
                 if not piece:
-                    return line or None
+                    return f"{line}\n" if line else None
                 line += self._text(piece)
-        return line.removesuffix("\n")
+        return line
 
     def piece(self, stop: threading.Event) -> str | None:
         """What has come since; None at the end. Raises `Stopped`, and `TorporError` if it is not text."""
