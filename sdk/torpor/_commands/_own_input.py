@@ -7,7 +7,6 @@ import io
 import os
 import select
 import sys
-import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -89,7 +88,9 @@ class OwnInput:
 
 
 def own_input() -> OwnInput | None:
-    """Our standard input; None if there is none."""
+    """Our standard input; None if there is none, or it cannot be waited for."""
+    if os.name == "nt":  # `select` takes nothing but sockets there
+        return None
     try:
         return None if sys.stdin is None else OwnInput(sys.stdin.fileno())
     except (io.UnsupportedOperation, ValueError):
@@ -98,6 +99,8 @@ def own_input() -> OwnInput | None:
 
 @contextmanager
 def _without_echo(fd: int) -> Iterator[None]:
+    import termios  # noqa: PLC0415 - there is none on Windows, where nobody is asked
+
     before = termios.tcgetattr(fd)
     mode = [*before]
     mode[3] &= ~termios.ECHO

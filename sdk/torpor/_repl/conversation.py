@@ -89,9 +89,12 @@ class Conversation:
 
     def _run(self, code: str) -> None:
         screen = Screen(self._machine.name, shown_before=self._pictures)
-        stream = self._machine.stream(code, timeout_seconds=self._timeout_seconds, queue=True, stdin_open=True)
+        own = own_input()
+        stream = self._machine.stream(
+            code, timeout_seconds=self._timeout_seconds, queue=True, stdin_open=own is not None
+        )
         try:
-            result, _ = watch(self._machine, stream, screen, source=own_input())
+            result, _ = watch(self._machine, stream, screen, source=own)
         except KeyboardInterrupt:
             seq = "" if stream.seq is None else f" {stream.seq}"
             screen.remark(f"[it runs on; `:interrupt` ends it, `:output{seq}` shows what it says]")
