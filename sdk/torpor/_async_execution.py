@@ -67,11 +67,11 @@ class AsyncExecution:
             raise not_finished(timeout) from error
 
     async def cancel(self) -> bool:
-        """Interrupt it, and nothing else; False if it does not run (yet, or any more).
+        r"""Interrupt it, and nothing else; False if it does not run (yet, or any more).
 
-        >>> (await machine.run("a = 3")).ok
-        True
-        >>> endless = await machine.start("while True: pass")
+        >>> endless = await machine.start("print('begun', flush=True)\nwhile True: pass")
+        >>> (await anext(aiter(endless.stream()))).type
+        'stdout'
         >>> await endless.cancel()
         True
         >>> (await endless.wait()).error.name

@@ -186,7 +186,7 @@ class AsyncMachine:
         Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program. With
         `stdin_open` more may be sent for it to read.
 
-        >>> training = await machine.start("import time; time.sleep(0.5); 'trained'", timeout_seconds=120)
+        >>> training = await machine.start("import time; time.sleep(2); 'trained'", timeout_seconds=120)
         >>> await training.done()
         False
         >>> (await training.wait()).value
@@ -231,18 +231,20 @@ class AsyncMachine:
 
         It finds nothing while the machine runs something.
 
-        >>> (await machine.complete("impo")).matches
-        ('import',)
+        >>> (await machine.run("number = 3")).ok
+        True
+        >>> (await machine.complete("num")).matches
+        ('number',)
         """
         return _http.parsed(await self._connection.send(_calls.complete(self.name, code, cursor)), Completion)
 
     async def interrupt(self, seq: int | None = None) -> bool:
-        """Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted.
+        r"""Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted.
 
-        >>> (await machine.run("a = 3")).ok
-        True
-        >>> endless = await machine.start("while True: pass")
-        >>> await machine.interrupt(endless.seq)
+        >>> endless = machine.stream("a = 3; print('begun', flush=True)\nwhile True: pass")
+        >>> (await anext(aiter(endless))).type
+        'stdout'
+        >>> await machine.interrupt()
         True
         >>> (await machine.run("a + 5", queue=True)).value
         '8'
@@ -252,6 +254,8 @@ class AsyncMachine:
     async def history(self, *, limit: int | None = None) -> AsyncIterator[Instruction]:
         """What was run on it, newest first, at most `limit`; fetched page by page.
 
+        >>> (await machine.run("a = 3")).value, (await machine.run("a + 5")).value
+        (None, '8')
         >>> [instruction.code async for instruction in machine.history(limit=2)]
         ['a + 5', 'a = 3']
         """
@@ -306,7 +310,8 @@ class AsyncMachine:
             replay_seconds: How much running time a recovery may execute again.
             alias: What it is called from now on; None: only by its own name. Raises `AliasTaken`.
 
-        >>> await machine.update(tags={"user": "42"}, durability="instruction")
+        >>> (await machine.update(tags={"user": "42"}, durability="instruction")).durability
+        'instruction'
         """
         settings = {"durability": durability, "recovery": recovery, "replay_seconds": replay_seconds}
         call = _calls.update(self.name, tags, memory_mb, idle_seconds, settings, alias)
@@ -329,8 +334,8 @@ class AsyncMachine:
         """Wake it now. Never needed: the next call wakes it.
 
         >>> await machine.wake()
-        >>> (await machine.detail()).state
-        'awake'
+        >>> (await machine.run("3 + 5")).value
+        '8'
         """
         await self._connection.send(_calls.transition(self.name, "wake"))
 
@@ -348,8 +353,11 @@ class AsyncMachine:
     async def snapshots(self) -> list[Snapshot]:
         """Its saved states that are kept, newest first.
 
-        >>> [snapshot.generation for snapshot in await machine.snapshots()]
-        [4, 3, 1]
+        >>> for code in ("a = 3", "a += 5"):
+        ...     result = await machine.run(code)
+        ...     await machine.sync()
+        >>> [snapshot.seq for snapshot in await machine.snapshots()]
+        [1, 0]
         """
         return list(_http.parsed(await self._connection.send(_calls.snapshots(self.name)), SnapshotList).snapshots)
 
@@ -389,8 +397,14 @@ class AsyncMachine:
             seq: Or go back to when this instruction had just finished.
             interrupt: If it runs something, end that. Else `MachineBusy` is raised.
 
-        >>> done = await machine.rollback(seq=3)
-        >>> await machine.rollback(generation=done.undo.generation)  # take it back
+        >>> for code in ("a = 3", "a = None"):
+        ...     result = await machine.run(code)
+        >>> done = await machine.rollback(seq=0)
+        >>> (await machine.run("a")).value
+        '3'
+        >>> back = await machine.rollback(generation=done.undo.generation)  # take it back
+        >>> (await machine.run("a is None")).value
+        'True'
 
         Raises `SnapshotNotFound`, `InstructionNotFound`, `PointUnreachable` (its hint names the nearest points).
         """
@@ -438,7 +452,7 @@ class AsyncMachine:
 
         >>> await machine.recover("retry")
         Traceback (most recent call last):
-        torpor.MachineNotParked: The machine is not parked.
+        torpor.MachineNotParked: The machine is not parked: it recovers by itself.
         """
         call = _calls.recover(self.name, how, seq, generation)
         return _http.parsed(await self._connection.send(call), Recovered)
@@ -453,19 +467,19 @@ class AsyncMachine:
         >>> with open("machine.tar", "wb") as file:
         ...     await machine.export(file)
         Traceback (most recent call last):
-        torpor.MachineNotParked: The machine is not parked.
+        torpor.MachineNotParked: The machine is not parked: it recovers by itself.
         """
         return await self._connection.download(_calls.export(self.name), file)
 
     async def crash(self) -> bool:
         """Kill its process, to see it recovered; False if it has none because it is asleep.
 
+        What runs at that moment, or begins in it, ends in an error, as it does when a process dies by accident.
+
         >>> (await machine.run("a = 3")).ok
         True
         >>> await machine.crash()
         True
-        >>> (await machine.run("a + 5")).value
-        '8'
         """
         return _http.parsed(await self._connection.send(_calls.crash(self.name)), Crashed).crashed
 

@@ -180,3 +180,7 @@ async def test_a_cancelled_run_ends_its_code_and_nothing_else(
 def test_the_guide(guide: Callable[..., str]) -> None:
     printed = guide("pydantic-ai", {"code": "primes = [2, 3, 5]; len(primes)"}, {"code": "primes[-1]"})
     assert printed.split() == ["3", "5"]
+
+
+def test_the_module_s_example(programs: Any) -> None:
+    programs.docstring(torpor.tools.pydantic_ai, {"code": "primes = [2, 3, 5]; len(primes)"})

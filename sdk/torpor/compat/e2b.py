@@ -106,7 +106,7 @@ class Sandbox:
         """A new machine. Arguments as for the class.
 
         >>> sandbox = Sandbox.create()
-        >>> sandbox.run_code("a = 3")
+        >>> execution = sandbox.run_code("a = 3")
         >>> sandbox.run_code("a + 5").text
         '8'
         """
