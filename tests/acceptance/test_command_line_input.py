@@ -129,9 +129,8 @@ def test_code_that_comes_from_standard_input_has_nothing_to_read(
 def test_the_prompt_asks_too(environment: dict[str, str], machine: torpor.Machine) -> None:
     with terminal(environment, "repl", machine.name, "--timeout", "60") as screen:
         screen.wait_for_prompt()
-        screen.type("name = input('Name? ')\r")
-        screen.wait_for("Name? ")
-        screen.wait_for("Name? ")  # the first was the echo of the code
+        screen.type("name = input('Na' 'me? ')\r")
+        screen.wait_for("Name? ")  # which is not in the echo of the code
         screen.say("Ada\r")
         screen.say("print('it is', name)\r", "it is Ada")
         screen.type("import getpass; key = getpass.getpass()\r")
@@ -140,12 +139,10 @@ def test_the_prompt_asks_too(environment: dict[str, str], machine: torpor.Machin
         screen.say("s3cret\r")
         screen.say("len(key)\r", "6\r\n")
         assert "s3cret" not in screen.text
-        screen.type("input('End? ')\r")
-        screen.wait_for("End? ")
+        screen.type("input('En' 'd? ')\r")
         screen.wait_for("End? ")
         screen.say("\x04", "EOFError")
-        screen.type("input('Stop? ')\r")
-        screen.wait_for("Stop? ")
+        screen.type("input('St' 'op? ')\r")
         screen.wait_for("Stop? ")
         screen.say("\x03", "KeyboardInterrupt")
         screen.type("import sys; print('read', 'on'); sys.stdin.readline()\r")
