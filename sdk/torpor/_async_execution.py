@@ -67,7 +67,7 @@ class AsyncExecution:
             raise not_finished(timeout) from error
 
     async def cancel(self) -> bool:
-        """Interrupt it, and nothing else; False if it does not run (yet, or any more).
+        """Interrupt it, and nothing else, as soon as it begins if it still waits; False if it is finished.
 
         >>> (await machine.run("a = 3")).ok
         True

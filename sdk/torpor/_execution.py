@@ -64,7 +64,7 @@ class Execution:
         return RunStream(self._connection, state, deadline=Deadline(timeout)).result()
 
     def cancel(self) -> bool:
-        """Interrupt it, and nothing else; False if it does not run (yet, or any more).
+        """Interrupt it, and nothing else, as soon as it begins if it still waits; False if it is finished.
 
         >>> machine.run("a = 3").ok
         True
