@@ -7,10 +7,12 @@ import contextlib
 from collections.abc import Mapping
 
 import anyio
+import anyio.to_thread
 
 from .._async_machine import AsyncMachine, AsyncRunStream
 from .._async_machine_commands import AsyncCommand, AsyncCommandStream
 from .._errors import CommandNotRunning, ProtocolError, TorporError
+from .._machine import Machine, RunStream
 from .._stream import StreamState
 
 PATIENCE_SECONDS = 10.0
@@ -35,11 +37,30 @@ class _UntilAccepted(StreamState):
         raise _Accepted
 
 
-async def end_async(machine: AsyncMachine, stream: AsyncRunStream) -> None:
+def end(machine: Machine, stream: RunStream) -> None:
     """Interrupt what a stream follows: what runs, what waits, and what is still on its way to the server.
 
-    For a task that is being cancelled, which goes on with that whatever comes of this, after some seconds at most.
+    For a program that was interrupted itself, which goes on with that whatever comes of this.
     """
+    with contextlib.suppress(TorporError):
+        seq = stream.seq
+        if seq is None:
+            state = _UntilAccepted(stream._state)
+            with contextlib.suppress(_Accepted):
+                for _ in machine._connection.follow(state):
+                    pass
+            seq = _told(state)
+        machine.interrupt(seq)
+
+
+async def end_in_thread(machine: Machine, stream: RunStream) -> None:
+    """The same from a task that is being cancelled, for some seconds at most."""
+    with anyio.move_on_after(PATIENCE_SECONDS, shield=True):
+        await anyio.to_thread.run_sync(end, machine, stream, abandon_on_cancel=True)
+
+
+async def end_async(machine: AsyncMachine, stream: AsyncRunStream) -> None:
+    """The same for an `AsyncClient`'s machine."""
     with anyio.move_on_after(PATIENCE_SECONDS, shield=True), contextlib.suppress(TorporError):
         await machine.interrupt(await _number(machine, stream))
 
