@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from tests.support.server import ServerProcess
 
+from bench.client import measure_client
 from bench.cold import measure_cold_waking
 from bench.command_line import measure_command_line
 from bench.connection import Connection
@@ -54,6 +55,8 @@ def main() -> None:
             wait_until_settled(server.data_dir, "python")
             status.update("Running instructions, here and in a Jupyter kernel")
             measurements = measure_instructions(connection, another, rounds=300 if quick else 2000)
+            status.update("Calling by the SDK and by its HTTP client alone")
+            measurements.append(measure_client(server, rounds=300 if quick else 2000))
             status.update("Starting the command line")
             measurements += measure_command_line(server, connection, rounds)
             wait_until_settled(server.data_dir)

@@ -12,6 +12,7 @@ from typing import Literal
 from rich.table import Table
 
 Statistic = Literal["median", "99th percentile"]
+Comparison = Literal["ratio", "difference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +24,21 @@ class Measurement:
     torpor_seconds: list[float]
     floor_seconds: list[float]
     most: float
-    """The ratio that is aimed at."""
+    """The ratio that is aimed at, or the difference in milliseconds."""
     statistic: Statistic = "median"
-    """Of what the ratio is one."""
+    """Of what it is one."""
+    compared: Comparison = "ratio"
 
     @property
-    def ratio(self) -> float:
-        """Torpor's over the floor's."""
+    def result(self) -> float:
+        """Torpor's over the floor's; as a difference the milliseconds that it takes longer."""
         value = statistics.median if self.statistic == "median" else percentile_99
-        return value(self.torpor_seconds) / value(self.floor_seconds)
+        torpor, floor = value(self.torpor_seconds), value(self.floor_seconds)
+        return torpor / floor if self.compared == "ratio" else (torpor - floor) * 1000
+
+    def shown(self, number: str) -> str:
+        """The result, or what is aimed at, with its unit."""
+        return number if self.compared == "ratio" else f"{number} ms"
 
 
 def percentile_99(seconds: list[float]) -> float:
@@ -56,10 +63,11 @@ def table(measurements: list[Measurement]) -> Table:
     made.add_column("Takes", justify="right", no_wrap=True)
     made.add_column("99 of 100", justify="right", no_wrap=True)
     made.add_column("Rounds", justify="right")
-    made.add_column("Ratio", justify="right", no_wrap=True)
+    made.add_column("Ratio, or more", justify="right", no_wrap=True)
     made.add_column("Target", justify="right")
     for measured in measurements:
-        style = "green" if measured.ratio <= measured.most else "red"
+        result = measured.shown(f"{measured.result:.2f}")
+        style = "green" if measured.result <= measured.most else "red"
         made.add_row(
             measured.what,
             _milliseconds(statistics.median(measured.torpor_seconds)),
@@ -68,8 +76,8 @@ def table(measurements: list[Measurement]) -> Table:
             _milliseconds(statistics.median(measured.floor_seconds)),
             _milliseconds(percentile_99(measured.floor_seconds)),
             str(len(measured.torpor_seconds)),
-            f"[{style}]{measured.ratio:.2f}[/]{'' if measured.statistic == 'median' else ' of 99'}",
-            f"≤ {measured.most}",
+            f"[{style}]{result}[/]{'' if measured.statistic == 'median' else ' of 99'}",
+            f"≤ {measured.shown(str(measured.most))}",
         )
     return made
 

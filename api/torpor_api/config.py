@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import psutil
+from packaging.utils import InvalidName, NormalizedName, canonicalize_name
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from torpor_api.data_dir import default_data_dir
 from torpor_snapshotter.store_url import locate
@@ -73,6 +74,25 @@ def _size(value: object) -> object:
     return value
 
 
+def _web_url(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and not value.get_secret_value().startswith(("http://", "https://")):
+        raise ValueError("give the index's address, which begins with http:// or https://")
+    return value
+
+
+def _names(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return frozenset(_name(name.strip()) for name in value.split(",") if name.strip())
+    except InvalidName:
+        raise ValueError("give names of packages with commas between them, or *") from None
+
+
+def _name(name: str) -> NormalizedName | str:
+    return name if name == "*" else canonicalize_name(name, validate=True)
+
+
 Size = Annotated[ByteSize, BeforeValidator(_size)]
 Seconds = Annotated[float, Field(gt=0, le=LARGEST_DURATION_SECONDS, allow_inf_nan=False)]
 
@@ -129,6 +149,12 @@ class Config(BaseSettings):
     """The same for their output."""
     events_days: Days = 90.0
     """The same for what happened to machines."""
+    package_index: Annotated[SecretStr | None, AfterValidator(_web_url)] = None
+    """The simple index, in JSON (PEP 691), whose wheels machines may be handed; without one there are no packages."""
+    package_allow: Annotated[frozenset[str], NoDecode, BeforeValidator(_names)] = frozenset()
+    """The packages that machines may ask for, with what these need: names with commas between them, or `*` for all."""
+    package_bytes: Annotated[Size, Field(ge=1024, le=512 * MIB)] = ByteSize(128 * MIB)
+    """What the wheels of one request may take together."""
     drain_seconds: Seconds = 60.0
     """How long a stop may take to save every awake machine."""
     adopt: bool = True

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from torpor_api import models, models_commands, models_stdin
+from torpor_api import models, models_commands, models_packages, models_stdin
 from torpor_api.errors import TorporError
 
 REQUESTS: tuple[type[BaseModel], ...] = (
@@ -30,6 +30,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (
     models_commands.CommandRequest,
     models_commands.CommandInputRequest,
     models_commands.CommandSignalRequest,
+    models_packages.PackagesRequest,
     models_commands.TerminalSize,
 )
 ANSWERS: tuple[type[BaseModel], ...] = (models.RunAnswer, models.Error)

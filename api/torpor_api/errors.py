@@ -362,6 +362,13 @@ class FileFailed(TorporError):
     code = "file_failed"
 
 
+class PackagesNotInstalled(TorporError):
+    """The packages were not installed; the message says why."""
+
+    status = 409
+    code = "packages_not_installed"
+
+
 class TransferInterrupted(TorporError):
     """The machine's process ended in the middle of it; it is brought back, and nothing was changed."""
 

@@ -20,7 +20,7 @@ from torpor_api.events import (
     shown_png,
     truncated_event,
 )
-from torpor_api.ledger import Accepted, Busy, Idempotency, InstructionRow, Outcome, OutputPage
+from torpor_api.ledger import Accepted, Busy, Idempotency, InstructionRow, MachineSettings, Outcome, OutputPage
 from torpor_api.models import ExecRequest, Instruction, RunRequest
 from torpor_api.presence import Presence
 from torpor_api.results import ending_json, moment, rich_result, timings
@@ -98,9 +98,34 @@ async def submit(
         )
         if running_seq is not None and isinstance(outcome, Accepted) and not outcome.repeated:
             interrupted = await services.machines.interrupt(machine, running_seq, coming=True) is not None
-    if isinstance(outcome, Accepted) and not outcome.repeated:
-        services.machines.deliver(machine, outcome.entry if outcome.entry.position is not None else None)
+    if isinstance(outcome, Accepted):
+        _hand_over(services, machine, outcome)
     return outcome, interrupted
+
+
+async def submit_to_new(
+    services: Services,
+    account: str,
+    settings: MachineSettings,
+    code: str,
+    timeout_seconds: float,
+    *,
+    idempotency: Idempotency | None,
+    told: bool,
+    stdin: Stdin | None,
+) -> tuple[str, Accepted]:
+    """Accept an instruction on a machine that is made for it, and hand it over: the machine's name, and the entry."""
+    services.stopping.refuse_work()
+    machine, accepted = await services.ledger.accept_on_new(
+        account, settings, code, timeout_seconds, idempotency=idempotency, told=told, stdin=stdin
+    )
+    _hand_over(services, machine, accepted)
+    return machine, accepted
+
+
+def _hand_over(services: Services, machine: str, accepted: Accepted) -> None:
+    if not accepted.repeated:
+        services.machines.deliver(machine, accepted.entry if accepted.entry.position is not None else None)
 
 
 async def end(services: Services, account: str, machine: str, seq: int | None) -> int | None:
@@ -126,9 +151,9 @@ async def feed(
 ) -> None:
     """Accept more for an instruction to read, and hand it over. Raises what `SqlLedger.accept_input` raises."""
     services.stopping.refuse_work()
-    accepted = await services.ledger.accept_input(account, machine, seq, piece, idempotency=idempotency)
-    if not accepted.repeated:
-        services.machines.deliver(machine, accepted.entry if accepted.entry.position is not None else None)
+    _hand_over(
+        services, machine, await services.ledger.accept_input(account, machine, seq, piece, idempotency=idempotency)
+    )
 
 
 async def submit_or_refuse(

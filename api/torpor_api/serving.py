@@ -28,6 +28,8 @@ from torpor_worker.config import WorkerConfig
 from torpor_worker.gvisor import GVisorHost
 from torpor_worker.local_images import LocalImages
 from torpor_worker.metrics import Metrics
+from torpor_worker.packages.asked import Rules
+from torpor_worker.packages.fetching import Packages
 from torpor_worker.runtime_shelf import RuntimeShelf
 from torpor_worker.snapshotter_process import SnapshotterProcess
 from torpor_worker.templates import Templates
@@ -123,6 +125,7 @@ async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple
             Templates(folder / "templates", host),
             metrics,
             bodies,
+            Packages(package_rules(config), folder / "packages"),
         )
         await worker.start()
         retention = LogRetention(config.log_days, config.output_days, config.events_days)
@@ -156,6 +159,12 @@ def worker_config(config: Config) -> WorkerConfig:
         save_interval_seconds=config.save_interval_seconds,
         output_limit_bytes=int(config.output_limit),
     )
+
+
+def package_rules(config: Config) -> Rules:
+    """What machines may be handed."""
+    index = None if config.package_index is None else config.package_index.get_secret_value()
+    return Rules(index, config.package_allow, int(config.package_bytes))
 
 
 async def _stop(

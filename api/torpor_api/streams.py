@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import structlog
 from starlette.responses import StreamingResponse
 
 from torpor_api.encoding import to_json
+from torpor_api.errors import InstructionNotFound, MachineNotFound
 from torpor_api.events import Event, shown_png
 from torpor_api.instructions import pages
 from torpor_api.lines import EXPIRED_MARKER, Chunk, LineSplitter, truncation_marker
 from torpor_api.results import exec_result
 from torpor_api.services import Services
+
+log = structlog.get_logger(__name__)
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
@@ -62,12 +66,21 @@ async def messages(services: Services, account: str, machine: str, seq: int) -> 
     yield last
 
 
+async def _while_there(batches: AsyncIterator[list[Event]]) -> AsyncIterator[list[Event]]:
+    """The same, up to the moment when somebody deletes the machine: whoever asks again where the rest is, is told."""
+    try:
+        async for batch in batches:
+            yield batch
+    except (MachineNotFound, InstructionNotFound) as error:
+        log.info("A stream ended with its machine.", code=error.code)
+
+
 async def ndjson(batches: AsyncIterator[list[dict[str, Any]]]) -> AsyncIterator[bytes]:
     """One line each, and a single space where nothing happens: JSON readers skip it, and no line is blank.
 
     Pieces hold whole lines and few of them: one published client parses each piece that it receives on its own.
     """
-    async for batch in batches:
+    async for batch in _while_there(batches):
         piece = b"" if batch else b" "
         for item in batch:
             line = to_json(item) + b"\n"
@@ -80,7 +93,7 @@ async def ndjson(batches: AsyncIterator[list[dict[str, Any]]]) -> AsyncIterator[
 
 async def server_sent(batches: AsyncIterator[list[Event]]) -> AsyncIterator[bytes]:
     """Server-sent events; browsers send the last `id` back as `Last-Event-ID`."""
-    async for batch in batches:
+    async for batch in _while_there(batches):
         if not batch:
             yield b": alive\n\n"
         for event in batch:

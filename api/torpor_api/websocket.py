@@ -47,7 +47,8 @@ async def repl(websocket: WebSocket) -> None:
 
 async def _machine(services: Services, account: str, name: str) -> str:
     if name == "new":
-        return await create(services, account, NewMachineRequest(), None)
+        name, _ = await create(services, account, NewMachineRequest())
+        return name
     services.stopping.refuse_work()
     return (await services.ledger.machine(account, await machine_named(services.ledger, account, name))).name
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ._async_machine import AsyncMachine
     from ._async_machine_commands import AsyncCommand, AsyncCommands, AsyncCommandStream
     from ._async_machine_files import AsyncFiles
+    from ._async_machine_packages import AsyncPackages
     from ._async_run_stream import AsyncRunStream
     from ._client import Client
     from ._command_models import CommandInfo, CommandResult
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
         NotAFolder,
         NotFinished,
         NotFound,
+        PackagesNotInstalled,
         PointUnreachable,
         ProtocolError,
         RangeNotSatisfiable,
@@ -90,7 +92,9 @@ if TYPE_CHECKING:
     from ._machine import Machine
     from ._machine_commands import Command, Commands, CommandStream
     from ._machine_files import Files
+    from ._machine_packages import Packages
     from ._models import ApiKey, Completion, Instruction, MachineInfo, NewApiKey, Point, Recovered, Rollback, Snapshot
+    from ._package_models import Installed, Package
     from ._result import ErrorInfo, Result
     from ._retry import RetryPolicy
     from ._run_stream import RunStream
@@ -106,6 +110,7 @@ __all__ = [
     "AsyncExecution",
     "AsyncFiles",
     "AsyncMachine",
+    "AsyncPackages",
     "AsyncRunStream",
     "BodyTooLarge",
     "CannotWake",
@@ -142,6 +147,7 @@ __all__ = [
     "Forked",
     "IdempotencyKeyReused",
     "InputRequest",
+    "Installed",
     "Instruction",
     "InstructionExpired",
     "InstructionNotFound",
@@ -167,6 +173,9 @@ __all__ = [
     "NotFinished",
     "NotFound",
     "Notice",
+    "Package",
+    "Packages",
+    "PackagesNotInstalled",
     "Point",
     "PointUnreachable",
     "ProtocolError",
@@ -203,6 +212,7 @@ _HOMES = (
     "_async_machine",
     "_async_machine_commands",
     "_async_machine_files",
+    "_async_machine_packages",
     "_async_run_stream",
     "_client",
     "_command_models",
@@ -215,7 +225,9 @@ _HOMES = (
     "_machine",
     "_machine_commands",
     "_machine_files",
+    "_machine_packages",
     "_models",
+    "_package_models",
     "_result",
     "_retry",
     "_run_stream",

@@ -22,9 +22,12 @@ class Answers:
 
     def body(self, answer: str | None) -> dict[str, Any]:
         """What is sent for an answer: a line, or (None) the end."""
-        if answer is None:
+        return self.piece(None if answer is None else f"{answer}\n")
+
+    def piece(self, text: str | None) -> dict[str, Any]:
+        """What is sent for a piece of text, whatever lines it has; or for (None) the end."""
+        if text is None:
             self._closed = True
             return {"close": True}
-        line = f"{answer}\n"
-        self._sent_bytes += len(line.encode(errors="surrogatepass"))
-        return {"data": line}
+        self._sent_bytes += len(text.encode(errors="surrogatepass"))
+        return {"data": text}

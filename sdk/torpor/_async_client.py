@@ -22,9 +22,9 @@ class AsyncClient:
 
     >>> async with torpor.AsyncClient() as client:
     ...     machine = await client.new_machine()
-    ...     await machine.run("a = 3")
-    ...     (await machine.run("a + 5")).value
-    '8'
+    ...     result = await machine.run("a = 3")
+    ...     print((await machine.run("a + 5")).value)
+    8
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class AsyncClient:
         false; with a machine's own name it says whether it exists. An alias has 1 to 63 letters, digits, dots,
         underscores and hyphens.
 
-        >>> (await client.machine("analysis").run("a + 5")).value
+        >>> (await client.machine("analysis").run("a = 3; a + 5")).value
         '8'
         """
         making = _calls.get_or_create(name) if create and _calls.is_alias(name) else None

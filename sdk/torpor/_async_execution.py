@@ -67,11 +67,11 @@ class AsyncExecution:
             raise not_finished(timeout) from error
 
     async def cancel(self) -> bool:
-        """Interrupt it, and nothing else, as soon as it begins if it still waits; False if it is finished.
+        r"""Interrupt it, and nothing else, as soon as it begins if it still waits; False if it is finished.
 
-        >>> (await machine.run("a = 3")).ok
-        True
-        >>> endless = await machine.start("while True: pass")
+        >>> endless = await machine.start("print('begun', flush=True)\nwhile True: pass")
+        >>> (await anext(aiter(endless.stream()))).type
+        'stdout'
         >>> await endless.cancel()
         True
         >>> (await endless.wait()).error.name

@@ -11,6 +11,7 @@ from ._async_connection import AsyncConnection
 from ._async_execution import AsyncExecution
 from ._async_machine_commands import AsyncCommands
 from ._async_machine_files import AsyncFiles
+from ._async_machine_packages import AsyncPackages
 from ._async_run_stream import AsyncRunStream
 from ._calls import UNSET, Unset
 from ._events import Display, InputRequest, Stderr, Stdout
@@ -70,6 +71,15 @@ class AsyncMachine:
         2
         """
         return AsyncCommands(self._connection, self.name)
+
+    @property
+    def packages(self) -> AsyncPackages:
+        """Its packages: what `pip` installs on it.
+
+        >>> (await machine.packages.install("tidy")).installed
+        (Package(name='tidy', version='1.2'),)
+        """
+        return AsyncPackages(self._connection, self.name)
 
     async def run(
         self,
@@ -186,7 +196,7 @@ class AsyncMachine:
         Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program. With
         `stdin_open` more may be sent for it to read.
 
-        >>> training = await machine.start("import time; time.sleep(0.5); 'trained'", timeout_seconds=120)
+        >>> training = await machine.start("import time; time.sleep(2); 'trained'", timeout_seconds=120)
         >>> await training.done()
         False
         >>> (await training.wait()).value
@@ -231,20 +241,22 @@ class AsyncMachine:
 
         It finds nothing while the machine runs something.
 
-        >>> (await machine.complete("impo")).matches
-        ('import',)
+        >>> (await machine.run("number = 3")).ok
+        True
+        >>> (await machine.complete("num")).matches
+        ('number',)
         """
         return _http.parsed(await self._connection.send(_calls.complete(self.name, code, cursor)), Completion)
 
     async def interrupt(self, seq: int | None = None) -> bool:
-        """Raise KeyboardInterrupt in what runs, or only in this instruction, as soon as it begins if it still waits.
+        r"""Raise KeyboardInterrupt in what runs, or only in this instruction, as soon as it begins if it still waits.
 
         Whether there is anything to interrupt.
 
-        >>> (await machine.run("a = 3")).ok
-        True
-        >>> endless = await machine.start("while True: pass")
-        >>> await machine.interrupt(endless.seq)
+        >>> endless = machine.stream("a = 3; print('begun', flush=True)\nwhile True: pass")
+        >>> (await anext(aiter(endless))).type
+        'stdout'
+        >>> await machine.interrupt()
         True
         >>> (await machine.run("a + 5", queue=True)).value
         '8'
@@ -254,6 +266,8 @@ class AsyncMachine:
     async def history(self, *, limit: int | None = None) -> AsyncIterator[Instruction]:
         """What was run on it, newest first, at most `limit`; fetched page by page.
 
+        >>> (await machine.run("a = 3")).value, (await machine.run("a + 5")).value
+        (None, '8')
         >>> [instruction.code async for instruction in machine.history(limit=2)]
         ['a + 5', 'a = 3']
         """
@@ -308,7 +322,8 @@ class AsyncMachine:
             replay_seconds: How much running time a recovery may execute again.
             alias: What it is called from now on; None: only by its own name. Raises `AliasTaken`.
 
-        >>> await machine.update(tags={"user": "42"}, durability="instruction")
+        >>> (await machine.update(tags={"user": "42"}, durability="instruction")).durability
+        'instruction'
         """
         settings = {"durability": durability, "recovery": recovery, "replay_seconds": replay_seconds}
         call = _calls.update(self.name, tags, memory_mb, idle_seconds, settings, alias)
@@ -331,8 +346,8 @@ class AsyncMachine:
         """Wake it now. Never needed: the next call wakes it.
 
         >>> await machine.wake()
-        >>> (await machine.detail()).state
-        'awake'
+        >>> (await machine.run("3 + 5")).value
+        '8'
         """
         await self._connection.send(_calls.transition(self.name, "wake"))
 
@@ -350,8 +365,11 @@ class AsyncMachine:
     async def snapshots(self) -> list[Snapshot]:
         """Its saved states that are kept, newest first.
 
-        >>> [snapshot.generation for snapshot in await machine.snapshots()]
-        [4, 3, 1]
+        >>> for code in ("a = 3", "a += 5"):
+        ...     result = await machine.run(code)
+        ...     await machine.sync()
+        >>> [snapshot.seq for snapshot in await machine.snapshots()]
+        [1, 0]
         """
         return list(_http.parsed(await self._connection.send(_calls.snapshots(self.name)), SnapshotList).snapshots)
 
@@ -391,8 +409,14 @@ class AsyncMachine:
             seq: Or go back to when this instruction had just finished.
             interrupt: If it runs something, end that. Else `MachineBusy` is raised.
 
-        >>> done = await machine.rollback(seq=3)
-        >>> await machine.rollback(generation=done.undo.generation)  # take it back
+        >>> for code in ("a = 3", "a = None"):
+        ...     result = await machine.run(code)
+        >>> done = await machine.rollback(seq=0)
+        >>> (await machine.run("a")).value
+        '3'
+        >>> back = await machine.rollback(generation=done.undo.generation)  # take it back
+        >>> (await machine.run("a is None")).value
+        'True'
 
         Raises `SnapshotNotFound`, `InstructionNotFound`, `PointUnreachable` (its hint names the nearest points).
         """
@@ -440,7 +464,7 @@ class AsyncMachine:
 
         >>> await machine.recover("retry")
         Traceback (most recent call last):
-        torpor.MachineNotParked: The machine is not parked.
+        torpor.MachineNotParked: The machine is not parked: it recovers by itself.
         """
         call = _calls.recover(self.name, how, seq, generation)
         return _http.parsed(await self._connection.send(call), Recovered)
@@ -455,19 +479,19 @@ class AsyncMachine:
         >>> with open("machine.tar", "wb") as file:
         ...     await machine.export(file)
         Traceback (most recent call last):
-        torpor.MachineNotParked: The machine is not parked.
+        torpor.MachineNotParked: The machine is not parked: it recovers by itself.
         """
         return await self._connection.download(_calls.export(self.name), file)
 
     async def crash(self) -> bool:
         """Kill its process, to see it recovered; False if it has none because it is asleep.
 
+        What runs at that moment, or begins in it, ends in an error, as it does when a process dies by accident.
+
         >>> (await machine.run("a = 3")).ok
         True
         >>> await machine.crash()
         True
-        >>> (await machine.run("a + 5")).value
-        '8'
         """
         return _http.parsed(await self._connection.send(_calls.crash(self.name)), Crashed).crashed
 

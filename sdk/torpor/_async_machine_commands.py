@@ -27,6 +27,16 @@ class AsyncCommandStream:
     """The events of a command while it runs. Iterate over it, then ask for its `result`.
 
     A cut connection, or a server that restarts, goes unnoticed. Leaving it early does not end the command.
+
+    >>> stream = machine.commands.stream("seq 3")
+    >>> async for event in stream:
+    ...     if isinstance(event, torpor.Stdout):
+    ...         print(event.text, end="")
+    1
+    2
+    3
+    >>> (await stream.result()).ok
+    True
     """
 
     def __init__(self, connection: AsyncConnection, state: StreamState) -> None:
@@ -43,7 +53,11 @@ class AsyncCommandStream:
         return self._events
 
     async def result(self) -> CommandResult:
-        """How it ended, after all events that nobody has read yet."""
+        """How it ended, after all events that nobody has read yet.
+
+        >>> (await machine.commands.stream("exit 3").result()).exit_code
+        3
+        """
         async for _ in self._events:
             pass
         if (again := self._state.anew()) is not None:
@@ -53,7 +67,15 @@ class AsyncCommandStream:
         return result_of_stream(self._state)
 
     async def close(self) -> None:
-        """Leave the stream. The command runs on."""
+        """Leave the stream. The command runs on.
+
+        >>> stream = machine.commands.stream("echo begun; sleep 0.1; exit 3")
+        >>> (await anext(aiter(stream))).type
+        'stdout'
+        >>> await stream.close()
+        >>> (await machine.commands.list())[0].seq == stream.seq
+        True
+        """
         await self._events.aclose()
 
     async def __aenter__(self) -> AsyncCommandStream:
@@ -66,7 +88,12 @@ class AsyncCommandStream:
 
 
 class AsyncCommand:
-    """A command in the background: on its machine it is known by its `seq`, here or in any other process."""
+    """A command in the background: on its machine it is known by its `seq`, here or in any other process.
+
+    >>> command = await machine.commands.start("sleep 0.1; echo done")
+    >>> (await machine.commands.get(command.seq).wait()).ok  # in another process, perhaps
+    True
+    """
 
     def __init__(self, connection: AsyncConnection, machine_name: str, seq: int) -> None:
         self._connection = connection
@@ -74,27 +101,63 @@ class AsyncCommand:
         self.seq = seq
 
     async def send_stdin(self, data: str | bytes) -> None:
-        """Give it more input. Raises `CommandNotRunning`, `CommandInputClosed`."""
+        """Give it more input. Raises `CommandNotRunning`, `CommandInputClosed`.
+
+        >>> shell = await machine.commands.start("sh")
+        >>> await shell.send_stdin("exit 3; ")
+        >>> await shell.close_stdin()
+        >>> (await shell.wait()).exit_code
+        3
+        """
         await self._connection.send(_command_calls.feed(self.machine_name, self.seq, input_body(data, close=False)))
 
     async def close_stdin(self) -> None:
-        """End its input. Raises `CommandNotRunning`, `CommandInputClosed`."""
+        """End its input. Raises `CommandNotRunning`, `CommandInputClosed`.
+
+        >>> counting = await machine.commands.start(["wc", "-l"])
+        >>> await counting.close_stdin()
+        >>> print((await counting.wait()).stdout)
+        0
+        """
         await self._connection.send(_command_calls.feed(self.machine_name, self.seq, input_body("", close=True)))
 
     async def signal(self, signal: str | int = "TERM") -> None:
-        """Send it a signal, by name or number; `KILL` ends all that it has started. Raises `CommandNotRunning`."""
+        """Send it a signal, by name or number; `KILL` ends all that it has started. Raises `CommandNotRunning`.
+
+        >>> sleeper = await machine.commands.start("sleep 1000")
+        >>> await sleeper.signal("KILL")
+        >>> (await sleeper.wait()).signal
+        'SIGKILL'
+        """
         await self._connection.send(_command_calls.signal(self.machine_name, self.seq, signal))
 
     async def resize(self, rows: int, columns: int) -> None:
-        """Give its terminal another size. Raises `CommandNotRunning`."""
+        r"""Give its terminal another size. Raises `CommandNotRunning`.
+
+        >>> shell = await machine.commands.start("sh", pty=(24, 80))
+        >>> await shell.resize(50, 120)
+        >>> await shell.send_stdin("stty size; exit\n")
+        >>> "50 120" in (await shell.wait()).stdout
+        True
+        """
         await self._connection.send(_command_calls.resize(self.machine_name, self.seq, rows, columns))
 
     def stream(self) -> AsyncCommandStream:
-        """What it says, from its beginning, while it says it."""
+        """What it says, from its beginning, while it says it.
+
+        >>> command = await machine.commands.start("echo hello")
+        >>> [event.type async for event in command.stream()]
+        ['stdout', 'result']
+        """
         return AsyncCommandStream(self._connection, StreamState(self.machine_name, seq=self.seq))
 
     async def wait(self, on_output: Callable[[Stdout | Stderr], object] | None = None) -> CommandResult:
-        """Wait until it has ended; `on_output` is called with each piece of what it says."""
+        """Wait until it has ended; `on_output` is called with each piece of what it says.
+
+        >>> command = await machine.commands.start("exit 3")
+        >>> (await command.wait()).exit_code
+        3
+        """
         async with self.stream() as stream:
             async for event in stream:
                 if on_output is not None and isinstance(event, Stdout | Stderr):
@@ -102,14 +165,26 @@ class AsyncCommand:
             return await stream.result()
 
     async def info(self) -> CommandInfo:
-        """How the server lists it. Raises `CommandNotFound`."""
+        """How the server lists it. Raises `CommandNotFound`.
+
+        >>> command = await machine.commands.start("sleep 1000")
+        >>> (await command.info()).command
+        'sleep 1000'
+        >>> await command.signal()
+        """
         for info in await AsyncCommands(self._connection, self.machine_name).list():
             if info.seq == self.seq:
                 return info
         raise CommandNotFound(f"Machine {self.machine_name} has no command {self.seq}.")
 
     async def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether it has ended.
+
+        >>> command = await machine.commands.start("exit 3")
+        >>> result = await command.wait()
+        >>> await command.done()
+        True
+        """
         return (await self.info()).state == "finished"
 
     def __repr__(self) -> str:
@@ -121,6 +196,11 @@ class AsyncCommands:
 
     They run beside each other and beside what `machine.run` runs, and see the same files. One in the background sleeps
     with its machine and goes on with the next wake.
+
+    >>> (await machine.commands.run("seq 5 > numbers.txt")).ok
+    True
+    >>> (await machine.run("sum(map(int, open('numbers.txt')))")).value
+    '15'
     """
 
     def __init__(self, connection: AsyncConnection, machine_name: str) -> None:
@@ -267,11 +347,22 @@ class AsyncCommands:
         return AsyncCommandStream(self._connection, StreamState(self._machine_name, call=call))
 
     def get(self, seq: int) -> AsyncCommand:
-        """The handle of a command that was started elsewhere."""
+        """The handle of a command that was started elsewhere.
+
+        >>> started = await machine.commands.start("exit 3")
+        >>> (await machine.commands.get(started.seq).wait()).exit_code
+        3
+        """
         return AsyncCommand(self._connection, self._machine_name, seq)
 
     async def list(self, *, limit: int | None = None) -> list[CommandInfo]:
-        """Those that run or wait, all of them, and then the others, newest first, at most `limit` of these."""
+        """Those that run or wait, all of them, and then the others, newest first, at most `limit` of these.
+
+        >>> for line in ("true", "false"):
+        ...     result = await machine.commands.run(line)
+        >>> [(command.command, command.exit_code) for command in await machine.commands.list()]
+        [('false', 1), ('true', 0)]
+        """
         found: list[CommandInfo] = []
         cursor: str | None = None
         left = limit

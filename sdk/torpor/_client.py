@@ -25,9 +25,9 @@ class Client:
 
     >>> with torpor.Client() as client:
     ...     machine = client.new_machine()
-    ...     machine.run("a = 3")
-    ...     machine.run("a + 5").value
-    '8'
+    ...     result = machine.run("a = 3")
+    ...     print(machine.run("a + 5").value)
+    8
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Client:
         false; with a machine's own name it says whether it exists. An alias has 1 to 63 letters, digits, dots,
         underscores and hyphens.
 
-        >>> client.machine("analysis").run("a + 5").value
+        >>> client.machine("analysis").run("a = 3; a + 5").value
         '8'
         """
         making = _calls.get_or_create(name) if create and _calls.is_alias(name) else None

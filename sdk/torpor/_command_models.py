@@ -99,7 +99,12 @@ class CommandResult:
         return self.error is None
 
     def raise_for_error(self) -> CommandResult:
-        """Raise `CommandFailed` unless all went well; else return this result."""
+        """Raise `CommandFailed` unless all went well; else return this result.
+
+        >>> machine.commands.run("exit 3").raise_for_error()
+        Traceback (most recent call last):
+        torpor.CommandFailed: ...
+        """
         if self.error is not None:
             raise CommandFailed(self)
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
+import weakref
 from collections.abc import Generator
 from typing import BinaryIO
 
@@ -37,6 +38,8 @@ class Connection:
             limits=_http.LIMITS,
             trust_env=_http.uses_proxies(config),
         )
+        # Shared by all that `making` makes: when none is left, nobody can use the connections any more.
+        weakref.finalize(self._contact, self._http.close)
 
     def making(self, call: Call | None) -> Connection:
         """The same connection for one machine, which it makes by this call when there is none; None: never."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     from ._command_models import CommandResult
@@ -342,6 +342,12 @@ class FileFailed(Conflict):
     code = "file_failed"
 
 
+class PackagesNotInstalled(Conflict):
+    """The packages were not installed; the message says why."""
+
+    code = "packages_not_installed"
+
+
 class FileChanged(ApiError):
     """The file is not what it was when it was looked at before."""
 
@@ -414,23 +420,17 @@ class ShuttingDown(Unavailable):
     code = "shutting_down"
 
 
-def _family(parent: type[ApiError]) -> list[type[ApiError]]:
+_Error = TypeVar("_Error", bound=TorporError)
+
+
+def _family(parent: type[_Error]) -> list[type[_Error]]:
     return [kind for child in parent.__subclasses__() for kind in (child, *_family(child))]
 
 
 ERRORS_BY_CODE: dict[str, type[ApiError]] = {kind.code: kind for kind in _family(ApiError) if "code" in vars(kind)}
 """The class of each code of the server's closed list."""
 
-for _kind in (
-    TorporError,
-    ConfigError,
-    ServerUnreachable,
-    ProtocolError,
-    NotFinished,
-    CodeError,
-    ApiError,
-    *_family(ApiError),
-):
+for _kind in (TorporError, *_family(TorporError)):
     _kind.__module__ = "torpor"  # where users find it, and what a traceback of theirs shows
 
 

@@ -64,11 +64,11 @@ class Execution:
         return RunStream(self._connection, state, deadline=Deadline(timeout)).result()
 
     def cancel(self) -> bool:
-        """Interrupt it, and nothing else, as soon as it begins if it still waits; False if it is finished.
+        r"""Interrupt it, and nothing else, as soon as it begins if it still waits; False if it is finished.
 
-        >>> machine.run("a = 3").ok
-        True
-        >>> endless = machine.start("while True: pass")
+        >>> endless = machine.start("print('begun', flush=True)\nwhile True: pass")
+        >>> next(iter(endless.stream())).type
+        'stdout'
         >>> endless.cancel()
         True
         >>> endless.wait().error.name

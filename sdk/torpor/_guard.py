@@ -13,14 +13,14 @@ import subprocess
 import sys
 import threading
 
-STOP_SECONDS = 90.0
+STOP_SECONDS = 180.0
+"""Longer than a server takes that saves for a minute. One that is killed leaves sandboxes behind."""
 
 
 def main() -> int:
     """Run the command; SIGTERM to it at end of file, SIGKILL if it does not end then. Its exit status."""
     folder, *command = sys.argv[1:]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, meant for the program that holds the other end
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
 
     def watch() -> None:

@@ -20,7 +20,9 @@ from ._async_client import AsyncClient
 from ._client import Client
 from ._errors import TorporError
 
-STOP_SECONDS = 100.0
+STOP_SECONDS = 200.0
+_OF_A_TEMPORARY_FOLDER = {"TORPOR_KEEP_RUNTIMES": "false", "TORPOR_DRAIN_SECONDS": "0.1"}
+"""Nothing of it is worth being saved at the end."""
 LOOK_SECONDS = 0.05
 _READY = re.compile(r"^Torpor is at (\S+)\n", re.MULTILINE)
 _LAST_LINES = 20
@@ -117,6 +119,7 @@ def _server(folder: Path, api_key: str, settings: dict[str, object], *, temporar
         "TORPOR_LISTEN": "127.0.0.1:0",
         "TORPOR_BOOTSTRAP_API_KEY": api_key,
         "XDG_CONFIG_HOME": str(folder / "config"),
+        **(_OF_A_TEMPORARY_FOLDER if temporary else {}),
         **{f"TORPOR_{name.upper()}": str(value) for name, value in settings.items()},
     }
     # A file and no pipe: what is stopped because this program was killed must still be able to say so.
@@ -128,6 +131,7 @@ def _server(folder: Path, api_key: str, settings: dict[str, object], *, temporar
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
+            start_new_session=True,  # what ends this program's group, a terminal perhaps, leaves the guard to clean up
         )
     try:
         yield _address(process, folder / "server.log", begin)

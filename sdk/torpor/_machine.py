@@ -14,6 +14,7 @@ from ._execution import Execution
 from ._forked import Forked
 from ._machine_commands import Commands
 from ._machine_files import Files
+from ._machine_packages import Packages
 from ._models import (
     Completion,
     Crashed,
@@ -70,6 +71,15 @@ class Machine:
         2
         """
         return Commands(self._connection, self.name)
+
+    @property
+    def packages(self) -> Packages:
+        """Its packages: what `pip` installs on it.
+
+        >>> machine.packages.install("tidy").installed
+        (Package(name='tidy', version='1.2'),)
+        """
+        return Packages(self._connection, self.name)
 
     def run(
         self,
@@ -186,7 +196,7 @@ class Machine:
         Arguments as for `run`. It is accepted when this returns, and runs whatever becomes of this program. With
         `stdin_open` more may be sent for it to read.
 
-        >>> training = machine.start("import time; time.sleep(0.5); 'trained'", timeout_seconds=120)
+        >>> training = machine.start("import time; time.sleep(2); 'trained'", timeout_seconds=120)
         >>> training.done()
         False
         >>> training.wait().value
@@ -231,20 +241,22 @@ class Machine:
 
         It finds nothing while the machine runs something.
 
-        >>> machine.complete("impo").matches
-        ('import',)
+        >>> machine.run("number = 3").ok
+        True
+        >>> machine.complete("num").matches
+        ('number',)
         """
         return _http.parsed(self._connection.send(_calls.complete(self.name, code, cursor)), Completion)
 
     def interrupt(self, seq: int | None = None) -> bool:
-        """Raise KeyboardInterrupt in what runs, or only in this instruction, as soon as it begins if it still waits.
+        r"""Raise KeyboardInterrupt in what runs, or only in this instruction, as soon as it begins if it still waits.
 
         Whether there is anything to interrupt.
 
-        >>> machine.run("a = 3").ok
-        True
-        >>> endless = machine.start("while True: pass")
-        >>> machine.interrupt(endless.seq)
+        >>> endless = machine.stream("a = 3; print('begun', flush=True)\nwhile True: pass")
+        >>> next(iter(endless)).type
+        'stdout'
+        >>> machine.interrupt()
         True
         >>> machine.run("a + 5", queue=True).value
         '8'
@@ -254,6 +266,8 @@ class Machine:
     def history(self, *, limit: int | None = None) -> Iterator[Instruction]:
         """What was run on it, newest first, at most `limit`; fetched page by page.
 
+        >>> machine.run("a = 3").value, machine.run("a + 5").value
+        (None, '8')
         >>> [instruction.code for instruction in machine.history(limit=2)]
         ['a + 5', 'a = 3']
         """
@@ -307,7 +321,8 @@ class Machine:
             replay_seconds: How much running time a recovery may execute again.
             alias: What it is called from now on; None: only by its own name. Raises `AliasTaken`.
 
-        >>> machine.update(tags={"user": "42"}, durability="instruction")
+        >>> machine.update(tags={"user": "42"}, durability="instruction").durability
+        'instruction'
         """
         settings = {"durability": durability, "recovery": recovery, "replay_seconds": replay_seconds}
         call = _calls.update(self.name, tags, memory_mb, idle_seconds, settings, alias)
@@ -330,8 +345,8 @@ class Machine:
         """Wake it now. Never needed: the next call wakes it.
 
         >>> machine.wake()
-        >>> machine.detail().state
-        'awake'
+        >>> machine.run("3 + 5").value
+        '8'
         """
         self._connection.send(_calls.transition(self.name, "wake"))
 
@@ -349,8 +364,11 @@ class Machine:
     def snapshots(self) -> list[Snapshot]:
         """Its saved states that are kept, newest first.
 
-        >>> [snapshot.generation for snapshot in machine.snapshots()]
-        [4, 3, 1]
+        >>> for code in ("a = 3", "a += 5"):
+        ...     result = machine.run(code)
+        ...     machine.sync()
+        >>> [snapshot.seq for snapshot in machine.snapshots()]
+        [1, 0]
         """
         return list(_http.parsed(self._connection.send(_calls.snapshots(self.name)), SnapshotList).snapshots)
 
@@ -388,8 +406,14 @@ class Machine:
             seq: Or go back to when this instruction had just finished.
             interrupt: If it runs something, end that. Else `MachineBusy` is raised.
 
-        >>> done = machine.rollback(seq=3)
-        >>> machine.rollback(generation=done.undo.generation)  # take it back
+        >>> for code in ("a = 3", "a = None"):
+        ...     result = machine.run(code)
+        >>> done = machine.rollback(seq=0)
+        >>> machine.run("a").value
+        '3'
+        >>> back = machine.rollback(generation=done.undo.generation)  # take it back
+        >>> machine.run("a is None").value
+        'True'
 
         Raises `SnapshotNotFound`, `InstructionNotFound`, `PointUnreachable` (its hint names the nearest points).
         """
@@ -437,7 +461,7 @@ class Machine:
 
         >>> machine.recover("retry")
         Traceback (most recent call last):
-        torpor.MachineNotParked: The machine is not parked.
+        torpor.MachineNotParked: The machine is not parked: it recovers by itself.
         """
         call = _calls.recover(self.name, how, seq, generation)
         return _http.parsed(self._connection.send(call), Recovered)
@@ -452,19 +476,19 @@ class Machine:
         >>> with open("machine.tar", "wb") as file:
         ...     machine.export(file)
         Traceback (most recent call last):
-        torpor.MachineNotParked: The machine is not parked.
+        torpor.MachineNotParked: The machine is not parked: it recovers by itself.
         """
         return self._connection.download(_calls.export(self.name), file)
 
     def crash(self) -> bool:
         """Kill its process, to see it recovered; False if it has none because it is asleep.
 
+        What runs at that moment, or begins in it, ends in an error, as it does when a process dies by accident.
+
         >>> machine.run("a = 3").ok
         True
         >>> machine.crash()
         True
-        >>> machine.run("a + 5").value
-        '8'
         """
         return _http.parsed(self._connection.send(_calls.crash(self.name)), Crashed).crashed
 

@@ -27,6 +27,16 @@ class CommandStream:
     """The events of a command while it runs. Iterate over it, then ask for its `result`.
 
     A cut connection, or a server that restarts, goes unnoticed. Leaving it early does not end the command.
+
+    >>> stream = machine.commands.stream("seq 3")
+    >>> for event in stream:
+    ...     if isinstance(event, torpor.Stdout):
+    ...         print(event.text, end="")
+    1
+    2
+    3
+    >>> stream.result().ok
+    True
     """
 
     def __init__(self, connection: Connection, state: StreamState) -> None:
@@ -43,7 +53,11 @@ class CommandStream:
         return self._events
 
     def result(self) -> CommandResult:
-        """How it ended, after all events that nobody has read yet."""
+        """How it ended, after all events that nobody has read yet.
+
+        >>> machine.commands.stream("exit 3").result().exit_code
+        3
+        """
         for _ in self._events:
             pass
         if (again := self._state.anew()) is not None:
@@ -53,7 +67,15 @@ class CommandStream:
         return result_of_stream(self._state)
 
     def close(self) -> None:
-        """Leave the stream. The command runs on."""
+        """Leave the stream. The command runs on.
+
+        >>> stream = machine.commands.stream("echo begun; sleep 0.1; exit 3")
+        >>> next(iter(stream)).type
+        'stdout'
+        >>> stream.close()
+        >>> machine.commands.list()[0].seq == stream.seq
+        True
+        """
         self._events.close()
 
     def __enter__(self) -> CommandStream:
@@ -66,7 +88,12 @@ class CommandStream:
 
 
 class Command:
-    """A command in the background: on its machine it is known by its `seq`, here or in any other process."""
+    """A command in the background: on its machine it is known by its `seq`, here or in any other process.
+
+    >>> command = machine.commands.start("sleep 0.1; echo done")
+    >>> machine.commands.get(command.seq).wait().ok  # in another process, perhaps
+    True
+    """
 
     def __init__(self, connection: Connection, machine_name: str, seq: int) -> None:
         self._connection = connection
@@ -74,27 +101,63 @@ class Command:
         self.seq = seq
 
     def send_stdin(self, data: str | bytes) -> None:
-        """Give it more input. Raises `CommandNotRunning`, `CommandInputClosed`."""
+        """Give it more input. Raises `CommandNotRunning`, `CommandInputClosed`.
+
+        >>> shell = machine.commands.start("sh")
+        >>> shell.send_stdin("exit 3; ")
+        >>> shell.close_stdin()
+        >>> shell.wait().exit_code
+        3
+        """
         self._connection.send(_command_calls.feed(self.machine_name, self.seq, input_body(data, close=False)))
 
     def close_stdin(self) -> None:
-        """End its input. Raises `CommandNotRunning`, `CommandInputClosed`."""
+        """End its input. Raises `CommandNotRunning`, `CommandInputClosed`.
+
+        >>> counting = machine.commands.start(["wc", "-l"])
+        >>> counting.close_stdin()
+        >>> print(counting.wait().stdout)
+        0
+        """
         self._connection.send(_command_calls.feed(self.machine_name, self.seq, input_body("", close=True)))
 
     def signal(self, signal: str | int = "TERM") -> None:
-        """Send it a signal, by name or number; `KILL` ends all that it has started. Raises `CommandNotRunning`."""
+        """Send it a signal, by name or number; `KILL` ends all that it has started. Raises `CommandNotRunning`.
+
+        >>> sleeper = machine.commands.start("sleep 1000")
+        >>> sleeper.signal("KILL")
+        >>> sleeper.wait().signal
+        'SIGKILL'
+        """
         self._connection.send(_command_calls.signal(self.machine_name, self.seq, signal))
 
     def resize(self, rows: int, columns: int) -> None:
-        """Give its terminal another size. Raises `CommandNotRunning`."""
+        r"""Give its terminal another size. Raises `CommandNotRunning`.
+
+        >>> shell = machine.commands.start("sh", pty=(24, 80))
+        >>> shell.resize(50, 120)
+        >>> shell.send_stdin("stty size; exit\n")
+        >>> "50 120" in shell.wait().stdout
+        True
+        """
         self._connection.send(_command_calls.resize(self.machine_name, self.seq, rows, columns))
 
     def stream(self) -> CommandStream:
-        """What it says, from its beginning, while it says it."""
+        """What it says, from its beginning, while it says it.
+
+        >>> command = machine.commands.start("echo hello")
+        >>> [event.type for event in command.stream()]
+        ['stdout', 'result']
+        """
         return CommandStream(self._connection, StreamState(self.machine_name, seq=self.seq))
 
     def wait(self, on_output: Callable[[Stdout | Stderr], object] | None = None) -> CommandResult:
-        """Wait until it has ended; `on_output` is called with each piece of what it says."""
+        """Wait until it has ended; `on_output` is called with each piece of what it says.
+
+        >>> command = machine.commands.start("exit 3")
+        >>> command.wait().exit_code
+        3
+        """
         with self.stream() as stream:
             for event in stream:
                 if on_output is not None and isinstance(event, Stdout | Stderr):
@@ -102,14 +165,26 @@ class Command:
             return stream.result()
 
     def info(self) -> CommandInfo:
-        """How the server lists it. Raises `CommandNotFound`."""
+        """How the server lists it. Raises `CommandNotFound`.
+
+        >>> command = machine.commands.start("sleep 1000")
+        >>> command.info().command
+        'sleep 1000'
+        >>> command.signal()
+        """
         for info in Commands(self._connection, self.machine_name).list():
             if info.seq == self.seq:
                 return info
         raise CommandNotFound(f"Machine {self.machine_name} has no command {self.seq}.")
 
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether it has ended.
+
+        >>> command = machine.commands.start("exit 3")
+        >>> result = command.wait()
+        >>> command.done()
+        True
+        """
         return self.info().state == "finished"
 
     def __repr__(self) -> str:
@@ -121,6 +196,11 @@ class Commands:
 
     They run beside each other and beside what `machine.run` runs, and see the same files. One in the background sleeps
     with its machine and goes on with the next wake.
+
+    >>> machine.commands.run("seq 5 > numbers.txt").ok
+    True
+    >>> machine.run("sum(map(int, open('numbers.txt')))").value
+    '15'
     """
 
     def __init__(self, connection: Connection, machine_name: str) -> None:
@@ -267,11 +347,22 @@ class Commands:
         return CommandStream(self._connection, StreamState(self._machine_name, call=call))
 
     def get(self, seq: int) -> Command:
-        """The handle of a command that was started elsewhere."""
+        """The handle of a command that was started elsewhere.
+
+        >>> started = machine.commands.start("exit 3")
+        >>> machine.commands.get(started.seq).wait().exit_code
+        3
+        """
         return Command(self._connection, self._machine_name, seq)
 
     def list(self, *, limit: int | None = None) -> list[CommandInfo]:
-        """Those that run or wait, all of them, and then the others, newest first, at most `limit` of these."""
+        """Those that run or wait, all of them, and then the others, newest first, at most `limit` of these.
+
+        >>> for line in ("true", "false"):
+        ...     result = machine.commands.run(line)
+        >>> [(command.command, command.exit_code) for command in machine.commands.list()]
+        [('false', 1), ('true', 0)]
+        """
         found: list[CommandInfo] = []
         cursor: str | None = None
         left = limit

@@ -24,6 +24,12 @@ class Files:
 
     Paths begin in the machine's home folder, or are absolute; they cannot leave the machine. A write is there as a
     whole or not at all, and outlives every crash of the server once it has returned. All of it works while code runs.
+
+    >>> machine.files.write("numbers.txt", "3 5")
+    >>> machine.run("sum(map(int, open('numbers.txt').read().split()))").value
+    '8'
+    >>> machine.files.read_text("numbers.txt")
+    '3 5'
     """
 
     def __init__(self, connection: Connection, machine_name: str) -> None:
@@ -33,6 +39,8 @@ class Files:
     def read(self, path: Path) -> bytes:
         r"""A file's bytes. Raises `FileNotFound`, `IsAFolder`, `NotAFile`.
 
+        >>> machine.run("import matplotlib.pyplot as plt; plt.savefig('plot.png')").ok
+        True
         >>> machine.files.read("plot.png")[:4]
         b'\x89PNG'
         """
@@ -41,7 +49,11 @@ class Files:
         return into.getvalue()
 
     def read_text(self, path: Path, encoding: str = "utf-8") -> str:
-        """A file's text."""
+        r"""A file's text.
+
+        >>> machine.files.read_text("/etc/hostname")
+        'torpor\n'
+        """
         return self.read(path).decode(encoding)
 
     def write(self, path: Path, data: str | bytes, *, mode: int | None = None) -> None:
@@ -54,7 +66,7 @@ class Files:
 
         >>> machine.files.write("data/in.csv", "a,b\n1,2\n")
         >>> machine.run("open('data/in.csv').read()").value
-        "'a,b\n1,2\n'"
+        "'a,b\\n1,2\\n'"
 
         Raises `DiskFull`, `IsAFolder`, `FilePermissionDenied`.
         """
@@ -70,7 +82,10 @@ class Files:
             remote: What it is to be there. A folder's files join those that are there.
             progress: Called with the bytes that were sent, and all that there are (None: not known).
 
+        >>> size = Path("model.bin").write_bytes(bytes(1000))
         >>> machine.files.upload("model.bin", "models/model.bin", progress=lambda done, total: print(done, total))
+        0 1000
+        1000 1000
         """
         source: Source = source_of(LocalPath(local), progress)
         if isinstance(source, LocalFile):
@@ -90,7 +105,13 @@ class Files:
             local: What it is to be here.
             progress: Called with the bytes that have come, and all that there are (None: not known).
 
-        >>> machine.files.download("results", "results-of-today")
+        >>> machine.files.write("results/loss.txt", "0.5")
+        >>> machine.files.download("results/loss.txt", "loss-of-today.txt")
+        >>> Path("loss-of-today.txt").read_text()
+        '0.5'
+
+        Raises `FileNotFound`, and `TorporError` for a folder on a Python that cannot unpack one safely: one older than
+        3.10.12 or 3.11.4.
         """
         path, target = text_of(remote), LocalPath(local)
         if self.info(path).kind == "folder":
@@ -110,8 +131,9 @@ class Files:
             part.unlink(missing_ok=True)
 
     def list(self, path: Path = "") -> list[FileInfo]:
-        """What is in a folder, by name. Links are not followed.
+        r"""What is in a folder, by name. Links are not followed.
 
+        >>> machine.files.write("data/in.csv", "a,b\n1,2\n")
         >>> [file.name for file in machine.files.list("data")]
         ['in.csv']
 
@@ -120,13 +142,22 @@ class Files:
         return list(self._entries(text_of(path)))
 
     def info(self, path: Path, *, digest: bool = False) -> FileInfo:
-        """What is at a path, behind links; with `digest`, the SHA-256 of a file's bytes too. Raises `FileNotFound`."""
+        """What is at a path, behind links; with `digest`, the SHA-256 of a file's bytes too. Raises `FileNotFound`.
+
+        >>> machine.files.write("a.txt", "3")
+        >>> machine.files.info("a.txt", digest=True).sha256[:8]
+        '4e074085'
+        """
         text = text_of(path)
         response = self._connection.send(_file_calls.look(self._machine_name, text, digest=digest))
         return looked_at(text, response.headers)
 
     def exists(self, path: Path) -> bool:
-        """Whether there is anything at a path."""
+        """Whether there is anything at a path.
+
+        >>> machine.files.exists("nowhere.txt")
+        False
+        """
         try:
             self.info(path)
         except (FileNotFound, NotAFolder):
@@ -134,7 +165,14 @@ class Files:
         return True
 
     def remove(self, path: Path, *, recursive: bool = False) -> None:
-        """Remove a file, a link or a folder; a full folder only with `recursive`, else `FolderNotEmpty` is raised."""
+        """Remove a file, a link or a folder; a full folder only with `recursive`, else `FolderNotEmpty` is raised.
+
+        >>> machine.files.write("old/notes.txt", "")
+        >>> machine.files.remove("old")
+        Traceback (most recent call last):
+        torpor.FolderNotEmpty: ...
+        >>> machine.files.remove("old", recursive=True)
+        """
         self._connection.send(_file_calls.remove(self._machine_name, text_of(path), recursive=recursive))
 
     def _entries(self, path: str) -> Iterator[FileInfo]:

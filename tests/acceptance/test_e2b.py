@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import torpor
-from torpor.compat.e2b import CommandExitException, CommandHandle, CommandResult, Sandbox
+from torpor.compat.e2b import (
+    CommandExitException,
+    CommandHandle,
+    CommandResult,
+    FileNotFoundException,
+    FileType,
+    InvalidArgumentException,
+    NotFoundException,
+    Sandbox,
+    SandboxException,
+)
 
 if TYPE_CHECKING:
     from tests.support.server import ServerProcess
@@ -57,6 +68,85 @@ def test_commands_end_with_their_code_and_can_be_waited_for(client: torpor.Clien
         with pytest.raises(CommandExitException) as caught:
             handle.wait()
         assert caught.value.exit_code == 137
+
+
+def test_files_are_written_read_listed_and_moved(client: torpor.Client) -> None:
+    with Sandbox.create(client=client) as sandbox:
+        files = sandbox.files
+        written = files.write("data/in.csv", "a,b\n1,2\n")
+        assert (written.name, written.type, written.path) == ("in.csv", FileType.FILE, "/home/user/data/in.csv")
+        assert files.read("data/in.csv") == "a,b\n1,2\n"
+        assert sandbox.run_code("open('data/in.csv').read()").text == "'a,b\\n1,2\\n'"
+        pieces: list[Any] = [b"\x00\xff", bytearray(b"\x01")]
+        many = files.write_files(
+            [
+                {"path": "/tmp/many/one", "data": b"\xff\x00"},
+                {"path": "/tmp/many/two", "data": io.BytesIO(b"two")},
+                {"path": "/tmp/many/three/four", "data": pieces},
+            ]
+        )
+        assert [one.path for one in many] == ["/tmp/many/one", "/tmp/many/two", "/tmp/many/three/four"]
+        assert files.read("/tmp/many/one", format="bytes") == bytearray(b"\xff\x00")
+        assert files.read("/tmp/many/three/four", "bytes") == b"\x00\xff\x01"
+        assert files.read("/tmp/many/one") == "\N{REPLACEMENT CHARACTER}\x00"
+        sandbox.commands.run("ln -s one /tmp/many/link; mkfifo /tmp/many/fifo; chmod 600 /tmp/many/one")
+        entries = {entry.name: entry for entry in files.list("/tmp/many")}
+        assert {name: entry.type for name, entry in entries.items()} == {
+            "link": FileType.SYMLINK,
+            "one": FileType.FILE,
+            "three": FileType.DIR,
+            "two": FileType.FILE,
+        }
+        one = entries["one"]
+        assert (one.size, one.mode, one.permissions, one.owner, one.path) == (
+            2,
+            0o600,
+            "-rw-------",
+            "user",
+            "/tmp/many/one",
+        )
+        assert entries["link"].symlink_target == "one"
+        assert entries["three"].permissions == "drwxr-xr-x"
+        assert [entry.path for entry in files.list("/tmp/many", depth=2) if entry.name == "four"] == [
+            "/tmp/many/three/four"
+        ]
+        assert files.make_dir("fresh/folder")
+        assert not files.make_dir("fresh/folder")
+        assert files.list("fresh/folder") == []
+        moved = files.rename("data/in.csv", "else/where/-a file.csv")
+        assert (moved.path, files.exists("data/in.csv")) == ("/home/user/else/where/-a file.csv", False)
+        assert files.get_info("else").type is FileType.DIR
+        files.remove("else")
+        files.remove("else")
+        assert not files.exists("else")
+
+
+def test_what_is_wrong_with_files_is_raised_as_e2b_raises_it(client: torpor.Client) -> None:
+    with Sandbox.create(client=client) as sandbox:
+        files = sandbox.files
+        files.write("full/file", "")
+        for ask in (files.read, files.list, files.get_info, lambda path: files.rename(path, "new")):
+            with pytest.raises(FileNotFoundException):
+                ask("nowhere")
+        with pytest.raises(NotFoundException):
+            files.read("nowhere", "bytes")
+        wrong: list[Any] = [
+            lambda: files.read("full"),
+            lambda: files.write("full", "text"),
+            lambda: files.list("full/file"),
+            lambda: files.list("full", depth=0),
+            lambda: files.make_dir("full/file"),
+            lambda: files.write("new", 3),  # type: ignore[arg-type]
+            lambda: files.write("new", ["text"]),  # type: ignore[list-item]
+            lambda: files.write("new", "", metadata={"a": "b"}),
+            lambda: files.read("full/file", "stream"),  # type: ignore[call-overload]
+        ]
+        for ask in wrong:
+            with pytest.raises(InvalidArgumentException):
+                ask()
+        with pytest.raises(SandboxException, match="full"):
+            files.rename("full/file", "full")
+        assert not files.exists("new")
 
 
 def test_a_paused_sandbox_is_connected_to_from_anywhere(server: ServerProcess, client: torpor.Client) -> None:

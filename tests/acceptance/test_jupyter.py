@@ -110,12 +110,56 @@ def test_a_machine_that_sleeps_in_the_middle_of_a_notebook_is_not_noticed(server
 def test_an_interrupt_ends_the_cell_and_leaves_the_variables(server: ServerProcess) -> None:
     with kernel(server, TORPOR_MACHINE="analysis") as (manager, client):
         assert execute(client, "a = 3")[0]["status"] == "ok"
-        asked = client.execute("print('begun', flush=True)\nwhile True: pass")
+        # After an error a kernel throws away for a moment what comes next, if it is not told otherwise.
+        asked = client.execute("print('begun', flush=True)\nwhile True: pass", stop_on_error=False)
         _wait_for(client, asked, "stream")
         manager.interrupt_kernel()
         reply = client.get_shell_msg(timeout=SECONDS)["content"]
         assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
         assert value(client, "a + 5") == "8"
+
+
+def test_a_cell_asks_whoever_sits_at_the_notebook(server: ServerProcess) -> None:
+    asked: list[dict[str, Any]] = []
+    with kernel(server, TORPOR_MACHINE="analysis") as (_, client):
+
+        def answer(message: dict[str, Any]) -> None:
+            asked.append(message["content"])
+            client.input({"Name? ": "Ada", "Key? ": "s3cret", "": "\x04"}[message["content"]["prompt"]])
+
+        code = "import getpass, sys\nread = [input('Name? '), getpass.getpass('Key? '), sys.stdin.read()]"
+        reply = client.execute_interactive(
+            code, allow_stdin=True, stdin_hook=answer, output_hook=lambda _: None, timeout=SECONDS
+        )
+        assert reply["content"]["status"] == "ok"
+        assert asked == [
+            {"prompt": "Name? ", "password": False},
+            {"prompt": "Key? ", "password": True},
+            {"prompt": "", "password": False},
+        ]
+        assert value(client, "read") == "['Ada', 's3cret', '']"
+
+
+def test_a_question_that_nobody_answers_can_be_interrupted(server: ServerProcess) -> None:
+    with kernel(server, TORPOR_MACHINE="analysis") as (manager, client):
+        client.execute("input('First? ')", allow_stdin=True)
+        assert client.get_stdin_msg(timeout=SECONDS)["content"]["prompt"] == "First? "
+        manager.interrupt_kernel()
+        reply = client.get_shell_msg(timeout=SECONDS)["content"]
+        assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
+        client.input("too late")
+        client.execute("second = input('Second? ')", allow_stdin=True)
+        assert client.get_stdin_msg(timeout=SECONDS)["content"]["prompt"] == "Second? "
+        client.input("in time")
+        assert client.get_shell_msg(timeout=SECONDS)["content"]["status"] == "ok"
+        assert value(client, "second") == "'in time'"
+
+
+def test_where_nobody_can_answer_the_code_is_told(server: ServerProcess) -> None:
+    outputs = run_notebook(server, "input('Name? ')", "import getpass; getpass.getpass()")
+    for shown in outputs:
+        assert shown[-1]["ename"] == "EOFError"
+        assert "nobody is at this machine's keyboard" in shown[-1]["evalue"]
 
 
 def test_a_restart_by_hand_means_a_new_machine_and_the_old_one_stays(server: ServerProcess) -> None:

@@ -1,6 +1,7 @@
 """A server whose machines sleep in an S3 bucket."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import httpx2
 import pytest
 from tests.support.s3_server import BUCKET, S3Server, s3_server
 from tests.support.server import ServerFailed, ServerProcess
+from tests.support.small_runtime import install_small_runtime
 
 pytestmark = pytest.mark.acceptance
 
@@ -54,6 +56,24 @@ def test_a_machine_comes_back_from_the_bucket_alone(server: ServerProcess) -> No
     shutil.rmtree(server.data_dir / "images")
     server.start()
     assert run(server, machine, "a + 5") == "8"
+
+
+def test_a_new_host_gets_the_runtime_from_the_bucket_too(bucket: S3Server, tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, store_url=URL, own_runtimes=True, keep_runtimes=True)
+    install_small_runtime(server.data_dir)
+    with server.unstarted():
+        server.start()
+        machine = new_machine(server)
+        run(server, machine, "a = 3")
+        deadline = time.monotonic() + 120
+        while "A runtime was put into the store" not in server.log:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        server.stop()
+        for folder in ("runtimes", "images", "templates"):
+            shutil.rmtree(server.data_dir / folder)
+        server.start()
+        assert run(server, machine, "a + 5") == "8"
 
 
 def test_a_second_server_does_not_take_the_store_of_the_first(server: ServerProcess, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
 import itertools
 import json
 import os
@@ -11,18 +12,29 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 import torpor
 
-GUIDES = Path(__file__).parents[2] / "docs" / "guides"
+DOCS = Path(__file__).parents[2] / "docs"
 _COUNTER = itertools.count()
 _PROGRAM = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_RUN = """
+import ast, asyncio, inspect, sys
+names = {"__name__": "__main__"}
+code = compile(sys.argv[1], "<example>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+done = eval(code, names)
+if inspect.iscoroutine(done):
+    asyncio.run(done)
+"""
+"""A program with `await` outside of functions, too, as in a notebook."""
 
 
 @pytest.fixture
@@ -177,24 +189,50 @@ def said_by_tool(request: dict[str, Any]) -> dict[str, Any]:
     return anthropic_message({"type": "text", "text": "\n".join(texts)})
 
 
-@pytest.fixture
-def guide(model: ScriptedModel, tmp_path: Path) -> Callable[..., str]:
-    """Run the programs of a guide, one behind the other, with a scripted model of Anthropic's: what they print.
+class Programs:
+    """Runs what the documentation shows, with a scripted model, and says what it printed.
 
-    Asked, the model uses the tool with the next of these inputs, and then repeats what that said.
+    Asked, a model of Anthropic's uses its tool with the next of the given inputs, and then repeats what that said.
+    Other models' answers are put into `model.answers` before.
     """
 
-    def run(name: str, *inputs: dict[str, Any], tool: str = "python") -> str:
-        for number, given in enumerate(inputs):
-            model.answers += [
-                anthropic_message({"type": "tool_use", "id": f"toolu_{name}_{number}", "name": tool, "input": given}),
-                said_by_tool,
-            ]
-        program = "\n".join(_PROGRAM.findall((GUIDES / f"{name}.md").read_text()))
-        variables = {"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_URL": model.url, "ANTHROPIC_API_KEY": "none"}
+    def __init__(self, model: ScriptedModel, folder: Path) -> None:
+        self._model = model
+        self._folder = folder
+
+    def guide(self, name: str, *inputs: dict[str, Any], tool: str = "python", before: str = "") -> str:
+        """The programs of a page of `docs/guides`, one behind the other."""
+        return self.page(f"guides/{name}", *inputs, tool=tool, before=before)
+
+    def page(self, name: str, *inputs: dict[str, Any], tool: str = "python", before: str = "") -> str:
+        """The programs of a page of `docs`, one behind the other."""
+        programs = _PROGRAM.findall((DOCS / f"{name}.md").read_text())
+        assert programs
+        return self.run("\n".join(programs), *inputs, tool=tool, before=before)
+
+    def docstring(
+        self, module: ModuleType, *inputs: dict[str, Any], tool: str = "python", before: str = "", after: str = ""
+    ) -> str:
+        """The example at the head of a module; `before` makes what it takes for granted."""
+        examples = doctest.DocTestParser().get_examples(module.__doc__ or "")
+        assert examples
+        program = "".join(each.source for each in examples)
+        return self.run(program + after, *inputs, tool=tool, before=before)
+
+    def run(self, program: str, *inputs: dict[str, Any], tool: str, before: str) -> str:
+        """A program, in a process of its own."""
+        for given in inputs:
+            call = {"type": "tool_use", "id": f"toolu_{uuid.uuid4().hex}", "name": tool, "input": given}
+            self._model.answers += [anthropic_message(call), said_by_tool]
+        url = self._model.url
+        variables = {
+            **dict.fromkeys(("ANTHROPIC_BASE_URL", "ANTHROPIC_API_URL"), url),
+            **dict.fromkeys(("ANTHROPIC_API_KEY", "OPENAI_API_KEY"), "none"),
+            "OPENAI_BASE_URL": f"{url}/v1",
+        }
         done = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=tmp_path,
+            [sys.executable, "-c", _RUN, f"{before}\n{program}"],
+            cwd=self._folder,
             env=os.environ | variables,
             capture_output=True,
             text=True,
@@ -202,7 +240,17 @@ def guide(model: ScriptedModel, tmp_path: Path) -> Callable[..., str]:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert not model.answers
+        assert not self._model.answers
         return done.stdout
 
-    return run
+
+@pytest.fixture
+def programs(model: ScriptedModel, tmp_path: Path) -> Programs:
+    """What runs the documentation's programs."""
+    return Programs(model, tmp_path)
+
+
+@pytest.fixture
+def guide(programs: Programs) -> Callable[..., str]:
+    """Run the programs of a guide."""
+    return programs.guide

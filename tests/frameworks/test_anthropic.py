@@ -99,3 +99,26 @@ async def test_the_asynchronous_twins_do_the_same(conversation: str, model: Any)
         )
     assert model.requests[1]["messages"][-1]["content"][0]["content"][0]["text"] == "3"
     assert next(iter(result["content"]))["text"] == "8"  # type: ignore[index]
+
+
+def test_the_guide(programs: Any) -> None:
+    count, last = {"code": "primes = [2, 3, 5]; len(primes)"}, {"code": "primes[-1]"}
+    assert programs.guide("anthropic", count, last).split() == ["3", "5"]
+
+
+def test_the_module_s_example(programs: Any, model: Any) -> None:
+    model.answers = [message(use("toolu_docstring", "a = 3; a + 5"))]
+    before = """
+import torpor
+from torpor.tools.anthropic import INSTRUCTIONS, MessagesTool
+MODEL, messages = "claude-sonnet-4-5", [{"role": "user", "content": "Add."}]
+"""
+    printed = programs.docstring(torpor.tools.anthropic, before=before, after="print(messages[-1]['content'][0])")
+    assert "'text': '8'" in printed
+
+
+def test_the_recipe_of_a_data_analysis_agent(programs: Any) -> None:
+    total = {"code": "import pandas as pd; sales = pd.read_csv('sales.csv'); int(sales.amount.sum())"}
+    figure = {"code": "sales.plot('month').figure.savefig('sales.png'); print('saved')"}
+    printed = programs.page("recipes/data-analysis-agent", total, figure).splitlines()
+    assert printed == ["8", "saved", "[a figure]", f"1 {figure['code']}", f"0 {total['code']}"]

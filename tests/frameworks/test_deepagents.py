@@ -144,3 +144,7 @@ def test_the_guide(guide: Callable[..., str]) -> None:
     count = {"command": "printf '2\\n3\\n5\\n' > primes.txt; wc -l < primes.txt"}
     printed = guide("deepagents", count, {"command": "tail -1 primes.txt"}, tool="execute")
     assert [line for line in printed.splitlines() if line.isdigit()] == ["3", "5"]
+
+
+def test_the_module_s_example(programs: Any) -> None:
+    programs.docstring(torpor.tools.deepagents, {"command": "echo begun > poem.txt"}, tool="execute")

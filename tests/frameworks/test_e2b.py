@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
+from collections.abc import Iterator
 
 import e2b_code_interpreter as e2b
 import pytest
+from e2b.sandbox_sync.filesystem.filesystem import Filesystem
 
 import torpor
 from torpor.compat import e2b as ours
 
+SHAPES = ["Execution", "ExecutionError", "Logs", "OutputMessage", "Result", "EntryInfo", "WriteInfo"]
+FILE_METHODS = ("read", "write", "write_files", "list", "exists", "get_info", "remove", "rename", "make_dir")
 
-@pytest.mark.parametrize("name", ["Execution", "ExecutionError", "Logs", "OutputMessage", "Result"])
+
+@pytest.fixture
+def sandbox(client: torpor.Client) -> Iterator[ours.Sandbox]:
+    with ours.Sandbox.create(client=client) as sandbox:
+        yield sandbox
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_answers_have_every_field_that_theirs_have(name: str) -> None:
     theirs = {field.name for field in dataclasses.fields(getattr(e2b, name))}
     own = {field.name for field in dataclasses.fields(getattr(ours, name))}
@@ -23,6 +35,44 @@ def test_calls_take_the_arguments_that_theirs_take() -> None:
     for method, left_out in (("run_code", {"context"}),):
         theirs = set(inspect.signature(getattr(e2b.Sandbox, method)).parameters) - left_out
         assert theirs - set(inspect.signature(getattr(ours.Sandbox, method)).parameters) == set()
+
+
+@pytest.mark.parametrize("method", FILE_METHODS)
+def test_files_take_the_arguments_that_theirs_take_in_the_same_order(method: str) -> None:
+    theirs = inspect.signature(getattr(Filesystem, method)).parameters
+    own = inspect.signature(getattr(ours.Filesystem, method)).parameters
+    assert list(own) == list(theirs)
+    assert [each.default for each in own.values()] == [each.default for each in theirs.values()]
+
+
+def test_of_files_only_watching_is_not_there() -> None:
+    theirs = {name for name, _ in inspect.getmembers(Filesystem, inspect.isfunction) if not name.startswith("_")}
+    assert theirs - {*FILE_METHODS} == {"watch_dir"}
+    assert [kind.value for kind in ours.FileType] == [kind.value for kind in e2b.FileType]
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("NotFoundException", "SandboxException"),
+        ("FileNotFoundException", "NotFoundException"),
+        ("InvalidArgumentException", "SandboxException"),
+        ("NotEnoughSpaceException", "SandboxException"),
+        ("CommandExitException", "SandboxException"),
+    ],
+)
+def test_exceptions_are_caught_as_theirs_are(name: str, base: str) -> None:
+    for package in (e2b, ours):
+        assert issubclass(getattr(package, name), getattr(package, base))
+
+
+def test_what_is_known_of_a_file_makes_one_of_theirs(sandbox: ours.Sandbox) -> None:
+    written = sandbox.files.write("data/in.csv", io.StringIO("a,b\n"))
+    info = sandbox.files.get_info("data/in.csv")
+    for value, kind in ((written, e2b.WriteInfo), (info, e2b.EntryInfo)):
+        theirs = kind(**{field.name: getattr(value, field.name) for field in dataclasses.fields(kind)})
+        assert (theirs.name, theirs.path) == ("in.csv", "/home/user/data/in.csv")
+        assert [field.name for field in dataclasses.fields(kind)] == [each.name for each in dataclasses.fields(value)]
 
 
 def test_a_result_lists_its_forms_as_theirs_does(client: torpor.Client) -> None:

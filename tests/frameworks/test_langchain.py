@@ -228,3 +228,8 @@ async def test_a_cancelled_call_ends_its_code_and_nothing_else(
 def test_the_guide(guide: Callable[..., str]) -> None:
     printed = guide("langchain", {"code": "primes = [2, 3, 5]; len(primes)"}, {"code": "primes[-1]"})
     assert printed.split() == ["3", "5"]
+
+
+def test_the_module_s_example(programs: Any) -> None:
+    before = "from langgraph.checkpoint.memory import InMemorySaver; checkpointer = InMemorySaver()"
+    programs.docstring(torpor.tools.langchain, {"code": "primes = [2, 3, 5]; len(primes)"}, before=before)

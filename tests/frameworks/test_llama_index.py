@@ -169,3 +169,8 @@ async def test_many_contexts_at_once_have_each_their_own_machine() -> None:
 def test_the_guide(guide: Callable[..., str]) -> None:
     printed = guide("llama-index", {"code": "primes = [2, 3, 5]; len(primes)"}, {"code": "primes[-1]"})
     assert printed.split() == ["3", "5"]
+
+
+def test_the_module_s_example(programs: Any) -> None:
+    before = "from llama_index.llms.anthropic import Anthropic; llm = Anthropic(model='claude-sonnet-4-5')"
+    programs.docstring(torpor.tools.llama_index, {"code": "primes = [2, 3, 5]; len(primes)"}, before=before)

@@ -139,3 +139,20 @@ async def test_the_asynchronous_twins_answer_the_same(conversation: str) -> None
         message = ChatCompletion.model_validate(completion(("c2", "a + 5"))).choices[0].message
         (answer,) = await ChatTool(client, conversation).amessages(message)
         assert answer["content"] == "8"
+
+
+def test_the_guide(programs: Any, model: Any) -> None:
+    model.answers = [response(call("guide_1", PLOT)), response(saying("drawn"))]
+    model.answers += [completion(("guide_2", "3 + 5")), completion(text="8")]
+    assert programs.guide("openai").split() == ["drawn", "8"]
+
+
+def test_the_module_s_example(programs: Any, model: Any) -> None:
+    model.answers = [response(call("docstring_1", "3 + 5"))]
+    before = """
+import torpor
+from torpor.tools.openai import INSTRUCTIONS, ResponsesTool
+MODEL, messages = "gpt-5.1", [{"role": "user", "content": "Add."}]
+"""
+    printed = programs.docstring(torpor.tools.openai, before=before, after="print(messages[-1]['output'])")
+    assert printed == "8\n"

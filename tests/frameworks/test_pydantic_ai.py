@@ -240,3 +240,7 @@ def test_the_guide(guide: Callable[..., str]) -> None:
     count, last = {"code": "primes = [2, 3, 5]; len(primes)"}, {"code": "primes[-1]"}
     write = {"code": "open('primes.txt', 'w').write('2\\n3\\n5\\n')"}
     assert guide("pydantic-ai", count, last, write).split() == ["3", "5", "6:", "3", "primes.txt"]
+
+
+def test_the_module_s_example(programs: Any) -> None:
+    programs.docstring(torpor.tools.pydantic_ai, {"code": "primes = [2, 3, 5]; len(primes)"})

@@ -63,3 +63,22 @@ def test_a_figure_is_a_picture_for_the_agent(client: torpor.Client, conversation
     output = executor("import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show(); print('drawn')")
     assert (output.logs, output.is_final_answer) == ("drawn\n", False)
     assert output.output.size[0] > 100
+
+
+SCRIPTED = f"""
+import runpy, smolagents
+Scripted = runpy.run_path({__file__!r})["Scripted"]
+smolagents.InferenceClientModel = lambda: Scripted("primes = [2, 3, 5]", "final_answer(primes[-1])")
+model = smolagents.InferenceClientModel()
+"""
+"""The guide's model is a service's; this one says what it is to say."""
+
+
+def test_the_guide(programs: Any) -> None:
+    assert programs.guide("smolagents", before=SCRIPTED).splitlines()[-1] == "5"
+
+
+def test_the_module_s_example(programs: Any) -> None:
+    before = f"{SCRIPTED}\nimport torpor\nfrom torpor.tools.smolagents import TorporExecutor\n"
+    printed = programs.docstring(torpor.tools.smolagents, before=before, after="print(agent.run('Count primes.'))")
+    assert printed.splitlines()[-1] == "5"

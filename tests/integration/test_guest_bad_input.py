@@ -10,8 +10,8 @@ from tests.support.conversations import Conversation
 from tests.support.sandboxes import LIMITS
 
 from torpor_snapshotter.runtime import Runtime
-from torpor_worker.gvisor import GVisorHost
-from torpor_worker.sandbox import InterpreterDied, Limits, SandboxLost
+from torpor_worker.gvisor import GVisorHost, GVisorSandbox
+from torpor_worker.sandbox import InterpreterDied, Limits, PackagesWanted, SandboxLost
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -128,8 +128,17 @@ async def test_what_fails_says_so(machine: Conversation, code: str, name: str, m
 @pytest.mark.parametrize(
     "code", ["!pip install x", "%pip install x", "os.system(f'{sys.executable} -m pip install x')"]
 )
-async def test_pip_install_says_at_once_why_not_and_what_is_there(machine: Conversation, code: str) -> None:
-    said = (await machine.run(code)).text("stderr")
+async def test_pip_install_asks_the_host_and_says_why_not_and_what_is_there(machine: Conversation, code: str) -> None:
+    await machine.say(code)
+    asked = (await machine.hear()).ending
+    assert isinstance(asked, PackagesWanted)
+    assert asked.seq == machine.position - 1
+    assert asked.request["requirements"] == ["x"]
+    assert "numpy" in asked.request["installed"]
+    assert isinstance(machine.partner, GVisorSandbox)
+    await machine.partner.answer_packages(asked.number, refused="It is refused.")
+    said = (await machine.hear()).text("stderr")
+    assert "It is refused." in said
     assert "This machine has no network" in said
     assert "pandas" in said
 

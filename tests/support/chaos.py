@@ -2,13 +2,15 @@
 
 What each client does is decided by the seed alone; when the deaths come depends on the host's pace.
 
-Every instruction adds a token of its own to its machine: to a list, a counter, a file, an array, and through a thread.
+Every instruction adds a token of its own to its machine: to a list, a counter, a file, an array, and through a thread;
+some read a file first that was uploaded a moment ago.
 So the machine says what took effect, how often and in which order, and the history of the machine says what must have.
 After every death each machine is compared with its history. `scripts/chaos` runs it for long (`chaos_rounds`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -51,6 +53,7 @@ OPERATIONS = {
     "displace": 2,
     "cycle": 12,
     "sync": 2,
+    "upload": 3,
     "vanish": 2,
     "renew": 1,
     "fork": 1,
@@ -155,6 +158,30 @@ class Chaos:
     def _sync(self, slot: int, _: random.Random) -> None:
         self._transition(self._machines[slot], "sync", 200)
 
+    def _upload(self, slot: int, chance: random.Random) -> None:
+        """Write a file over HTTP, and have the machine read it, with deaths in between, but no rollback."""
+        machine = self._machines[slot]
+        token, data = next(self._tokens), chance.randbytes(chance.choice([10, 50_000, 2_000_000]))
+        read = f"digest = hashlib.sha256(open('upload-{token}', 'rb').read()).hexdigest()"
+        with machine.still:
+            answer = self._ask("PUT", f"/v1/machine/{machine.name}/files/upload-{token}", data)
+            if answer.status_code != 200:
+                if not (answer.status_code == 404 and machine.deleted):
+                    self._complain(machine, f"an upload was answered with {answer.status_code}: {answer.text}")
+                return
+            body = {"code": f"{read}\nadd({token})\ndigest", "queue": True, "timeout_seconds": 60}
+            answer = self._ask("POST", f"/v1/machine/{machine.name}/run", body)
+        if answer.status_code == 404 and machine.deleted:
+            return
+        result = answer.json()["result"]
+        machine.answers[answer.json()["instruction_seq"]] = result
+        found = result.get("value")
+        if found is not None and found != repr(hashlib.sha256(data).hexdigest()):
+            self._complain(machine, f"has {found} of {len(data)} bytes that were uploaded")
+        # A change that is followed by death after death is given up, and said so.
+        if result.get("error", "").startswith("FileNotFoundError") and "changes_lost" not in answer.text:
+            self._complain(machine, f"has lost what was uploaded: {answer.text}")
+
     def _vanish(self, slot: int, _: random.Random) -> None:
         """Hang up in the middle of a stream: nobody knows whether the code was accepted."""
         path = f"/v1/machine/{self._machines[slot].name}/run"
@@ -256,14 +283,15 @@ class Chaos:
             self._complain(machine, f"{verb} was answered with {answer.status_code}: {answer.text}")
         return int(answer.status_code)
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx2.Response:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | bytes | None = None) -> httpx2.Response:
         """Ask until there is an answer, as the same request: the key says so."""
         headers = {"Idempotency-Key": f"{threading.get_ident()} {time.monotonic_ns()}"} if method == "POST" else {}
+        sent: dict[str, Any] = {"content": body} if isinstance(body, bytes) else {"json": body}
         deadline = time.monotonic() + ANSWER_SECONDS
         last = "nothing"
         while True:
             with suppress(*LOST):
-                answer = self._http.request(method, path, json=body, headers=headers)
+                answer = self._http.request(method, path, headers=headers, **sent)
                 answer.json()
                 if answer.status_code != 503:
                     return answer

@@ -42,7 +42,7 @@ class Partner(Protocol):
 class Answer:
     """All that came for one instruction."""
 
-    ending: Result | InterpreterDied | SandboxLost | None = None
+    ending: Event | None = None
     outputs: list[Output] = field(default_factory=list)
     notices: list[GuestNotice] = field(default_factory=list)
 

@@ -14,6 +14,7 @@ from torpor_worker.ledger import Entry, InstructionResult, Ledger
 from torpor_worker.local_images import LocalImages
 from torpor_worker.memory_ledger import MachineMemory, MemoryLedger
 from torpor_worker.memory_snapshotter import MemorySnapshotter
+from torpor_worker.packages.fetching import Packages
 from torpor_worker.stdin import Stdin
 from torpor_worker.templates import Templates
 from torpor_worker.worker import Worker
@@ -62,6 +63,7 @@ class House:
         self.images = LocalImages(folder / "images", 1 << 30)
         self.bodies = Bodies(folder / "bodies")
         self.templates: Templates | None = None
+        self.packages: Packages | None = None
         self.workers: list[Worker] = []
 
     @property
@@ -83,6 +85,7 @@ class House:
             self.config,
             self.templates,
             bodies=self.bodies,
+            packages=self.packages,
         )
         self.workers.append(worker)
         await worker.start()

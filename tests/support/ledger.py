@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from torpor_api.ledger import Accepted, Idempotency, SqlLedger
+from torpor_api.ledger import Accepted, Idempotency, MachineSettings, SqlLedger
 from torpor_api.ledger.database import FILE_NAME, open_engine
 from torpor_api.ledger.migrate import migrate
 from torpor_api.ledger.sql_ledger import OUTPUT_LIMIT_BYTES
@@ -63,7 +63,7 @@ def key(name: str, *, path: str = "/path", body: str = "body") -> Idempotency:
 
 async def new_machine(ledger: SqlLedger) -> str:
     """A machine of the account."""
-    name, _ = await ledger.create_machine(ACCOUNT, tags={}, memory_mb=1024, idle_seconds=60.0)
+    name, _ = await ledger.create_machine(ACCOUNT, MachineSettings(memory_mb=1024, idle_seconds=60.0))
     return name
 
 

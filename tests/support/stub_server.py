@@ -46,7 +46,8 @@ class Cut:
 class Script:
     """What a piece of code does: events, then a result. While `blocks`, it waits for an interrupt before that.
 
-    One that is `stubborn` does not heed interrupts, and waits for the end of the server.
+    One that is `stubborn` does not heed interrupts, and waits for the end of the server. At each event that is an
+    `input_request` it waits for an answer, or an interrupt.
     """
 
     events: list[Json] = field(default_factory=list)
@@ -63,6 +64,26 @@ class Ran:
     code: str
     script: Script
     interrupted: threading.Event = field(default_factory=threading.Event)
+    given: list[Json] = field(default_factory=list)
+    """What was sent for it to read."""
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def give(self, body: Json) -> None:
+        """Answer its question."""
+        with self.changed:
+            self.given.append(body)
+            self.changed.notify_all()
+
+    def interrupt(self) -> None:
+        """End it, if it waits for that or for an answer."""
+        with self.changed:
+            self.interrupted.set()
+            self.changed.notify_all()
+
+    def wait_for(self, answers: int) -> None:
+        """Wait until it has so many answers, or is interrupted."""
+        with self.changed:
+            self.changed.wait_for(lambda: len(self.given) >= answers or self.interrupted.is_set(), WAIT_SECONDS)
 
 
 class StubServer:
@@ -117,11 +138,14 @@ class StubServer:
             self.on_block()
             if not ran.interrupted.wait(WAIT_SECONDS):
                 return
-        offset = 0
+        offset = questions = 0
         for event in ran.script.events:
             offset += len(str(event.get("text", "x")))
             if after is None or offset > int(after.split(".")[1]):
                 yield {"id": f"1.{offset}", **event}
+            if event["type"] == "input_request":
+                questions += 1
+                ran.wait_for(questions)
         yield {
             "type": "result",
             "id": f"1.{offset}.result",
@@ -209,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif rest == "/interrupt":
             for ran in log:
                 if not ran.script.stubborn:
-                    ran.interrupted.set()
+                    ran.interrupt()
             self._json({"interrupted": True, "instruction_seq": len(log) - 1}, cut)
         elif rest == "/complete" and stub.completions.get(body["code"]) is not None:
             matches, start, end = stub.completions[body["code"]] or ([], 0, 0)
@@ -221,9 +245,12 @@ class _Handler(BaseHTTPRequestHandler):
             page = [self._instruction(ran) for ran in log[::-1]][start:][:limit]
             more = {"next_cursor": str(start + limit)} if start + limit < len(log) else {}
             self._json({"instructions": page, **more}, cut)
-        elif found := re.fullmatch(r"/exec/(\d+)(/events)?", rest):
+        elif found := re.fullmatch(r"/exec/(\d+)(/events|/stdin)?", rest):
             ran = log[int(found[1])]
-            if found[2]:
+            if found[2] == "/stdin":
+                stub.once(key, self.path, lambda: ran.give(body))
+                self._json({"machine": name, "instruction_seq": ran.seq}, cut)
+            elif found[2]:
                 self._stream(stub.events(ran, query.get("after")), {}, cut)
             else:
                 self._json(self._instruction(ran), cut)
@@ -328,7 +355,7 @@ def stub_server() -> Iterator[StubServer]:
     finally:
         for machine in stub.machines.values():
             for ran in machine:
-                ran.interrupted.set()
+                ran.interrupt()
         server.shutdown()
         server.server_close()
         thread.join()

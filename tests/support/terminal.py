@@ -50,6 +50,11 @@ class Terminal:
         """All that was shown, without the terminal's control sequences."""
         return CONTROL.sub("", self.raw.decode(errors="replace"))
 
+    @property
+    def is_echoing(self) -> bool:
+        """Whether what is typed is shown by the terminal itself."""
+        return bool(termios.tcgetattr(self._screen)[3] & termios.ECHO)
+
     def wait_for(self, text: str) -> None:
         """Read until this is shown, behind what was waited for before."""
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from torpor_api.commands.fsck import app as fsck
 from torpor_api.commands.recover import app
 from torpor_api.errors import InstructionNotFound, PointUnreachable
-from torpor_api.ledger import Point, SqlLedger
+from torpor_api.ledger import MachineSettings, Point, SqlLedger
 from torpor_api.ledger.database import FILE_NAME
 from torpor_api.ledger.facts import SETTINGS
 from torpor_api.ledger.rebuild import rebuild
@@ -57,7 +57,7 @@ class House:
 
     async def new(self, **tags: str) -> Hold:
         name, _ = await self.ledger.create_machine(
-            ACCOUNT, tags=tags, memory_mb=512, idle_seconds=None, template="python"
+            ACCOUNT, MachineSettings(tags=tags, memory_mb=512, idle_seconds=None, template="python")
         )
         return await awake(self.ledger, name)
 

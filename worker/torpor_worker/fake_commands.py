@@ -108,11 +108,20 @@ class FakeCommands:
                     await asyncio.Event().wait()
                 case "stubborn":
                     command.stubborn = True
+                case "pip":
+                    code = self._install(seq, command, rest[rest.index("--") + 1 :])
                 case "exit":
                     code = int(rest[0])
                     break
             command.next += 1
         self._end(seq, code, None)
+
+    def _install(self, seq: int, command: FakeCommand, names: list[str]) -> int:
+        if "refused" in names:
+            self._write(seq, command, "stderr", "ERROR: The server does not allow the package refused.")
+            return 1
+        self._write(seq, command, "stdout", "Successfully installed " + " ".join(f"{name}-1.0" for name in names))
+        return 0
 
     async def _cat(self, seq: int, command: FakeCommand) -> None:
         while True:

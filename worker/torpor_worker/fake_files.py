@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from torpor_worker.files import Archive, Change, FileRefused, FileWork, List, Look, Read
-from torpor_worker.sandbox import SandboxDied
+from torpor_worker.sandbox import PackagesWanted, SandboxDied
 
 HOME = "/home/user"
 PIECE_BYTES = 48 << 10
@@ -177,3 +177,10 @@ class FakeTransfer:
 def _about(kind: str, content: bytes) -> dict[str, Any]:
     tag = hashlib.sha256(content).hexdigest()[:16]
     return {"kind": kind, "size": len(content), "mode": 0o644, "modified_ns": 1_700_000_000_000_000_000, "tag": tag}
+
+
+def package_ask(seq: int, wanted: str) -> tuple[PackagesWanted, str]:
+    """What is asked for a package, and the path at which its archive is awaited."""
+    name = f"{seq}-{0:016}-0"
+    request = {"requirements": [wanted], "installed": {}, "python": "3.13.5", "libc": [2, 41], "architecture": "x86_64"}
+    return PackagesWanted(1, seq, name, request), f"/home/user/.cache/torpor/{name}.tar"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
 from torpor_worker.fake_commands import FakeCommand, FakeCommands
-from torpor_worker.fake_files import FakeTransfer, Files
+from torpor_worker.fake_files import FakeTransfer, Files, package_ask
 from torpor_worker.files import FileRefused, FileTransfer, FileWork
 from torpor_worker.sandbox import (
     Adopted,
@@ -80,8 +80,8 @@ class FakeSandbox:
     Beside plain Python, code may call what misbehaves: `die(reason)`, `die_after()` (once it has its result),
     `die_later(seconds)`, `lose(reason)` (the whole sandbox), `hang(ignore)` (ignores so many interrupts),
     `count(n, seconds)` (prints 0 to n - 1, and can be saved in the middle of it), `flood(size)`, `use(size)` (memory),
-    `background(alive)`, `content(path)` (of a file), `say_later(text)`, `times()` (how often this host called it),
-    `lines(n)` (waits for so many).
+    `background(alive)`, `content(path)` (of a file), `install(name)` (asks for a package: its archive, or the refusal),
+    `say_later(text)`, `times()` (how often this host called it), `lines(n)` (waits for so many).
     """
 
     def __init__(
@@ -106,6 +106,8 @@ class FakeSandbox:
         self._transfers: list[FakeTransfer] = []
         self.paused = False
         self.used_bytes = host.sandbox_bytes
+        self._refused: str | None = None
+        """Why the host hands in no packages."""
         for event in image.said:
             self._events.put_nowait(event)
         self._commands = FakeCommands(image.commands, image.names, self._say, self._awake, self._spawn)
@@ -275,6 +277,9 @@ class FakeSandbox:
     async def _play(self) -> None:
         """Go on with a long instruction, from where its state is."""
         program = self._image.program
+        if program is not None and "wants" in program:
+            await self._install(program["wants"])
+            return
         while program is not None and program.get("next", 0) < program.get("end", 0):
             await asyncio.sleep(program["seconds"])
             await self._awake.wait()
@@ -285,6 +290,15 @@ class FakeSandbox:
             program["next"] += 1
         if program is not None and "end" in program:
             self._end(repr(program["next"]), None)
+
+    async def _install(self, wanted: str) -> None:
+        ask, path = package_ask(-1 if self._image.running is None else self._image.running, wanted)
+        self._events.put_nowait(ask)
+        while path not in self.files and self._refused is None:  # noqa: ASYNC110 (as the guest's `pip` looks)
+            await asyncio.sleep(0.001)
+        await self._awake.wait()
+        installed = self.files.pop(path, None)
+        self._end(repr(self._refused if installed is None else installed.decode()), None)
 
     def _spawn(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
@@ -362,6 +376,11 @@ class FakeSandbox:
         await self._host.may_apply.wait()
         self._alive()
         self._transfers[transfer.number].apply()
+
+    async def answer_packages(self, number: int, *, refused: str | None) -> None:
+        """See `Sandbox`."""
+        self._alive()
+        self._refused = refused
 
     async def complete(self, code: str, cursor: int) -> Completion:
         """See `Sandbox`; it knows the names of variables only."""
@@ -535,6 +554,9 @@ class FakeSandboxHost:
         def hang(ignore: int = 0, immortal: bool = False) -> None:
             takes(ignore=ignore, immortal=immortal)
 
+        def install(wanted: str) -> None:
+            takes(wants=wanted)
+
         def lines(count: int) -> None:
             takes(lines=count)
 
@@ -555,7 +577,7 @@ class FakeSandboxHost:
             self.calls += 1
             return self.calls
 
-        calls: list[Callable[..., Any]] = [content, count, flood, hang, lines, lose, preloaded, use, times]
+        calls: list[Callable[..., Any]] = [content, count, flood, hang, install, lines, lose, preloaded, use, times]
         calls += [
             sandbox.die,
             sandbox.die_after,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 from collections import deque
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from torpor_worker.sandbox import (
     Limits,
     Output,
     OutputKind,
+    PackagesWanted,
     Result,
     SandboxDied,
     SandboxError,
@@ -50,6 +52,7 @@ WRITE_SECONDS = 30.0
 """How long a guest may take to read a frame; then it reads nothing any more, and half a frame is in its way."""
 HELD_BYTES = 8 << 20
 """Reading stops while events of this size wait for `receive`."""
+PACKAGES_NAME = re.compile(r"-?[0-9]{1,19}-[0-9a-f]{16}-[0-9]{1,9}")
 RESULT_KEYS = {"value", "data", "error", "runtime_ms"}
 
 
@@ -110,7 +113,7 @@ class GuestLink:
         self._attached = loop.create_future()
         self._ready = loop.create_future()
         self._read_on()
-        body = json.dumps({"nonce": nonce.hex(), "seen": self._received}).encode()
+        body = json.dumps({"nonce": nonce.hex(), "seen": self._received, "packages": True}).encode()
         try:
             async with asyncio.timeout(timeout_seconds):
                 await self._write(frames.HOST_MARKER + frames.encode(FrameType.HELLO, -1, body))
@@ -176,6 +179,11 @@ class GuestLink:
     async def apply_change(self, position: int, transfer: FileTransfer) -> None:
         """Have a change that is prepared made true; its transfer says how that ended."""
         await self._files.apply(position, transfer.number)
+
+    async def answer_packages(self, number: int, *, refused: str | None) -> None:
+        """Answer an ask for packages."""
+        fields = {"known": True} if refused is None else {"refused": refused}
+        await self._send(FrameType.PACKAGES, number, json.dumps(fields).encode())
 
     async def complete(self, code: str, cursor: int) -> Completion:
         """What could follow at a cursor; nothing from a guest that does not know, or does not say in time."""
@@ -392,6 +400,9 @@ class GuestLink:
                 self._upgraded.set_result(None if fields["problem"] is None else str(fields["problem"]))
         elif FrameType.FILE_STATE <= kind <= FrameType.FILE_ENDED:
             self._files.take(kind, serial, body)
+        elif kind == FrameType.PACKAGES_WANTED:
+            self._events.append((_packages_wanted(serial, json.loads(body)), -1, len(body)))
+            self._held_bytes += len(body)
         else:
             if serial <= self._seen:
                 return
@@ -483,6 +494,13 @@ def _event(kind: int, body: bytes) -> Event:
         fields = json.loads(body)
         return GuestNotice(str(fields["code"]), str(fields["message"]))
     raise ValueError(f"a frame of unknown type {kind}")
+
+
+def _packages_wanted(number: int, fields: dict[str, Any]) -> PackagesWanted:
+    name = str(fields["name"])
+    if not PACKAGES_NAME.fullmatch(name) or too_deep(fields["request"]):
+        raise ValueError("an ask for packages that is none")
+    return PackagesWanted(number, int(fields["seq"]), name, dict(fields["request"]))
 
 
 def _output(body: bytes) -> Output:

@@ -335,6 +335,10 @@ class Ledger(Protocol):
         """
         ...
 
+    async def knows_change(self, hold: Hold, text: str) -> bool:
+        """Whether a change of files with this text is in the log, was made, and was not left behind."""
+        ...
+
     async def undo_change(self, hold: Hold, position: int) -> None:
         """A change of files could not be made, and is never made again."""
         ...

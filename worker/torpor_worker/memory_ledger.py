@@ -271,6 +271,11 @@ class MemoryLedger:
         machine.log.append(entry)
         return self._start(machine, entry)
 
+    async def knows_change(self, hold: Hold, text: str) -> bool:
+        """See `Ledger`."""
+        made = [entry for entry in await self.behind(hold, -1) if entry.kind is EntryKind.FILE and not entry.undone]
+        return any(entry.code == text for entry in made)
+
     async def undo_change(self, hold: Hold, position: int) -> None:
         """See `Ledger`."""
         machine = self._held(hold)

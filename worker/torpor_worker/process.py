@@ -37,6 +37,7 @@ from torpor_worker.sandbox import (
     GuestState,
     Limits,
     Output,
+    PackagesWanted,
     Result,
     SandboxDied,
     SandboxError,
@@ -506,6 +507,9 @@ class Process:
                 if not self._batch.accepts(event):
                     await self.flush()
                 self._batch.add(event, self._loop.time())
+        elif isinstance(event, PackagesWanted):
+            if self._services.handing_in is not None:
+                self._services.handing_in.wanted(self.hold, self.attached.sandbox, event)
         elif isinstance(event, GuestNotice):
             # The guest mends what an instruction broke when that has been answered.
             seqs = [self.last_seq] if self.last_seq >= 0 else []

@@ -14,9 +14,10 @@ from torpor_worker.bodies import Bodies
 from torpor_worker.changing import Loss, make_again
 from torpor_worker.commands import Commands
 from torpor_worker.config import WorkerConfig
+from torpor_worker.handing_in import HandingIn
 from torpor_worker.instruction import Running
 from torpor_worker.ledger import EndedBy, Entry, EntryKind, Hold, Ledger
-from torpor_worker.sandbox import CommandEnded, CommandOutput, Result
+from torpor_worker.sandbox import CommandEnded, CommandOutput, PackagesWanted, Result
 
 LEAST_SECONDS = 5.0
 """An entry is given so much time at least, however little is left: it may be slower than it was."""
@@ -73,6 +74,7 @@ class Replayer:
         careful: bool,
         sent: int | None = None,
         bodies: Bodies | None = None,
+        handing_in: HandingIn | None = None,
         run_seconds: float = float("inf"),
         bounded_behind: int = -1,
     ) -> None:
@@ -92,12 +94,15 @@ class Replayer:
         self._careful = careful
         self._sent = sent
         self._bodies = bodies
+        self._handing_in = handing_in
         self._loop = asyncio.get_running_loop()
         self._entry: Entry | None = None
         """The instruction that runs."""
         self._running: Running | None = None
         self._discarded = False
         """Its result is not compared: its effects are lost."""
+        self._waits = False
+        """It waits for packages that lie behind it in the log."""
 
     async def go_on_with(self, entry: Entry, used_seconds: float, replay: Replay) -> None:
         """Take up a finished instruction in the middle of which the snapshot was taken."""
@@ -158,7 +163,7 @@ class Replayer:
             self._begin(entry, self._patient(entry, 0.0, left_seconds), replay)
             await self._attached.sandbox.execute(position, entry.seq, entry.code, replaying=True, stdin=entry.stdin)
             if self._careful and not (entry.stdin is not None and entry.stdin.open):  # its answers come behind it
-                await self._until(lambda: self._running is None, replay)
+                await self._until(lambda: self._running is None or self._waits, replay)
             await self._shown(replay)
 
     async def _start_again(self, entry: Entry, replay: Replay) -> None:
@@ -187,7 +192,7 @@ class Replayer:
             replay.suspect = None
 
     def _begin(self, entry: Entry, running: Running, replay: Replay) -> None:
-        self._entry, self._running, self._discarded = entry, running, False
+        self._entry, self._running, self._discarded, self._waits = entry, running, False, False
         replay.suspect = entry.seq
         running.start(self._loop.time())
 
@@ -249,9 +254,21 @@ class Replayer:
                 self._compare(event, self._running, replay)
             elif isinstance(event, CommandOutput | CommandEnded):
                 await self._commands.hear(self._hold, event)
+            elif isinstance(event, PackagesWanted):
+                await self._packages_wanted(event)
         if said_something:
             await self._commands.flush(self._hold)
             await self._attached.acknowledge()
+
+    async def _packages_wanted(self, ask: PackagesWanted) -> None:
+        """What has its result is given what it was given then; what has none may be given something new."""
+        if self._handing_in is None:
+            return
+        sandbox = self._attached.sandbox
+        if any(entry.result is not None for entry in await self._ledger.entries(self._hold, [ask.seq])):
+            self._waits = await self._handing_in.wanted_again(self._hold, sandbox, ask)
+        else:
+            self._handing_in.wanted(self._hold, sandbox, ask)
 
     def _compare(self, result: Result, running: Running, replay: Replay) -> None:
         entry = self._entry

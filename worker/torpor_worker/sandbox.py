@@ -118,7 +118,20 @@ class CommandEnded:
     """For people, if the machine itself has killed it."""
 
 
-Event = Output | Result | InterpreterDied | GuestNotice | SandboxLost | CommandOutput | CommandEnded
+@dataclass(frozen=True, slots=True)
+class PackagesWanted:
+    """Something in the sandbox asks for packages; it is said again to each host until that is answered."""
+
+    number: int
+    """Names the ask in this sandbox."""
+    seq: int
+    """What asks: a command, or what the interpreter ran."""
+    name: str
+    """The same whenever this `seq` asks for this; what is asked for is awaited in a file of this name."""
+    request: Mapping[str, Any]
+
+
+Event = Output | Result | InterpreterDied | GuestNotice | SandboxLost | CommandOutput | CommandEnded | PackagesWanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +231,10 @@ class Sandbox(Protocol):
 
     async def signal_command(self, position: int | None, seq: int, signal: CommandSignal) -> None:
         """Send a command a signal; nothing happens if it does not run. Without a position it is not of the log."""
+        ...
+
+    async def answer_packages(self, number: int, *, refused: str | None) -> None:
+        """Say of an ask for packages why it is refused; None: what was asked for was handed in before, or is soon."""
         ...
 
     async def complete(self, code: str, cursor: int) -> Completion:

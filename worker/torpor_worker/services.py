@@ -10,6 +10,7 @@ from torpor_worker.admission import Admission
 from torpor_worker.beginnings import Beginnings
 from torpor_worker.bodies import Bodies
 from torpor_worker.config import WorkerConfig
+from torpor_worker.handing_in import HandingIn
 from torpor_worker.images import Images
 from torpor_worker.ledger import Fenced, HeadMoved, Ledger
 from torpor_worker.metrics import Metrics
@@ -34,6 +35,8 @@ class Services:
     metrics: Metrics
     bodies: Bodies | None = None
     """What changes of files write; None: there can be none."""
+    handing_in: HandingIn | None = None
+    """Who answers asks for packages; None: nobody does."""
 
     async def durably(self, write: Callable[[], Awaitable[None]]) -> None:
         """Make a write that is idempotent, or changes nothing when it fails; try again before giving up.

@@ -334,11 +334,12 @@ class Waking:
         services, careful = self._services, self.suspicion.careful
         shared = (attached, self._bell, services.config, commands, services.ledger, hold)
         if not recovering:
-            return Replayer(*shared, careful=careful, bodies=services.bodies)
+            return Replayer(*shared, careful=careful, bodies=services.bodies, handing_in=services.handing_in)
         return Replayer(
             *shared,
             careful=careful,
             bodies=services.bodies,
+            handing_in=services.handing_in,
             sent=sent,
             run_seconds=hold.replay_seconds,
             bounded_behind=hold.asked_position,

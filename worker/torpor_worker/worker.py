@@ -15,11 +15,13 @@ from torpor_worker.bodies import Bodies
 from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import Draining, FellAsleep, SaveRefused, WorkerError
 from torpor_worker.exporting import Exported, export
+from torpor_worker.handing_in import HandingIn
 from torpor_worker.images import Images
 from torpor_worker.ledger import Entry, Ledger, Snapshot
 from torpor_worker.machine import Machine, Phase
 from torpor_worker.machine_files import MachineFiles
 from torpor_worker.metrics import Metrics
+from torpor_worker.packages.fetching import Packages
 from torpor_worker.sandbox import Completion, SandboxError, SandboxHost
 from torpor_worker.services import Services
 from torpor_worker.snapshots import Snapshotter, SnapshotterError, Stored
@@ -45,8 +47,9 @@ class Worker:
         templates: Templates | None = None,
         metrics: Metrics | None = None,
         bodies: Bodies | None = None,
+        packages: Packages | None = None,
     ) -> None:
-        """The worker closes none of these."""
+        """The worker closes none of these. Without `packages` machines are handed in none."""
         self._ledger = ledger
         self._host = host
         self._images = images
@@ -55,10 +58,20 @@ class Worker:
         self._beginnings = Beginnings(ledger, host, snapshotter, self._admission, config, templates)
         self._metrics = Metrics() if metrics is None else metrics
         self._metrics.measured_by(self._measure)
-        self._services = Services(
-            ledger, host, snapshotter, images, config, self._admission, self._beginnings, self._metrics, bodies
-        )
         self._files = None if bodies is None else MachineFiles(self._held, ledger, bodies, lambda: self._draining)
+        self._handing_in = HandingIn(ledger, self._files, packages)
+        self._services = Services(
+            ledger,
+            host,
+            snapshotter,
+            images,
+            config,
+            self._admission,
+            self._beginnings,
+            self._metrics,
+            bodies,
+            self._handing_in,
+        )
         self._machines: dict[str, Machine] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sweeper: asyncio.Task[None] | None = None
@@ -94,7 +107,11 @@ class Worker:
         `SaveRefused` if any was not. If this is cancelled, the deadline is now.
         """
         self._draining = True
-        closing = asyncio.get_running_loop().create_task(self._beginnings.close(), name="templates: close")
+        loop = asyncio.get_running_loop()
+        closing = [
+            loop.create_task(self._handing_in.close(), name="packages: close"),
+            loop.create_task(self._beginnings.close(), name="templates: close"),
+        ]
         tasks = dict(self._tasks)
         saving = [task for name, task in tasks.items() if self._machines[name].drain()]
         for task in tasks.values():
@@ -110,7 +127,7 @@ class Worker:
         finally:
             for task in late:
                 task.cancel()
-            await asyncio.gather(closing, *tasks.values(), return_exceptions=True)
+            await asyncio.gather(*closing, *tasks.values(), return_exceptions=True)
         if late:
             raise SaveRefused(
                 f"{len(late)} awake machines could not be saved in time; they are recovered from the log."

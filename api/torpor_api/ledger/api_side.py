@@ -35,6 +35,7 @@ from torpor_api.ledger.rows import (
     Idempotency,
     InstructionRow,
     MachineRow,
+    MachineSettings,
     Notice,
     Outcome,
     OutputPage,
@@ -42,7 +43,6 @@ from torpor_api.ledger.rows import (
 from torpor_api.ledger.segments import Segments
 from torpor_api.ledger.writer import Writer
 from torpor_worker.command import CommandInput
-from torpor_worker.ledger import Durability, Recovery
 from torpor_worker.stdin import Stdin
 
 
@@ -94,14 +94,8 @@ class ApiSide:
     async def create_machine(
         self,
         account: str,
+        settings: MachineSettings,
         *,
-        tags: dict[str, str],
-        memory_mb: int,
-        idle_seconds: float | None,
-        template: str | None = None,
-        durability: Durability = Durability.INTERVAL,
-        recovery: Recovery = Recovery.REPLAY,
-        replay_seconds: float = 300.0,
         idempotency: Idempotency | None = None,
         alias: str | None = None,
     ) -> tuple[str, bool]:
@@ -110,19 +104,7 @@ class ApiSide:
         Raises `IdempotencyKeyReused`.
         """
         return await self._writer.run(
-            lambda connection: machines.create(
-                connection,
-                account,
-                tags=tags,
-                memory_mb=memory_mb,
-                idle_seconds=idle_seconds,
-                template=template,
-                durability=durability,
-                recovery=recovery,
-                replay_seconds=replay_seconds,
-                idempotency=idempotency,
-                alias=alias,
-            )
+            lambda connection: machines.create(connection, account, settings, idempotency=idempotency, alias=alias)
         )
 
     async def machine_of_alias(self, account: str, alias: str) -> str:
@@ -180,7 +162,6 @@ class ApiSide:
 
         `told` is whether anybody hears of it before its result, or its output. If not, it may run while it is on its
         way to the disk: it is in the log if this process dies, and gone with the machine's process if the host does.
-        The same idempotency may have been given to `create_machine` before (`POST /v1/run`).
         Raises `MachineNotFound`, `MachineParked`, `TooManyUnfinished`, `IdempotencyKeyReused`.
         """
         return await self._writer.run(
@@ -197,6 +178,40 @@ class ApiSide:
             touches=machine,
             early=not told,
         )
+
+    async def accept_on_new(
+        self,
+        account: str,
+        settings: MachineSettings,
+        code: str,
+        timeout_seconds: float,
+        *,
+        idempotency: Idempotency | None = None,
+        told: bool = True,
+        stdin: Stdin | None = None,
+    ) -> tuple[str, Accepted]:
+        """Make a machine with an instruction in its log: its name, and the instruction as `accept` tells of it.
+
+        Raises `IdempotencyKeyReused`.
+        """
+
+        def work(connection: Connection) -> tuple[str, Accepted]:
+            name, _ = machines.create(connection, account, settings, idempotency=idempotency)
+            accepted = entries.accept(
+                connection,
+                account,
+                name,
+                code,
+                timeout_seconds,
+                when_busy="queue",
+                idempotency=idempotency,
+                stdin=stdin,
+            )
+            if isinstance(accepted, Busy):
+                raise AssertionError("one that may wait is not refused")
+            return name, accepted
+
+        return await self._writer.run(work, early=not told)
 
     async def accept_input(
         self, account: str, machine: str, seq: int, piece: CommandInput, *, idempotency: Idempotency | None = None

@@ -57,6 +57,7 @@ _COLUMNS = (
     entries.c.stdin,
     entries.c.stdin_open,
 )
+_ENDED_LINE = [column.name for column in _COLUMNS].index("ended_line")
 _ENTRY = select(*_COLUMNS)
 
 _FOR_ACCEPT = Statement(
@@ -134,6 +135,13 @@ _START = Statement(
     "started_at",
     "attempt",
     "finished_at",
+)
+_BEHIND = Statement(
+    _ENTRY.where(
+        entries.c.machine_id == bindparam("of_machine"),
+        entries.c.position > bindparam("than"),
+        entries.c.rolled_back == 0,
+    ).order_by(entries.c.position)
 )
 _ALLOT_POSITION = Statement(
     update(machines)
@@ -297,8 +305,7 @@ def allot_position(connection: Connection, machine_id: int) -> tuple[int, int]:
 
 def behind(connection: Connection, machine_id: int, position: int) -> list[Entry]:
     """Started entries above a position, in order; those that a rollback has left behind are not among them."""
-    query = _ENTRY.where(entries.c.machine_id == machine_id, entries.c.position > position, entries.c.rolled_back == 0)
-    return _with_ends(connection, machine_id, connection.execute(query.order_by(entries.c.position)))
+    return _with_ends(connection, machine_id, _BEHIND.run(connection, of_machine=machine_id, than=position).fetchall())
 
 
 def by_seq(connection: Connection, machine_id: int, seqs: Collection[int]) -> list[Entry]:
@@ -315,9 +322,9 @@ def unfinished(connection: Connection, machine_id: int) -> list[Entry]:
     return [_entry(tuple(row)) for row in connection.execute(query.order_by(entries.c.position))]
 
 
-def _with_ends(connection: Connection, machine_id: int, rows: Iterable[Row[Any]]) -> list[Entry]:
+def _with_ends(connection: Connection, machine_id: int, rows: Iterable[Row[Any] | tuple[Any, ...]]) -> list[Entry]:
     """Entries of rows; of commands that have ended, whether that belongs to what the machine has behind it."""
-    found = [(_entry(tuple(row)), row.ended_line) for row in rows]
+    found = [(_entry(tuple(row)), row[_ENDED_LINE]) for row in rows]
     if not any(entry.kind is EntryKind.COMMAND and entry.result is not None for entry, _ in found):
         return [entry for entry, _ in found]
     line = connection.scalar(select(machines.c.line).where(machines.c.id == machine_id))

@@ -70,6 +70,18 @@ def _insert(connection: Connection, machine_id: int, text: str, body: str | None
     return Entry(entry_id, EntryKind.FILE, None, position, 1, 0, code=text, body=body)
 
 
+def knows(connection: Connection, machine_id: int, text: str) -> bool:
+    """See `Ledger.knows_change`."""
+    query = select(entries.c.id).where(
+        entries.c.machine_id == machine_id,
+        _IS_CHANGE,
+        entries.c.code == text,
+        entries.c.undone == 0,
+        entries.c.rolled_back == 0,
+    )
+    return connection.scalar(query.limit(1)) is not None
+
+
 def undo(connection: Connection, machine_id: int, position: int) -> None:
     """See `Ledger.undo_change`."""
     connection.execute(

@@ -27,6 +27,10 @@ class FileSide(WorkerSide):
 
         return await self._write(hold, work)
 
+    async def knows_change(self, hold: Hold, text: str) -> bool:
+        """Whether a change of files with this text is in the log, was made, and was not left behind."""
+        return await self._read(hold, lambda connection, machine_id: file_changes.knows(connection, machine_id, text))
+
     async def undo_change(self, hold: Hold, position: int) -> None:
         """A change of files could not be made, and is never made again."""
         await self._write(hold, lambda connection, machine_id: file_changes.undo(connection, machine_id, position))

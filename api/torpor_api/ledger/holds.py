@@ -28,6 +28,46 @@ _HELD = Statement(
         machines.c.session_id == bindparam("session"),
     )
 )
+_ACQUIRE = Statement(
+    update(machines)
+    .where(
+        machines.c.name == bindparam("machine"),
+        machines.c.parked_reason.is_(None),
+        or_(machines.c.session_id.is_(None), machines.c.session_id == bindparam("session")),
+        exists().where(sessions.c.id == bindparam("session")),
+    )
+    .values(
+        session_id=bindparam("session"),
+        epoch=machines.c.epoch + 1,
+        ready=0,
+        # It was held: its process is gone.
+        recovering=case((machines.c.session_id == bindparam("session"), 1), else_=0),
+    )
+    .returning(machines.c.id)
+)
+_HOLD = Statement(
+    select(
+        machines.c.name,
+        accounts.c.name,
+        machines.c.epoch,
+        machines.c.line,
+        machines.c.head_generation,
+        machines.c.memory_bytes,
+        machines.c.idle_seconds,
+        machines.c.template,
+        machines.c.rebuilt_line,
+        machines.c.durability,
+        machines.c.recovery,
+        machines.c.replay_seconds,
+        machines.c.recovery_tries,
+        machines.c.recovery_deaths,
+    )
+    .join(accounts, accounts.c.id == machines.c.account_id)
+    .where(machines.c.id == bindparam("of_machine"))
+)
+_TAGS = Statement(
+    select(machine_tags.c.name, machine_tags.c.value).where(machine_tags.c.machine_id == bindparam("of_machine"))
+)
 
 
 def held(connection: Connection, session: Session | None, hold: Hold) -> int:
@@ -73,26 +113,12 @@ def waiting(connection: Connection) -> list[str]:
 
 def acquire(connection: Connection, session: Session, machine: str) -> Hold | None:
     """Set the session and raise the epoch, unless it is parked, gone, or another live session's."""
-    changed = connection.execute(
-        update(machines)
-        .where(
-            machines.c.name == machine,
-            machines.c.parked_reason.is_(None),
-            or_(machines.c.session_id.is_(None), machines.c.session_id == session),
-            exists().where(sessions.c.id == session),
-        )
-        .values(
-            session_id=session,
-            epoch=machines.c.epoch + 1,
-            ready=0,
-            recovering=case((machines.c.session_id == session, 1), else_=0),  # it was held: its process is gone
-        )
-        .returning(machines.c.id)
-    ).first()
+    changed = _ACQUIRE.first(connection, machine=machine, session=session)
     if changed is None:
         return None
-    saves.condemn_abandoned(connection, changed.id)
-    return hold_of(connection, changed.id)
+    (machine_id,) = changed
+    saves.condemn_abandoned(connection, machine_id)
+    return hold_of(connection, machine_id)
 
 
 def settings(connection: Connection, machine_id: int, hold: Hold) -> Hold:
@@ -180,29 +206,26 @@ def park(connection: Connection, session: Session | None, hold: Hold, reason: st
 
 def hold_of(connection: Connection, machine_id: int) -> Hold:
     """What a worker is told of a machine that it holds."""
-    row = connection.execute(
-        select(machines, accounts.c.name.label("account"))
-        .join(accounts, accounts.c.id == machines.c.account_id)
-        .where(machines.c.id == machine_id)
-    ).one()
-    tags = connection.execute(
-        select(machine_tags.c.name, machine_tags.c.value).where(machine_tags.c.machine_id == machine_id)
-    )
+    row = _HOLD.first(connection, of_machine=machine_id)
+    if row is None:
+        raise AssertionError("the machine of a hold exists")
+    name, account, epoch, line, head, memory_bytes, idle_seconds, template, rebuilt_line, *policies = row
+    durability, recovery, replay_seconds, tries, deaths = policies
     return Hold(
-        machine=row.name,
-        account=row.account,
-        epoch=row.epoch,
-        line=row.line,
-        head=None if row.head_generation is None else saves.snapshot(connection, machine_id, row.head_generation),
-        memory_bytes=row.memory_bytes,
-        idle_seconds=row.idle_seconds,
-        tags={tag.name: tag.value for tag in tags},
-        template=row.template,
-        rebuilt_from=lines.rebuilt_from(connection, machine_id, row.rebuilt_line),
-        durability=Durability(row.durability),
-        recovery=Recovery(row.recovery),
-        replay_seconds=row.replay_seconds,
-        asked_position=lines.asked_position(connection, machine_id, row.line) if row.line else -1,
-        tries=row.recovery_tries,
-        deaths=row.recovery_deaths,
+        machine=name,
+        account=account,
+        epoch=epoch,
+        line=line,
+        head=None if head is None else saves.snapshot(connection, machine_id, head),
+        memory_bytes=memory_bytes,
+        idle_seconds=idle_seconds,
+        tags=dict(_TAGS.run(connection, of_machine=machine_id).fetchall()),
+        template=template,
+        rebuilt_from=lines.rebuilt_from(connection, machine_id, rebuilt_line),
+        durability=Durability(durability),
+        recovery=Recovery(recovery),
+        replay_seconds=replay_seconds,
+        asked_position=lines.asked_position(connection, machine_id, line) if line else -1,
+        tries=tries,
+        deaths=deaths,
     )

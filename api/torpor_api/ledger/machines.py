@@ -8,15 +8,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, exists, func, insert, select, update
 
 from torpor_api.errors import AliasTaken, InvalidRequest, MachineNotFound
 from torpor_api.ledger import idempotency as repeats
 from torpor_api.ledger import running, saves
+from torpor_api.ledger.database import Statement
 from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
 from torpor_api.ledger.moments import moment, now
 from torpor_api.ledger.notices import COLUMNS, notice
-from torpor_api.ledger.rows import Idempotency, MachineRow, MachineState, Notice
+from torpor_api.ledger.rows import Idempotency, MachineRow, MachineSettings, MachineState, Notice
 from torpor_api.ledger.schema import (
     accounts,
     entries,
@@ -37,18 +38,27 @@ MEBIBYTE = 1024 * 1024
 LOOKED_UP_AT_ONCE = 500
 TAGS_LIMIT = 64
 
+_ACCOUNT = Statement(select(accounts.c.id).where(accounts.c.name == bindparam("account")))
+_INSERT = Statement(
+    insert(machines).returning(machines.c.id),
+    "name",
+    "account_id",
+    "created_at",
+    "memory_bytes",
+    "idle_seconds",
+    "template",
+    "durability",
+    "recovery",
+    "replay_seconds",
+    "alias",
+)
+
 
 def create(
     connection: Connection,
     account: str,
+    settings: MachineSettings,
     *,
-    tags: dict[str, str],
-    memory_mb: int,
-    idle_seconds: float | None,
-    template: str | None,
-    durability: Durability,
-    recovery: Recovery,
-    replay_seconds: float,
     idempotency: Idempotency | None,
     alias: str | None = None,
 ) -> tuple[str, bool]:
@@ -62,26 +72,24 @@ def create(
     if alias is not None and (there := _of_alias(connection, account_id, alias)) is not None:
         return there, True
     name = new_name()
-    machine_id = connection.scalar(
-        insert(machines)
-        .values(
-            name=name,
-            account_id=account_id,
-            created_at=now(),
-            memory_bytes=memory_mb * MEBIBYTE,
-            idle_seconds=idle_seconds,
-            template=template,
-            durability=durability,
-            recovery=recovery,
-            replay_seconds=replay_seconds,
-            alias=alias,
-        )
-        .returning(machines.c.id)
+    inserted = _INSERT.first(
+        connection,
+        name=name,
+        account_id=account_id,
+        created_at=now(),
+        memory_bytes=settings.memory_mb * MEBIBYTE,
+        idle_seconds=settings.idle_seconds,
+        template=settings.template,
+        durability=settings.durability,
+        recovery=settings.recovery,
+        replay_seconds=settings.replay_seconds,
+        alias=alias,
     )
-    if machine_id is None:
+    if inserted is None:
         raise AssertionError("an insert returns its row")
-    if tags:
-        rows = [{"machine_id": machine_id, "name": tag, "value": value} for tag, value in tags.items()]
+    (machine_id,) = inserted
+    if settings.tags:
+        rows = [{"machine_id": machine_id, "name": tag, "value": value} for tag, value in settings.tags.items()]
         connection.execute(insert(machine_tags), rows)
     accept_reseed(connection, machine_id, secrets.token_bytes(SEED_BYTES))
     if idempotency is not None:
@@ -196,10 +204,10 @@ def _of_alias(connection: Connection, account_id: int, alias: str) -> str | None
 
 
 def _account_id(connection: Connection, account: str) -> int:
-    account_id = connection.scalar(select(accounts.c.id).where(accounts.c.name == account))
-    if account_id is None:
+    row = _ACCOUNT.first(connection, account=account)
+    if row is None:
         raise ValueError(f"there is no account {account}")
-    return int(account_id)
+    return int(row[0])
 
 
 def names(connection: Connection) -> set[str]:

@@ -22,6 +22,20 @@ InstructionStatus = Literal["accepted", "started", "finished"]
 
 
 @dataclass(frozen=True, slots=True)
+class MachineSettings:
+    """What a new machine is made with."""
+
+    memory_mb: int
+    idle_seconds: float | None
+    """After so long without work it falls asleep; None: never."""
+    template: str | None = None
+    durability: Durability = Durability.INTERVAL
+    recovery: Recovery = Recovery.REPLAY
+    replay_seconds: float = 300.0
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Idempotency:
     """A client's key for one request; unique per account, method and path, kept for a day."""
 

@@ -10,9 +10,10 @@ import secrets
 from collections import defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, select, union_all, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, exists, func, insert, select, union_all, update
 
 from torpor_api.ledger import running
+from torpor_api.ledger.database import Statement
 from torpor_api.ledger.lines import Reach, descent
 from torpor_api.ledger.moments import moment, now
 from torpor_api.ledger.schema import (
@@ -31,6 +32,17 @@ from torpor_api.ledger.schema import (
 from torpor_snapshotter.key import pack_key
 from torpor_worker.ledger import HeadMoved, RunningCommand, Snapshot
 from torpor_worker.snapshots import Stored
+
+_ABANDONED_SAVES = (
+    select(saves.c.machine_id, saves.c.generation, saves.c.manifest_key)
+    .join(machines, machines.c.id == saves.c.machine_id)
+    .outerjoin(
+        snapshots, and_(snapshots.c.machine_id == saves.c.machine_id, snapshots.c.generation == saves.c.generation)
+    )
+    .where(snapshots.c.generation.is_(None), saves.c.epoch < machines.c.epoch)
+)
+_ABANDONED = Statement(_ABANDONED_SAVES)
+_ABANDONED_OF = Statement(_ABANDONED_SAVES.where(saves.c.machine_id == bindparam("of_machine")))
 
 
 def allot(connection: Connection, machine_id: int, machine: str) -> tuple[int, str]:
@@ -182,18 +194,9 @@ def set_aside(connection: Connection, machine_id: int, generation: int) -> None:
 
 def condemn_abandoned(connection: Connection, machine_id: int | None = None) -> None:
     """Condemn saves that can never be committed: the machine has changed hands since they began."""
-    query = (
-        select(saves.c.machine_id, saves.c.generation, saves.c.manifest_key)
-        .join(machines, machines.c.id == saves.c.machine_id)
-        .outerjoin(
-            snapshots, and_(snapshots.c.machine_id == saves.c.machine_id, snapshots.c.generation == saves.c.generation)
-        )
-        .where(snapshots.c.generation.is_(None), saves.c.epoch < machines.c.epoch)
-    )
-    if machine_id is not None:
-        query = query.where(saves.c.machine_id == machine_id)
-    for row in connection.execute(query).all():
-        condemn(connection, row.machine_id, row.generation, row.manifest_key)
+    found = _ABANDONED.run(connection) if machine_id is None else _ABANDONED_OF.run(connection, of_machine=machine_id)
+    for machine, generation, manifest_key in found.fetchall():
+        condemn(connection, machine, generation, manifest_key)
 
 
 def condemn_all(connection: Connection, machine_id: int, machine: str) -> None:

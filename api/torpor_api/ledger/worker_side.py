@@ -32,7 +32,11 @@ T = TypeVar("T")
 
 
 class WorkerSide:
-    """Implements `Ledger`. Each method is one transaction, durable when it returns."""
+    """Implements `Ledger`. Each method is one transaction, durable when it returns.
+
+    But for `acquire` and `start_next`: what they change, only a process of this host acts on, and all that comes of it
+    is committed behind them.
+    """
 
     _writer: Writer
     _readers: Readers
@@ -60,7 +64,7 @@ class WorkerSide:
         session = self._session
         if session is None:
             raise RuntimeError("open a session first")
-        return await self._writer.run(lambda connection: holds.acquire(connection, session, machine), touches=machine)
+        return await self._writer.run(lambda connection: holds.acquire(connection, session, machine), early=True)
 
     async def settings(self, hold: Hold) -> Hold:
         """The hold with the machine's settings and tags as they are now."""
@@ -88,8 +92,10 @@ class WorkerSide:
 
         `beside`: an instruction runs; only what is none is started.
         """
-        return await self._write(
-            hold, lambda connection, machine_id: entries.start_next(connection, machine_id, beside=beside)
+        session = self._session
+        return await self._writer.run(
+            lambda connection: entries.start_next(connection, holds.held(connection, session, hold), beside=beside),
+            early=True,
         )
 
     async def count_attempt(self, hold: Hold, seq: int, output_offset: int, *, counted: bool = False) -> int:

@@ -28,7 +28,7 @@ from torpor_api.errors import (
     ShuttingDown,
     Unauthorized,
 )
-from torpor_api.ledger import Idempotency
+from torpor_api.ledger import Idempotency, MachineSettings
 from torpor_api.machines import Machines
 from torpor_api.models import ChangeRequest, EmptyRequest, ListRequest, NewMachineRequest
 from torpor_api.results import machine_detail, machine_json
@@ -43,32 +43,33 @@ router = APIRouter(tags=["machines"])
 MEBIBYTE = 1024 * 1024
 
 
-async def create(services: Services, account: str, asked: NewMachineRequest, key: Idempotency | None) -> str:
-    """Make a machine with the settings asked for, the server's where nothing was said; its name."""
-    name, _ = await _make(services, account, asked, key)
-    return name
-
-
-async def _make(
-    services: Services, account: str, asked: NewMachineRequest, key: Idempotency | None, alias: str | None = None
-) -> tuple[str, bool]:
-    services.stopping.refuse_work()
+def settings_of(services: Services, asked: NewMachineRequest) -> MachineSettings:
+    """The settings asked for, and the server's where nothing was said. Raises `InvalidRequest`."""
     config = services.config
     memory_mb = asked.memory_mb or int(config.memory_per_machine) // MEBIBYTE
     _check_memory(services, memory_mb)
-    idle_seconds = asked.idle_seconds if "idle_seconds" in asked.model_fields_set else config.idle_seconds
-    return await services.ledger.create_machine(
-        account,
-        tags=dict(asked.tags or {}),
+    return MachineSettings(
         memory_mb=memory_mb,
-        idle_seconds=idle_seconds,
+        idle_seconds=asked.idle_seconds if "idle_seconds" in asked.model_fields_set else config.idle_seconds,
         template=asked.template or PYTHON,
         durability=Durability(asked.durability or Durability.INTERVAL),
         recovery=Recovery(asked.recovery or Recovery.REPLAY),
         replay_seconds=asked.replay_seconds or config.replay_seconds,
-        idempotency=key,
-        alias=alias,
+        tags=dict(asked.tags or {}),
     )
+
+
+async def create(
+    services: Services,
+    account: str,
+    asked: NewMachineRequest,
+    key: Idempotency | None = None,
+    alias: str | None = None,
+) -> tuple[str, bool]:
+    """Make a machine: its name, and whether it was there, made under this key or called so."""
+    services.stopping.refuse_work()
+    settings = settings_of(services, asked)
+    return await services.ledger.create_machine(account, settings, idempotency=key, alias=alias)
 
 
 def _check_memory(services: Services, memory_mb: int) -> None:
@@ -86,7 +87,7 @@ def _check_memory(services: Services, memory_mb: int) -> None:
 async def new_machine(request: Request, account: AccountOf) -> JsonResponse:
     """Make a machine. It starts asleep; its first instruction wakes it."""
     asked = parse_body(NewMachineRequest, await request.body())
-    name = await create(services_of(request), account, asked, idempotency(request, asked))
+    name, _ = await create(services_of(request), account, asked, idempotency(request, asked))
     return JsonResponse({"machine_name": name})
 
 
@@ -100,7 +101,7 @@ async def new_machine(request: Request, account: AccountOf) -> JsonResponse:
 async def get_or_create_machine(request: Request, account: AccountOf, alias: AliasInPath) -> JsonResponse:
     """The machine that the account calls so, made if there is none; only then do the settings mean anything."""
     asked = parse_body(NewMachineRequest, await request.body())
-    name, was_there = await _make(services_of(request), account, asked, None, alias)
+    name, was_there = await create(services_of(request), account, asked, alias=alias)
     answer = {"machine_name": name, "alias": alias, "created": not was_there}
     return JsonResponse(answer, status_code=HTTPStatus.OK if was_there else HTTPStatus.CREATED)
 

@@ -37,6 +37,7 @@ from torpor_api.instructions import (
     run_answer_at_once,
     stdin_of,
     submit_or_refuse,
+    submit_to_new,
     timeout_of,
     when_busy_of,
 )
@@ -45,7 +46,7 @@ from torpor_api.models import Error, NewMachineRequest, RunAnswer, RunNewRequest
 from torpor_api.names import machine_named
 from torpor_api.once import idempotency_of
 from torpor_api.presence import Presence
-from torpor_api.routes.machines import create
+from torpor_api.routes.machines import settings_of
 from torpor_api.services import Services, services_of
 from torpor_api.streams import NDJSON, SSE, event_stream, wanted
 
@@ -70,22 +71,34 @@ class Run:
         idempotency: Idempotency | None = None
         if (key := headers.get("idempotency-key")) is not None:
             idempotency = idempotency_of(key, "POST", scope["path"], fingerprint(asked))
+        stream_kind = wanted(headers.get("accept"))
+        told = stream_kind is not None or bool(asked.stdin_open)
+        stdin = stdin_of(asked)
         if isinstance(asked, RunNewRequest):
-            machine = await create(services, account, NewMachineRequest(template=asked.template), idempotency)
+            settings = settings_of(services, NewMachineRequest(template=asked.template))
+            machine, accepted = await submit_to_new(
+                services,
+                account,
+                settings,
+                asked.code,
+                timeout_seconds,
+                idempotency=idempotency,
+                told=told,
+                stdin=stdin,
+            )
         else:
             machine = str(name)
-        stream_kind = wanted(headers.get("accept"))
-        accepted = await submit_or_refuse(
-            services,
-            account,
-            machine,
-            asked.code,
-            timeout_seconds,
-            when_busy=when_busy_of(asked),
-            idempotency=idempotency,
-            told=stream_kind is not None or bool(asked.stdin_open),
-            stdin=stdin_of(asked),
-        )
+            accepted = await submit_or_refuse(
+                services,
+                account,
+                machine,
+                asked.code,
+                timeout_seconds,
+                when_busy=when_busy_of(asked),
+                idempotency=idempotency,
+                told=told,
+                stdin=stdin,
+            )
         answer_headers = {"Torpor-Machine": machine, "Torpor-Instruction-Seq": str(accepted.seq)}
         with_wake = bool(asked.timings)
         if stream_kind is not None:
@@ -107,9 +120,9 @@ class Run:
                 answer = await run_answer(services, machine, outcome, result, with_wake=with_wake)
                 response = JsonResponse(answer, headers=answer_headers)
             # To one who has hung up an answer can be written without an error: nobody was told by it.
-            told = bool(outcome.notices) and not await presence.is_gone()
+            noticed = bool(outcome.notices) and not await presence.is_gone()
         await response(scope, receive, send)
-        if told:
+        if noticed:
             await services.ledger.deliver_notices(machine, outcome.notices[-1].id)
 
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
+from .._asking import Answer, Asking
 from .._errors import TorporError
+from .._events import InputRequest
 from .._machine import Machine, RunStream
 from .._result import Result
+from .._terminal.safe_text import plain
 from .._terminal.screen import Screen
+from .._terminal.sink import write
 from ._console import note
+from ._own_input import OwnInput
 
 _SEQ_POLL_SECONDS = 0.05
 _PRESSES_TO_LEAVE = 3
+_LATE = "TimeoutError"
+"""The error of code whose time is over."""
 
 
 class Interrupts:
@@ -87,21 +95,59 @@ class _Reconnecting:
             self._tell("[the connection was lost; reconnecting …]")
 
 
-def watch(machine: Machine, stream: RunStream, screen: Screen | None = None) -> tuple[Result, bool]:
+def _answers_from(source: OwnInput, screen: Screen | None) -> Answer:
+    """What somebody types at the terminal, or what is piped in."""
+
+    def typed(question: InputRequest, stop: threading.Event) -> str | None:
+        if screen is not None:
+            screen.ask(question)
+        else:
+            write(plain(question.prompt), sys.stderr)
+        line = source.line(stop, hidden=question.password)
+        if line is not None and screen is not None:
+            screen.entered(hidden=question.password)
+        elif line is not None and question.password:
+            write("\n", sys.stderr)
+        return line
+
+    def piped(_question: InputRequest, stop: threading.Event) -> str | None:
+        return source.piece(stop)
+
+    return typed if source.is_terminal else piped
+
+
+def watch(
+    machine: Machine,
+    stream: RunStream,
+    screen: Screen | None = None,
+    *,
+    source: OwnInput | None = None,
+    given: str = "",
+) -> tuple[Result, bool]:
     """Follow code to its end, writing what it says if there is a screen; and whether Ctrl-C was pressed.
 
-    Raises KeyboardInterrupt at the third Ctrl-C; the code runs on then.
+    What it asks for is read from `source`, behind what it was given. Raises KeyboardInterrupt at the third Ctrl-C; the
+    code runs on then.
     """
     tell = note if screen is None else screen.remark
     interrupts = Interrupts(machine, stream, tell, (lambda: None) if screen is None else screen.echoed)
     stream.on_connection(_Reconnecting(tell).connection)
-    with interrupts.caught(), stream:
+    asking = None if source is None else Asking(stream, given, _answers_from(source, screen), tell)
+    unanswered = False
+    with interrupts.caught(), stream, asking or nullcontext():
         for event in stream:
             if screen is not None:
                 screen.begin(stream.seq)
                 screen.show(event)
+            if asking is not None and isinstance(event, InputRequest):
+                asking.ask(event)
+        if asking is not None:
+            unanswered = asking.is_asking
+            asking.stop()
         result = stream.result()
     if screen is not None:
         screen.begin(result.seq)
         screen.finish(result)
+    if unanswered and result.error is not None and result.error.name == _LATE:
+        tell("[its time was over before it had an answer; `--timeout 600` gives it more]")
     return result, interrupts.pressed > 0

@@ -15,6 +15,7 @@ from .._terminal.screen import Screen, exit_status
 from ._console import Json, client, note, single_command, write_json
 from ._execution import watch
 from ._machine_names import machine_names
+from ._own_input import own_input
 
 app = single_command()
 
@@ -53,20 +54,35 @@ def run(
 
     [bold]echo 'a + 5' | torpor run -m analysis[/bold]
 
+    [bold]torpor run -m analysis -c 'import sys; sum(map(int, sys.stdin))' < numbers.txt[/bold]
+
+    What the code of a file or of -c reads, as `input()` does, comes from standard input: you are asked, or what is
+    piped in is read. Where the code itself comes from there, it has nothing to read.
+
     Ctrl-C ends the code, and its machine lives on.
 
     The exit status is the code's: that of its own `sys.exit(4)`, 1 if it ended in an error, 130 if Ctrl-C ended it. It
     is 2 for a wrong command line, and 3 if Torpor could not run it.
     """
     source = _source(file, code)
+    own = own_input() if code is not None or file not in (None, "-") else None
+    given, may_follow = ("", False) if own is None else own.first()
     with client() as torpor:
         target = torpor.machine(machine, create=False) if machine else torpor.new_machine()
         if machine is None and not as_json:
             note(f"[new machine: {target.name}]")
-        stream = target.stream(source, timeout_seconds=timeout, queue=queue, interrupt=interrupt, timings=as_json)
+        stream = target.stream(
+            source,
+            timeout_seconds=timeout,
+            queue=queue,
+            interrupt=interrupt,
+            timings=as_json,
+            stdin=given or None,
+            stdin_open=may_follow,
+        )
         try:
             screen = None if as_json else Screen(target.name, pictures)
-            result, interrupted = watch(target, stream, screen)
+            result, interrupted = watch(target, stream, screen, source=own, given=given)
         except KeyboardInterrupt:
             note(f"\nIt runs on. To end it: torpor interrupt {target.name}")
             raise typer.Exit(INTERRUPTED) from None

@@ -143,6 +143,6 @@ _KEYS = (
     ("Tab", "completes, by what the machine knows"),
     ("Ctrl-R", "searches what was run before"),
     ("Ctrl-C", "clears the line; while code runs, interrupts it"),
-    ("Ctrl-D", "leaves; the machine lives on"),
+    ("Ctrl-D", "leaves; the machine lives on; while code asks, ends its input"),
     ("!ls, %timeit, x?", "shell commands, magics and help, as in a notebook"),
 )

@@ -8,6 +8,7 @@ from .._cli import explain
 from .._client import Client
 from .._commands._console import note
 from .._commands._execution import watch
+from .._commands._own_input import own_input
 from .._errors import MachineNotFound, TorporError
 from .._machine import Machine
 from .._terminal.pictures import for_terminal
@@ -88,9 +89,12 @@ class Conversation:
 
     def _run(self, code: str) -> None:
         screen = Screen(self._machine.name, shown_before=self._pictures)
-        stream = self._machine.stream(code, timeout_seconds=self._timeout_seconds, queue=True)
+        own = own_input()
+        stream = self._machine.stream(
+            code, timeout_seconds=self._timeout_seconds, queue=True, stdin_open=own is not None
+        )
         try:
-            result, _ = watch(self._machine, stream, screen)
+            result, _ = watch(self._machine, stream, screen, source=own)
         except KeyboardInterrupt:
             seq = "" if stream.seq is None else f" {stream.seq}"
             screen.remark(f"[it runs on; `:interrupt` ends it, `:output{seq}` shows what it says]")

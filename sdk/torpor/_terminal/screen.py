@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._events import Display, Event, Notice, Stderr, Stdout
+from .._events import Display, Event, InputRequest, Notice, Stderr, Stdout
 from .._mime import mime_bundle
 from .._result import ErrorInfo, Result
 from . import colours, frame
@@ -73,6 +73,15 @@ class Screen:
     def echoed(self) -> None:
         """The terminal itself has shown a key that was pressed."""
         self._err.echoed()
+
+    def ask(self, question: InputRequest) -> None:
+        """Write a question that was printed to where nobody looks, since that is no terminal."""
+        if not (self._err if question.password else self._out).is_terminal:
+            self._err.own(plain(question.prompt))
+
+    def entered(self, *, hidden: bool) -> None:
+        """An answer was typed at the terminal, which has shown it with its end, unless it was hidden."""
+        self._err.entered(hidden=hidden)
 
     def end_line(self) -> None:
         """Begin a new line on each terminal, unless one was just begun."""

@@ -45,6 +45,12 @@ class Sink:
         """The terminal itself has shown a key that was pressed, as it does with `^C`."""
         self._line.begun = self.is_terminal
 
+    def entered(self, *, hidden: bool) -> None:
+        """A line was typed at the terminal, which has shown it with its end, unless it was hidden."""
+        if self.is_terminal and hidden:
+            write("\n", self.stream)
+        self._line.begun = False
+
     def end_line(self) -> None:
         """End the colours that are in force; begin a new line, unless one was just begun."""
         if self.is_terminal and (rest := self._safe.finish()):

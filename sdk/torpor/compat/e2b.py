@@ -15,6 +15,14 @@ from .._errors import MachineNotFound, TorporError
 from .._events import Display, Stderr, Stdout
 from .._machine import Machine
 from .e2b_commands import LONGEST_SECONDS, CommandExitException, CommandHandle, CommandResult, Commands
+from .e2b_errors import (
+    FileNotFoundException,
+    InvalidArgumentException,
+    NotEnoughSpaceException,
+    NotFoundException,
+    SandboxException,
+)
+from .e2b_files import EntryInfo, Filesystem, FileType, WriteEntry, WriteInfo
 from .e2b_results import (
     Execution,
     ExecutionError,
@@ -31,12 +39,22 @@ __all__ = [
     "CommandExitException",
     "CommandHandle",
     "CommandResult",
+    "EntryInfo",
     "Execution",
     "ExecutionError",
+    "FileNotFoundException",
+    "FileType",
+    "Filesystem",
+    "InvalidArgumentException",
     "Logs",
+    "NotEnoughSpaceException",
+    "NotFoundException",
     "OutputMessage",
     "Result",
     "Sandbox",
+    "SandboxException",
+    "WriteEntry",
+    "WriteInfo",
 ]
 
 RUN_SECONDS = 300.0
@@ -71,6 +89,7 @@ class Sandbox:
         else:
             self._machine = self._client.machine(sandbox_id, create=False)
         self.commands: Commands = Commands(self._machine)
+        self.files: Filesystem = Filesystem(self._machine)
         if envs:
             self._machine.run(f"import os; os.environ.update({dict(envs)!r})").raise_for_error()
 
@@ -87,7 +106,7 @@ class Sandbox:
         """A new machine. Arguments as for the class.
 
         >>> sandbox = Sandbox.create()
-        >>> sandbox.run_code("a = 3")
+        >>> execution = sandbox.run_code("a = 3")
         >>> sandbox.run_code("a + 5").text
         '8'
         """

@@ -9,6 +9,7 @@ from .._command_models import CommandResult as OwnResult
 from .._events import Stderr, Stdout
 from .._machine import Machine
 from .._machine_commands import Command
+from .e2b_errors import SandboxException
 
 LONGEST_SECONDS = 3600.0
 """What E2B calls no time-out."""
@@ -27,7 +28,7 @@ class CommandResult:
     error: str | None
 
 
-class CommandExitException(Exception):
+class CommandExitException(SandboxException):
     """A command ended with another exit code than 0."""
 
     def __init__(self, result: CommandResult) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import Any
 
 from ipykernel.kernelbase import Kernel
 from IPython.core.inputtransformer2 import TransformerManager
 
+from .._asking import Asking
 from .._client import Client
 from .._errors import InvalidRequest, TorporError
-from .._events import Display, Notice, Stderr, Stdout
+from .._events import Display, InputRequest, Notice, Stderr, Stdout
 from .._machine import Machine, RunStream
 from .._mime import mime_bundle
 from .._result import Result
 from .binding import binding_of
+from .frontend import REQUEST, Frontend
 from .magic import obey
 from .notebook_machine import NotebookMachine
 
@@ -65,7 +68,8 @@ class TorporKernel(Kernel):
                 return self._ok()
             machine = await asyncio.to_thread(self.torpor.machine)
             self._tell_name(machine, silent)
-            result = await asyncio.to_thread(self._run, machine, code, silent)
+            frontend = Frontend(self) if allow_stdin else None
+            result = await asyncio.to_thread(self._run, machine, code, silent, frontend)
         except TorporError as error:
             lines = [f"{type(error).__name__}: {error}", *([error.hint] if error.hint else [])]
             return self._failed(type(error).__name__, str(error), lines, silent)
@@ -77,17 +81,26 @@ class TorporKernel(Kernel):
             self._publish("execute_result", content)
         return self._ok()
 
-    def _run(self, machine: Machine, code: str, silent: bool) -> Result:
+    async def execute_request(self, stream: Any, ident: Any, parent: Any) -> None:
+        """Run a cell for one of the frontends, which is the one that its questions are put to."""
+        REQUEST.set((ident, parent))
+        await super().execute_request(stream, ident, parent)  # type: ignore[no-untyped-call]
+
+    def _run(self, machine: Machine, code: str, silent: bool, frontend: Frontend | None) -> Result:
         try:
-            return self._follow(machine, code, silent)
+            return self._follow(machine, code, silent, frontend)
         except InvalidRequest as error:
             if self._timeout_seconds is None or not str(error).startswith("timeout_seconds"):
                 raise
             self._timeout_seconds = None  # the server's own, which is shorter
-            return self._follow(machine, code, silent)
+            return self._follow(machine, code, silent, frontend)
 
-    def _follow(self, machine: Machine, code: str, silent: bool) -> Result:
-        with machine.stream(code, timeout_seconds=self._timeout_seconds, queue=True) as stream:
+    def _follow(self, machine: Machine, code: str, silent: bool, frontend: Frontend | None) -> Result:
+        stream = machine.stream(
+            code, timeout_seconds=self._timeout_seconds, queue=True, stdin_open=frontend is not None
+        )
+        asking = None if frontend is None else Asking(stream, "", frontend.answer, self.log.error)
+        with stream, asking or nullcontext():
             self._running = machine, stream
             try:
                 for event in stream:
@@ -99,6 +112,8 @@ class TorporKernel(Kernel):
                         case Display() if not silent:
                             content = {"data": event.data, "metadata": event.metadata, "transient": {}}
                             self._publish("display_data", content)
+                        case InputRequest() if asking is not None:
+                            asking.ask(event)
                         case Notice():
                             self._say("stderr", f"[torpor] {event.message}\n", silent)
                         case _:

@@ -1,8 +1,10 @@
 """LlamaIndex: the tool `python`, on the machine of the context that an agent runs in.
 
 >>> from llama_index.core.agent.workflow import FunctionAgent
+>>> from llama_index.core.workflow import Context
 >>> from torpor.tools.llama_index import PythonToolSpec
 >>> agent = FunctionAgent(tools=PythonToolSpec().to_tool_list(), llm=llm)
+>>> context = Context(agent)
 >>> await agent.run("Plot sin(x).", ctx=context)
 """
 

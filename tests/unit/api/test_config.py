@@ -36,6 +36,9 @@ MIB = 1024 * 1024
         ("TORPOR_OUTPUT_DAYS", "0"),
         ("TORPOR_DATABASE_URL", "postgresql://localhost/torpor"),
         ("TORPOR_STORE_URL", "s3://"),
+        ("TORPOR_PACKAGE_INDEX", "ftp://example.com/simple"),
+        ("TORPOR_PACKAGE_ALLOW", "tidy,../x"),
+        ("TORPOR_PACKAGE_BYTES", "0"),
         ("TORPOR_BOOTSTRAP_API_KEY", "nodot"),
         ("TORPOR_BOOTSTRAP_API_KEY", "a.short"),
     ],
@@ -47,6 +50,15 @@ def test_a_bad_value_is_refused_with_the_name_of_its_variable(
 
     with pytest.raises(BadSettings, match=name):
         read_config({})
+
+
+def test_allowed_packages_are_names_with_commas_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORPOR_PACKAGE_INDEX", "https://me:secret@example.com/simple")
+    monkeypatch.setenv("TORPOR_PACKAGE_ALLOW", " Tidy_Up, broom ,")
+    config = read_config({})
+
+    assert config.package_allow == {"tidy-up", "broom"}
+    assert "secret" not in repr(config)
 
 
 def test_a_bad_flag_is_refused_with_the_name_of_the_flag() -> None:

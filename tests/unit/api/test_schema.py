@@ -123,6 +123,7 @@ async def test_every_route_of_the_api_is_in_the_document(api: Api) -> None:
         ("POST", "/v1/machine/{name}/commands/{seq}/stdin"),
         ("POST", "/v1/machine/{name}/commands/{seq}/signal"),
         ("POST", "/v1/machine/{name}/commands/{seq}/resize"),
+        ("POST", "/v1/machine/{name}/packages"),
     }
 
 

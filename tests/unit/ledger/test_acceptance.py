@@ -4,7 +4,7 @@ import pytest
 from tests.support.ledger import ACCOUNT, accepted, key, new_machine, ran, result, started
 
 from torpor_api.errors import IdempotencyKeyReused, MachineNotFound, MachineParked, TooManyUnfinished
-from torpor_api.ledger import Accepted, Busy, SqlLedger
+from torpor_api.ledger import Accepted, Busy, MachineSettings, SqlLedger
 from torpor_api.ledger.entries import UNFINISHED_LIMIT
 from torpor_worker.ledger import EntryKind, Hold
 
@@ -141,16 +141,15 @@ async def test_a_refusal_is_not_recorded_under_its_key(ledger: SqlLedger, hold: 
 
 
 async def test_one_key_covers_a_new_machine_and_its_first_instruction(ledger: SqlLedger) -> None:
-    seen = []
-    for _ in range(2):
-        name, made_before = await ledger.create_machine(
-            ACCOUNT, tags={}, memory_mb=512, idle_seconds=None, idempotency=key("k")
-        )
-        answer = await ledger.accept(ACCOUNT, name, "a", 1.0, when_busy="refuse", idempotency=key("k"))
-        assert isinstance(answer, Accepted)
-        seen.append((name, answer.seq, made_before, answer.repeated))
+    settings = MachineSettings(memory_mb=512, idle_seconds=None)
+    name, accepted = await ledger.accept_on_new(ACCOUNT, settings, "a", 1.0, idempotency=key("k"), told=False)
+    again, repeated = await ledger.accept_on_new(ACCOUNT, settings, "a", 1.0, idempotency=key("k"))
 
-    assert seen == [(seen[0][0], 0, False, False), (seen[0][0], 0, True, True)]
+    assert name == again
+    assert (accepted.seq, accepted.repeated, repeated.seq, repeated.repeated) == (0, False, 0, True)
+    machines, _ = await ledger.machines(ACCOUNT, tags={}, limit=None, cursor=None)
+    assert [machine.name for machine in machines] == [name]
+    assert await ledger.waiting() == [name]
 
 
 async def test_an_answer_is_remembered_under_its_key_and_the_first_stays(ledger: SqlLedger) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from tests.support.ledger import ACCOUNT, accepted, awake, new_machine, ran, result, saved, started, stdout
 
-from torpor_api.ledger import SqlLedger
+from torpor_api.ledger import MachineSettings, SqlLedger
 from torpor_worker.ledger import Fenced, Hold, Snapshot
 
 SNAPSHOT = Snapshot(0, 0, None, 0, None, 0.0, 0, "key", "sha256", 1, 1, "series")
@@ -51,7 +51,7 @@ async def test_a_worker_whose_machine_was_deleted_is_fenced(ledger: SqlLedger, h
 
 
 async def test_a_hold_tells_everything_that_a_wake_needs(ledger: SqlLedger) -> None:
-    name, _ = await ledger.create_machine(ACCOUNT, tags={"a": "b"}, memory_mb=512, idle_seconds=None)
+    name, _ = await ledger.create_machine(ACCOUNT, MachineSettings(tags={"a": "b"}, memory_mb=512, idle_seconds=None))
 
     hold = await ledger.acquire(name)
     assert hold == Hold(name, ACCOUNT, 1, 0, None, 512 * 1024 * 1024, None, {"a": "b"})

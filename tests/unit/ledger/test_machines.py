@@ -6,12 +6,14 @@ import pytest
 from tests.support.ledger import ACCOUNT, new_machine, ran
 
 from torpor_api.errors import InvalidRequest, MachineNotFound
-from torpor_api.ledger import SqlLedger
+from torpor_api.ledger import MachineSettings, SqlLedger
 from torpor_worker.ledger import Hold
 
 
 async def test_a_new_machine_is_asleep_and_has_a_name_of_16_letters_and_digits(ledger: SqlLedger) -> None:
-    name, repeated = await ledger.create_machine(ACCOUNT, tags={"a": "b"}, memory_mb=512, idle_seconds=1.5)
+    name, repeated = await ledger.create_machine(
+        ACCOUNT, MachineSettings(tags={"a": "b"}, memory_mb=512, idle_seconds=1.5)
+    )
 
     machine = await ledger.machine(ACCOUNT, name)
     assert re.fullmatch("[a-z0-9]{16}", name)
@@ -30,7 +32,7 @@ async def test_use_of_a_machine_shows(ledger: SqlLedger, hold: Hold) -> None:
 
 async def test_machines_are_listed_newest_first_by_all_of_the_tags(ledger: SqlLedger) -> None:
     names = [
-        (await ledger.create_machine(ACCOUNT, tags=tags, memory_mb=512, idle_seconds=None))[0]
+        (await ledger.create_machine(ACCOUNT, MachineSettings(tags=tags, memory_mb=512, idle_seconds=None)))[0]
         for tags in ({"a": "1"}, {"a": "1", "b": "2"}, {"a": "2", "b": "2"})
     ]
 

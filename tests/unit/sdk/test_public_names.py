@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -13,7 +14,7 @@ import torpor
 def test_every_public_name_is_there_and_in_no_module_twice_as_something_else() -> None:
     for name in torpor.__all__:
         found = getattr(torpor, name)
-        homes = [getattr(sys.modules[f"torpor.{home}"], name, found) for home in torpor._HOMES]
+        homes = [getattr(import_module(f"torpor.{home}"), name, found) for home in torpor._HOMES]
         assert all(one is found for one in homes), name
     assert set(torpor.__all__) <= set(dir(torpor))
 

@@ -13,7 +13,7 @@ from tests.support.house import House, until
 from tests.support.ledger import ACCOUNT
 from tests.support.sql_house import SqlHouse
 
-from torpor_api.ledger import Point, SqlLedger
+from torpor_api.ledger import MachineSettings, Point, SqlLedger
 from torpor_worker.bodies import Bodies, StorageFull
 from torpor_worker.errors import Draining
 from torpor_worker.files import Change, FileRefused, Read, TransferLost
@@ -332,7 +332,9 @@ async def sql(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[S
     ledger = await SqlLedger.open("sqlite:", tmp_path)
     await ledger.create_account(ACCOUNT)
     house = House(tmp_path)
-    name, _ = await ledger.create_machine(ACCOUNT, tags={}, memory_mb=1024, idle_seconds=3600.0, recovery=request.param)
+    name, _ = await ledger.create_machine(
+        ACCOUNT, MachineSettings(memory_mb=1024, idle_seconds=3600.0, recovery=request.param)
+    )
     sql = SqlHouse(house, ledger, name)
     await sql.start()
     yield sql

@@ -8,7 +8,7 @@ from tests.support.house import House, until
 from tests.support.ledger import ACCOUNT
 from tests.support.sql_house import SqlHouse
 
-from torpor_api.ledger import Point, SqlLedger
+from torpor_api.ledger import MachineSettings, Point, SqlLedger
 from torpor_worker.ledger import Recovery
 
 
@@ -19,7 +19,7 @@ async def sql(tmp_path: Path) -> AsyncIterator[SqlHouse]:
     await ledger.create_account(ACCOUNT)
     house = House(tmp_path)
     name, _ = await ledger.create_machine(
-        ACCOUNT, tags={}, memory_mb=1024, idle_seconds=3600.0, recovery=Recovery.ROLLBACK
+        ACCOUNT, MachineSettings(memory_mb=1024, idle_seconds=3600.0, recovery=Recovery.ROLLBACK)
     )
     sql = SqlHouse(house, ledger, name)
     await sql.start()

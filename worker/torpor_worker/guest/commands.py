@@ -96,6 +96,10 @@ class Commands:
             if command.pid == pid and command.is_running:
                 command.reason = reason
 
+    def seq_of(self, session: int) -> int | None:
+        """Whose session it is, if it is a command's."""
+        return next((each.seq for each in self._known.values() if each.pid == session), None)
+
     @property
     def running(self) -> list[list[float]]:
         """Seqs and how long each has run, in seconds."""

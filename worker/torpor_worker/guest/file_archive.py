@@ -1,13 +1,18 @@
-"""A folder as a tar archive, and back. Runs as the user, in a process of its own."""
+"""A folder as a tar archive, and back. Runs as the user, in a process of its own.
+
+`tarfile` is imported there only: what the supervisor imports every sandbox has in its memory.
+"""
 
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .file_access import PIECE_BYTES, Refused, kind_of, look, opened, path_of
+
+if TYPE_CHECKING:
+    import tarfile
 
 
 class Sink:
@@ -84,6 +89,8 @@ def archive(fields: dict[str, Any], tell: Callable[[dict[str, Any]], None], give
             if not os.path.lexists(each):
                 continue
             raise Refused("permission_denied", f"{os.path.relpath(each, folder)!a} cannot be read")
+    import tarfile  # noqa: PLC0415
+
     tell(about)
     sink = Sink(give)
     with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, errors="surrogateescape") as tar:  # type: ignore[call-overload]  # it only writes
@@ -101,7 +108,7 @@ def _add(tar: tarfile.TarFile, path: str, name: str) -> None:
     except FileNotFoundError:
         return
     with os.fdopen(fd, "rb") as file:
-        member = tarfile.TarInfo(name)
+        member = tar.tarinfo(name)
         member.size, member.mode, member.mtime = info.st_size, info.st_mode & 0o7777, int(info.st_mtime)
         member.uid, member.gid, member.uname, member.gname = info.st_uid, info.st_gid, "user", "user"
         try:
@@ -114,6 +121,8 @@ def _add(tar: tarfile.TarFile, path: str, name: str) -> None:
 
 def extract(source: Source, folder: bytes) -> None:
     """Unpack an archive, compressed or not, into an empty folder. Raises `Refused` for what would leave it."""
+    import tarfile  # noqa: PLC0415
+
     try:
         with tarfile.open(fileobj=source, mode="r|*", errors="surrogateescape") as tar:  # type: ignore[call-overload]  # it only reads
             tar.extractall(os.fsdecode(folder), filter="data")

@@ -256,7 +256,8 @@ class FileJobs:
 
     def _clean(self, job: Job) -> None:
         if job.changes_something:
-            self._pids.add(file_worker.start_cleaning(job.fields, job.token))
+            with contextlib.suppress(OSError):  # its part is left there, hidden
+                self._pids.add(file_worker.start_cleaning(job.fields, job.token))
 
 
 def _failure(message: str) -> bytes:

@@ -58,6 +58,7 @@ class FrameType(enum.IntEnum):
     COMPLETE = 18
     STDIN = 19
     UPGRADE = 20
+    PACKAGES = 21
     STATE = 64
     PONG = 65
     READY = 66
@@ -72,6 +73,7 @@ class FrameType(enum.IntEnum):
     COMMAND_ENDED = 75
     COMPLETION = 78
     UPGRADED = 84
+    PACKAGES_WANTED = 85
 
 
 class ProtocolError(Exception):

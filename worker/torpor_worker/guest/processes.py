@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import channel, frames
-from .installed import PIP_COMMAND, PIP_PACKAGE, SHIMS
+from .installed import PIP_PACKAGE, SHIMS
 
 USER_ID = 1000
 HOME = "/home/user"
@@ -228,15 +228,17 @@ def has_threads(pid: int) -> bool:
         return False
 
 
-def install_pip() -> None:
-    """Put a `pip` in front of the real one that says at once that there is no network."""
+def install_pip(command: str, address: str) -> None:
+    """Put a `pip` in front of the real one, which asks for packages at this address."""
     if os.getpid() != 1:
         return
+    script = f"#!{sys.executable}\n{command}"
     files = {
-        f"{SHIMS}/bin/pip": PIP_COMMAND,
-        f"{SHIMS}/bin/pip3": PIP_COMMAND,
+        f"{SHIMS}/bin/pip": script,
+        f"{SHIMS}/bin/pip3": script,
         f"{SHIMS}/site/pip/__init__.py": PIP_PACKAGE,
-        f"{SHIMS}/site/pip/__main__.py": PIP_COMMAND,
+        f"{SHIMS}/site/pip/__main__.py": command,
+        f"{SHIMS}/packages": address.removeprefix("\0"),
     }
     for path, text in files.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)

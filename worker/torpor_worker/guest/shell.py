@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import site
 import subprocess
 import sys
 import types
@@ -14,6 +17,7 @@ from traitlets import Type
 from traitlets.config import Config
 
 from . import channel, results
+from .installed import SHIMS
 from .streams import Output
 
 
@@ -91,6 +95,7 @@ def make_shell(output: Output) -> Any:
     sys.modules["__main__"] = main
     if "" not in sys.path:
         sys.path.insert(0, "")
+    _look_into_user_site()
     Publisher.output = output
     shell: Any = Shell.instance(config=config, user_module=main)
     shell.builtin_trap.activate()
@@ -98,3 +103,14 @@ def make_shell(output: Output) -> Any:
     shell.set_hook("show_in_pager", page.as_hook(page.display_page), 99)  # type: ignore[no-untyped-call]  # IPython's
     shell.user_ns["exit"] = shell.user_ns["quit"] = sys.exit
     return shell
+
+
+def _look_into_user_site() -> None:
+    """Find what `pip` installs for the user: an isolated interpreter does not, nor what was no folder at its start."""
+    if not os.path.isdir(SHIMS):
+        return
+    folder = site.getusersitepackages()
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
+    places = [place for place, path in enumerate(sys.path) if path.endswith("-packages")]
+    sys.path.insert(min(places, default=len(sys.path)), folder)

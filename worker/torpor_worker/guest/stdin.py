@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import getpass
 import io
 import json
 import os
@@ -84,7 +83,10 @@ class Stdin:
         self.stream = self._new()
         sys.stdin = sys.__stdin__ = self.stream  # type: ignore[misc]  # it is what it is from now on
         builtins.input = self._ask
-        getpass.getpass = self._ask_secretly
+        with contextlib.suppress(ImportError):  # a file system without it has no code that calls it
+            import getpass  # noqa: PLC0415
+
+            getpass.getpass = self._ask_secretly
 
     def _new(self) -> _Text:
         # As Python's own in this locale: what is no UTF-8 stays what it is.

@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any
 
 from . import channel, frames, handover, processes
+from .asks import Asks
 from .command import Limits
 from .commands import Commands
 from .file_jobs import FileJobs
@@ -44,9 +45,10 @@ KIND_OF_MESSAGE = {channel.STDOUT: 0, channel.STDERR: 1, channel.DISPLAY: 2}
 class Supervisor:
     """One conversation with the host and one interpreter, served by a single thread that never waits for either."""
 
-    def __init__(self, code: str | None) -> None:
-        """With the digest of its code, as the host told it; `begin` or `succeed` comes next."""
+    def __init__(self, code: str | None, pip: str) -> None:
+        """With the digest of its code, as the host told it, and the text of `pip`; `begin` or `succeed` comes next."""
         self._code = code
+        self._pip = pip
         self._upgrade: dict[str, Any] | None = None
         """What to become at the end of this turn."""
         self._channel = channel.VERSION
@@ -55,6 +57,7 @@ class Supervisor:
         self._out = Outbox()
         self._files = FileJobs(self._out)
         self._commands = Commands(self._out, self._gather)
+        self._asks = Asks(self._out)
         self._last_position = -1
         self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
         """For the interpreter, while it runs nothing: seq of an instruction (else None), and packets."""
@@ -88,7 +91,7 @@ class Supervisor:
     def begin(self, load_body: bytes) -> None:
         """Start the interpreter, with the same code."""
         self._prepare()
-        processes.install_pip()
+        processes.install_pip(self._pip, self._asks.listen())
         self._listener, address = channel.listen()
         self._interpreter = processes.start_interpreter(load_body, address)
 
@@ -121,6 +124,7 @@ class Supervisor:
             self._read_host()
         self._files.serve(ready)
         self._commands.serve(ready)
+        self._asks.serve(ready, self._seq_of)
         for each in self._inputs.values():
             if each.wanted in ready:
                 each.write()
@@ -150,7 +154,6 @@ class Supervisor:
         if now >= self._complete_by:
             self._hurry_completion()
         wake_at = min(self._nudge_at, self._count_at, self._complete_by, self._files.deadline, now + IDLE_SECONDS)
-        wake_at = min(self._nudge_at, self._count_at, self._complete_by, now + IDLE_SECONDS)
         if self._commands.are_waiting:
             wake_at = now
         present = now >= self._absent_until
@@ -175,6 +178,7 @@ class Supervisor:
                     wants += (fd, select.POLLIN)
         wants += self._files.wants()
         wants += self._commands.wants()
+        wants += self._asks.wants()
         for each in self._inputs.values():
             if each.wanted is not None:
                 wants += (each.wanted, select.POLLOUT)
@@ -243,6 +247,8 @@ class Supervisor:
             self._waiting.append((None, channel.packets(channel.LIMITS, 0, 0, address_space)))
         elif kind == FrameType.COMPLETE:
             self._complete(number, body)
+        elif kind == FrameType.PACKAGES:
+            self._asks.answer(number, json.loads(body))
         elif kind == FrameType.KILL_LARGEST:
             self._kill_largest(json.loads(body))
         elif kind == FrameType.UPGRADE:
@@ -302,6 +308,14 @@ class Supervisor:
         self._out.acknowledge(int(str(fields["seen"])))
         nonce = bytes.fromhex(str(fields["nonce"]))
         self._out.begin_again(nonce, FrameType.STATE, self._state({"code": self._code}))
+        self._asks.begin_again(host_answers=bool(fields.get("packages")))
+
+    def _seq_of(self, session: int) -> int:
+        """What runs in a session: a command, or else what the interpreter runs, or ran last."""
+        command = self._commands.seq_of(session)
+        if command is not None:
+            return command
+        return self._last_seq if self._running is None else self._running
 
     def _state(self, more: dict[str, object]) -> bytes:
         state = {
@@ -583,7 +597,7 @@ class Supervisor:
                 fds = [self._listener.fileno()]
                 if self._interpreter is not None:
                     fds += self._interpreter.fds
-                fds += self._commands.fds
+                fds += self._commands.fds + self._asks.fds
                 fds += [fd for each in self._inputs.values() for fd in each.fds]
                 handover.become(load, fields, fds)
         except Exception as error:
@@ -620,6 +634,7 @@ class Supervisor:
             "kill_reason": self._kill_reason,
             "process_limit": self._process_limit,
             "garbage_seq": self._garbage_seq,
+            "asks": self._asks.handed_over(),
             "listener": self._listener.fileno(),
             "interpreter": None if interpreter is None else interpreter.handed_over(),
         }
@@ -656,6 +671,10 @@ class Supervisor:
         if fields["interpreter"] is not None:
             self._interpreter = processes.Interpreter.taken_over(fields["interpreter"])
         self._commands.keep_to_themselves()
+        if "asks" in fields:
+            self._asks.take_over(fields["asks"])
+        else:
+            processes.install_pip(self._pip, self._asks.listen())
         for each in self._inputs.values():
             each.keep_to_itself()
         self._tell_code(None)
@@ -665,7 +684,7 @@ class Supervisor:
 def main(load_body: bytes) -> None:
     """Be the init of a sandbox; never returns."""
     payload = json.loads(load_body)
-    supervisor = Supervisor(payload.get("code"))
+    supervisor = Supervisor(payload.get("code"), payload["modules"]["pip_command"])
     fields = payload.get("handover")
     if fields is None:
         supervisor.begin(load_body)

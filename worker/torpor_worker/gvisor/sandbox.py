@@ -151,6 +151,11 @@ class GVisorSandbox:
         self._check_alive()
         await self._link.signal_command(position, seq, signal)
 
+    async def answer_packages(self, number: int, *, refused: str | None) -> None:
+        """Answer an ask for packages."""
+        self._check_alive()
+        await self._link.answer_packages(number, refused=refused)
+
     async def complete(self, code: str, cursor: int) -> Completion:
         """What could follow at a cursor."""
         self._check_alive()

@@ -1,0 +1,55 @@
+"""The documentation as a site: it builds without a warning, and everything public is in its reference."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torpor
+
+ROOT = Path(__file__).parents[2]
+ENTRY = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    built = subprocess.run(
+        [Path(sys.executable).with_name("mkdocs"), "build", "--strict", "--site-dir", site],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stdout + built.stderr
+    machines = (site / "reference" / "machines" / "index.html").read_text()
+    assert 'id="torpor.Machine.run"' in machines
+    assert "&gt;&gt;&gt;" in machines
+    assert (site / "sdk" / "index.html").exists()
+
+
+def test_everything_public_is_in_the_reference() -> None:
+    entries = [name for page in (ROOT / "docs" / "reference").glob("*.md") for name in ENTRY.findall(page.read_text())]
+    assert len(entries) == len(set(entries))
+    public = {f"torpor.{name}" for name in torpor.__all__}
+    modules = sorted((ROOT / "sdk" / "torpor" / "tools").glob("[a-z]*.py"))
+    assert public | {f"torpor.tools.{module.stem}" for module in modules} <= set(entries)
+
+
+def test_every_program_of_a_page_is_run_by_a_test() -> None:
+    shown = {
+        page.relative_to(ROOT).with_suffix("").as_posix()
+        for page in [ROOT / "README.md", ROOT / "sdk" / "README.md", *(ROOT / "docs").rglob("*.md")]
+        if "\n```python\n" in page.read_text()
+    }
+    tests = [ROOT / "tests" / "acceptance" / "test_examples.py", *(ROOT / "tests" / "frameworks").glob("test_*.py")]
+    text = "\n".join(test.read_text() for test in tests)
+    run = {page for page in shown if f'"{page}.md"' in text}
+    run |= {f"docs/guides/{name}" for name in re.findall(r'guide\("([\w-]+)"', text)}
+    run |= {f"docs/{name}" for name in re.findall(r'page\("([\w/-]+)"', text)}
+    assert shown - run == set()
