@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from torpor_api.errors import InstructionExpired, InvalidRequest, MachineBusy
+from torpor_api.errors import InstructionExpired, InstructionNotFound, InvalidRequest, MachineBusy
 from torpor_api.events import (
     Event,
     EventId,
@@ -125,6 +126,19 @@ async def submit_to_new(
 def _hand_over(services: Services, machine: str, accepted: Accepted) -> None:
     if not accepted.repeated:
         services.machines.deliver(machine, accepted.entry if accepted.entry.position is not None else None)
+
+
+async def end(services: Services, account: str, machine: str, seq: int | None) -> int | None:
+    """Interrupt what runs, or only `seq`, as soon as it begins if it waits; its seq, None if there is none to end.
+
+    A command has a signal for that, and is left alone. A server that stops forgets the interrupts of what waits.
+    """
+    coming = False
+    if seq is not None:
+        with contextlib.suppress(InstructionNotFound):
+            row = await services.ledger.instruction(account, machine, seq)
+            coming = row.kind is EntryKind.EXECUTE and row.status != "finished"
+    return await services.machines.interrupt(machine, seq, coming=coming)
 
 
 async def feed(

@@ -194,7 +194,7 @@ class RunNewRequest(RunRequest):
 class InterruptRequest(StrictRequest):
     """What to interrupt."""
 
-    seq: Annotated[int, Field(ge=0, le=2**62)] | None = Field(default=None, description="Only if this one runs.")
+    seq: Annotated[int, Field(ge=0, le=2**62)] | None = Field(default=None, description="Only this one.")
 
 
 Generation = Annotated[int, Field(ge=0, le=2**62)]

@@ -67,7 +67,7 @@ class AsyncExecution:
             raise not_finished(timeout) from error
 
     async def cancel(self) -> bool:
-        r"""Interrupt it, and nothing else; False if it does not run (yet, or any more).
+        r"""Interrupt it, and nothing else, as soon as it begins if it still waits; False if it is finished.
 
         >>> endless = await machine.start("print('begun', flush=True)\nwhile True: pass")
         >>> (await anext(aiter(endless.stream()))).type

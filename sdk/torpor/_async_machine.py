@@ -249,7 +249,9 @@ class AsyncMachine:
         return _http.parsed(await self._connection.send(_calls.complete(self.name, code, cursor)), Completion)
 
     async def interrupt(self, seq: int | None = None) -> bool:
-        r"""Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted.
+        r"""Raise KeyboardInterrupt in what runs, or only in this instruction, as soon as it begins if it still waits.
+
+        Whether there is anything to interrupt.
 
         >>> endless = machine.stream("a = 3; print('begun', flush=True)\nwhile True: pass")
         >>> (await anext(aiter(endless))).type

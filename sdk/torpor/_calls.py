@@ -242,7 +242,7 @@ def complete(machine: str, code: str, cursor: int | None) -> Call:
 
 
 def interrupt(machine: str, seq: int | None) -> Call:
-    """KeyboardInterrupt in what runs, or only if it is this instruction."""
+    """KeyboardInterrupt in what runs, or only in this instruction."""
     return _post(_machine(machine, "/interrupt"), {"seq": seq})
 
 

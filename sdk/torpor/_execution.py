@@ -64,7 +64,7 @@ class Execution:
         return RunStream(self._connection, state, deadline=Deadline(timeout)).result()
 
     def cancel(self) -> bool:
-        r"""Interrupt it, and nothing else; False if it does not run (yet, or any more).
+        r"""Interrupt it, and nothing else, as soon as it begins if it still waits; False if it is finished.
 
         >>> endless = machine.start("print('begun', flush=True)\nwhile True: pass")
         >>> next(iter(endless.stream())).type

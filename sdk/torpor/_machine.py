@@ -249,7 +249,9 @@ class Machine:
         return _http.parsed(self._connection.send(_calls.complete(self.name, code, cursor)), Completion)
 
     def interrupt(self, seq: int | None = None) -> bool:
-        r"""Raise KeyboardInterrupt in what runs, or only if it is this instruction. Whether anything was interrupted.
+        r"""Raise KeyboardInterrupt in what runs, or only in this instruction, as soon as it begins if it still waits.
+
+        Whether there is anything to interrupt.
 
         >>> endless = machine.stream("a = 3; print('begun', flush=True)\nwhile True: pass")
         >>> next(iter(endless)).type

@@ -117,7 +117,8 @@ async def test_of_a_flood_a_model_sees_both_ends_and_can_read_the_rest(server: S
 async def test_what_cannot_be_done_is_said_to_the_model(server: ServerProcess) -> None:
     async with over_http(server) as client:
         text, _, is_error = await call(client, "run_python", code="1", machine="a" * 16)
-        assert text.endswith("No machine of this name belongs to the account.")
+        assert "No machine of this name belongs to the account." in text
+        assert "`list_machines`" in text
         assert is_error
         text, _, is_error = await call(client, "read_output", instruction=7)
         assert is_error
@@ -126,11 +127,12 @@ async def test_what_cannot_be_done_is_said_to_the_model(server: ServerProcess) -
         assert is_error
 
 
-async def test_a_cancelled_call_ends_its_code_and_nothing_else(server: ServerProcess) -> None:
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_a_cancelled_call_ends_its_code_and_nothing_else(server: ServerProcess, way: Any) -> None:
     async with torpor.AsyncClient(url=server.url, api_key=server.api_key) as api:
         machine = api.machine("mcp")
         await machine.run("a = 3")
-        async with over_stdio(server) as client:
+        async with way(server) as client:
             running = asyncio.create_task(call(client, "run_python", code="while True: pass", timeout_seconds=600))
             while not (await machine.detail()).has_pending_instruction:  # noqa: ASYNC110 - another process's
                 await asyncio.sleep(0.05)
@@ -138,6 +140,30 @@ async def test_a_cancelled_call_ends_its_code_and_nothing_else(server: ServerPro
             await asyncio.gather(running, return_exceptions=True)
             assert (await call(client, "run_python", code="a + 5"))[0] == "8"
         assert (await machine.instruction(1)).ended_by == "interrupt"
+
+
+async def test_code_goes_on_over_a_restart_of_the_server_in_the_middle_of_its_call(server: ServerProcess) -> None:
+    async with torpor.AsyncClient(url=server.url, api_key=server.api_key) as api:
+        machine = api.machine("mcp")
+        await machine.run("import time")
+        async with over_stdio(server) as client:
+            code = "for i in range(60): time.sleep(0.1)\ni"
+            running = asyncio.create_task(call(client, "run_python", code=code, timeout_seconds=60))
+            while not (await machine.detail()).has_pending_instruction:  # noqa: ASYNC110 - another process's
+                await asyncio.sleep(0.05)
+            await asyncio.to_thread(server.restart)
+            assert (await running)[0].startswith("59")
+        assert (await machine.instruction(1)).ended_by is None
+
+
+async def test_commands_and_code_see_the_same_files(server: ServerProcess) -> None:
+    async with over_http(server) as client:
+        text, _, is_error = await call(client, "run_command", command="echo hello > note; ls -l nowhere; exit 3")
+        assert is_error
+        assert "nowhere" in text
+        assert "3" in text
+        assert await value(client, "open('note').read()") == "'hello\\n'"
+        assert await call(client, "run_command", command="wc -c", stdin="hello") == ("5", [], False)
 
 
 async def test_long_work_reports_what_it_prints(server: ServerProcess) -> None:
@@ -149,7 +175,10 @@ async def test_long_work_reports_what_it_prints(server: ServerProcess) -> None:
     async with over_stdio(server) as client:
         code = "import time\nfor i in range(4):\n    print('step', i, flush=True)\n    time.sleep(0.7)"
         await client.call_tool("run_python", {"code": code}, progress_callback=progress)
-    assert any(message and message.startswith("step") for message in told)
+        assert any(message and message.startswith("step") for message in told)
+        told.clear()
+        await client.call_tool("run_python", {"code": "time.sleep(7)"}, progress_callback=progress)
+    assert any(message and "running for" in message for message in told)
 
 
 async def test_each_key_has_its_own_machines_and_none_opens_nothing(server: ServerProcess) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from pydantic_ai import Agent, BinaryContent, RunContext
 from pydantic_ai.messages import (
@@ -21,10 +22,12 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
+from pydantic_ai.workspaces import WorkspaceBackend, WorkspaceRef
+from pydantic_ai.workspaces.conformance import WorkspaceBackendSuite
 
 import torpor
 from torpor.tools import INSTRUCTIONS, machine_of
-from torpor.tools.pydantic_ai import PythonToolset
+from torpor.tools.pydantic_ai import MachineWorkspace, MachineWorkspaceBackend, PythonToolset
 
 PLOT = "a = 3\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()\na"
 
@@ -177,9 +180,66 @@ async def test_a_cancelled_run_ends_its_code_and_nothing_else(
     assert machine.instruction(1).ended_by == "interrupt"
 
 
+class TestWorkspace(WorkspaceBackendSuite):
+    """Pydantic AI's own rules for workspaces."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @pytest.fixture
+    def unbound(self) -> torpor.AsyncClient:
+        """A client that keeps no connection, and so belongs to no event loop."""
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        return torpor.AsyncClient(transport=httpx2.AsyncHTTPTransport(limits=limits))
+
+    @pytest.fixture
+    def backend(self, unbound: torpor.AsyncClient) -> MachineWorkspaceBackend:
+        return MachineWorkspaceBackend(unbound, "pydantic-ai-conformance")
+
+    @pytest.fixture
+    def fresh_backend(self, unbound: torpor.AsyncClient) -> Callable[[], MachineWorkspaceBackend]:
+        return lambda: MachineWorkspaceBackend(unbound)
+
+    @pytest.fixture
+    def attach_backend(self, unbound: torpor.AsyncClient) -> Callable[[WorkspaceRef], MachineWorkspaceBackend]:
+        return lambda ref: MachineWorkspaceBackend(unbound, ref=ref)
+
+    @pytest.fixture
+    def destroy_environment(self, unbound: torpor.AsyncClient) -> Callable[[WorkspaceBackend], Awaitable[None]]:
+        async def destroy(backend: WorkspaceBackend) -> None:
+            assert backend.ref is not None
+            await unbound.machine(backend.ref.id).delete()
+
+        return destroy
+
+
+async def test_a_conversation_has_one_machine_for_its_python_and_its_workspace(conversation: str) -> None:
+    """Written by the agent's Python, read in its workspace; and there again for the next run of the history."""
+    async with torpor.AsyncClient() as client:
+
+        def agent_of(*codes: str) -> Agent[None, str]:
+            workspace, toolset = MachineWorkspace[None](client), PythonToolset[None](client)
+            made = Agent(scripted(*codes), toolsets=[toolset], capabilities=[workspace])
+
+            @made.output_validator
+            async def read(context: RunContext[None], output: str) -> str:
+                return await context.workspace.read_text("note.txt")
+
+            return made
+
+        first = await agent_of("open('note.txt', 'w').write('milk')").run("Go on.", conversation_id=conversation)
+        assert first.output == "milk"
+        again = await agent_of().run("Go on.", message_history=first.all_messages())
+        assert again.output == "milk"
+        name = (await client.machine(conversation).detail()).name
+        assert first.response.workspace_ref == WorkspaceRef(provider="torpor", id=name)
+
+
 def test_the_guide(guide: Callable[..., str]) -> None:
-    printed = guide("pydantic-ai", {"code": "primes = [2, 3, 5]; len(primes)"}, {"code": "primes[-1]"})
-    assert printed.split() == ["3", "5"]
+    count, last = {"code": "primes = [2, 3, 5]; len(primes)"}, {"code": "primes[-1]"}
+    write = {"code": "open('primes.txt', 'w').write('2\\n3\\n5\\n')"}
+    assert guide("pydantic-ai", count, last, write).split() == ["3", "5", "6:", "3", "primes.txt"]
 
 
 def test_the_module_s_example(programs: Any) -> None:

@@ -91,7 +91,8 @@ def check(name: str, server: ServerProcess) -> str:
             "TORPOR_TEST_RUN": f"{name.replace('@', '-')}-{os.getpid()}",
         }
         framework = _framework(name)
-        if (ROOT / "sdk" / "torpor" / "tools" / f"{framework}.py").exists():
+        module = ROOT / "sdk" / "torpor" / "tools" / framework
+        if module.is_dir() or module.with_suffix(".py").exists():
             strict = ["--strict", "--allow-subclassing-any", "--disable-error-code", "import-untyped"]
             _run(["-m", "mypy", *strict, "-p", f"torpor.tools.{framework}"], python, variables, cwd=Path(folder))
         own = ["-m", "pytest", "-q", "-c", str(FOLDER / "pytest.ini"), str(FOLDER / f"test_{framework}.py")]

@@ -67,8 +67,8 @@ class Machine:
         """Whether a process of the present hold was served."""
         self._sent: int | None = None
         """The highest position that a process of the present hold was sent before it died."""
-        self._unwanted: int | None = None
-        """A seq that is to be interrupted as soon as it begins."""
+        self.unwanted: set[int] = set()
+        """Seqs that are to be interrupted as soon as they begin."""
         self._ready = False
         self._settings_changed = False
         """Since the present hold was acquired."""
@@ -97,7 +97,7 @@ class Machine:
         """
         running = None if self._process is None else self._process.running
         if seq is not None and coming and seq > (-1 if self._process is None else self._process.last_seq):
-            self._unwanted = seq
+            self.unwanted.add(seq)
             return seq
         if running is None or (seq is not None and running.seq != seq):
             return None
@@ -461,7 +461,8 @@ class Machine:
                 return await sleeping.drain()
             await process.apply_settings()
             await self._prove_if_due(process)
-            if process.running is not None and process.running.seq == self._unwanted:
+            if process.running is not None and process.running.seq in self.unwanted:
+                self.unwanted.remove(process.running.seq)
                 process.running.stop(EndedBy.INTERRUPT, self._loop.time())
             await process.listen()
             self._answer_syncs(process)

@@ -288,7 +288,9 @@ class Worker:
         if (error := task.exception()) is not None:
             log.error("A machine's task ended in an error", action="machine", machine=name, error=repr(error))
         if held.wanted and not self._draining:
-            self._held(name).deliver(None)
+            successor = self._held(name)
+            successor.unwanted |= held.unwanted
+            successor.deliver(None)
 
     async def _place(self) -> None:
         """Take care of machines of our session that have no task, and of those that wait for one."""

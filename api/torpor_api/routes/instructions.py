@@ -32,6 +32,7 @@ from torpor_api.errors import (
 from torpor_api.events import EventId
 from torpor_api.instructions import (
     collect,
+    end,
     feed,
     finished,
     follow,
@@ -226,13 +227,13 @@ async def send_stdin(request: Request, account: AccountOf, name: Name, seq: Seq)
     openapi_extra=post(InterruptRequest),
 )
 async def interrupt(request: Request, account: AccountOf, name: Name) -> JsonResponse:
-    """KeyboardInterrupt in what runs now; with `seq` only if that one runs."""
+    """KeyboardInterrupt in what runs now; with `seq` only in that one, as soon as it begins if it still waits."""
     services = services_of(request)
     asked = parse_body(InterruptRequest, await request.body())
 
     async def work() -> dict[str, Any]:
         await services.ledger.machine(account, name)
-        seq = await services.machines.interrupt(name, asked.seq)
+        seq = await end(services, account, name, asked.seq)
         return {"interrupted": seq is not None, "instruction_seq": seq}
 
     return JsonResponse(await services.once.do(services.ledger, account, idempotency(request, asked), work))

@@ -16,7 +16,7 @@ def interrupt(
     machine: MachineName,
     seq: Annotated[
         int | None,
-        typer.Argument(metavar="SEQ", help="Only if it is this instruction that runs.", min=0),
+        typer.Argument(metavar="SEQ", help="Only this instruction, as soon as it begins if it still waits.", min=0),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -28,6 +28,6 @@ def interrupt(
     """
     with client() as torpor:
         interrupted = torpor.machine(machine, create=False).interrupt(seq)
-    running = "runs nothing" if seq is None else f"does not run instruction {seq}"
+    running = "runs nothing" if seq is None else f"has no unfinished instruction {seq}"
     sentence = f"{machine} is interrupted." if interrupted else f"{machine} {running}."
     done(machine, sentence, as_json=as_json, interrupted=interrupted)

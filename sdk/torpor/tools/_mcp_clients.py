@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .._errors import TorporError
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 NAME = "torpor"
+CALL_SECONDS = 3600
+"""For programs that give a call a minute by default: as long as code may run."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +38,8 @@ class McpClient:
     name: str
     file: Path
     section: str
-    typed: bool = False
-    """Whether an entry says that it is of type `stdio`."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What an entry says besides command and arguments."""
 
     @property
     def is_toml(self) -> bool:
@@ -49,14 +57,20 @@ def known_clients(environment: Mapping[str, str] = os.environ, platform: str = s
     else:
         config = environment.get("XDG_CONFIG_HOME") or ""
         applications = Path(config) if config.startswith("/") else home / ".config"
+    code = Path(environment.get("CLAUDE_CONFIG_DIR") or home)
+    codex = Path(environment.get("CODEX_HOME") or home / ".codex")
+    copilot = Path(environment.get("COPILOT_HOME") or home / ".copilot")
+    windsurf = home / ".codeium" / "windsurf"
+    typed = {"type": "stdio"}
     found = [
         McpClient("claude-desktop", applications / "Claude" / "claude_desktop_config.json", "mcpServers"),
-        McpClient("claude-code", home / ".claude.json", "mcpServers", typed=True),
+        McpClient("claude-code", code / ".claude.json", "mcpServers", typed),
         McpClient("cursor", home / ".cursor" / "mcp.json", "mcpServers"),
-        McpClient("vscode", applications / "Code" / "User" / "mcp.json", "servers", typed=True),
-        McpClient("gemini", home / ".gemini" / "settings.json", "mcpServers"),
-        McpClient("windsurf", home / ".codeium" / "windsurf" / "mcp_config.json", "mcpServers"),
-        McpClient("codex", home / ".codex" / "config.toml", "mcp_servers"),
+        McpClient("vscode", applications / "Code" / "User" / "mcp.json", "servers", typed),
+        McpClient("codex", codex / "config.toml", "mcp_servers", {"tool_timeout_sec": CALL_SECONDS}),
+        McpClient("copilot", copilot / "mcp-config.json", "mcpServers", {"type": "local", "tools": ["*"]}),
+        McpClient("gemini", home / ".gemini" / "settings.json", "mcpServers", {"timeout": CALL_SECONDS * 1000}),
+        McpClient("windsurf", windsurf / "mcp_config.json", "mcpServers"),
     ]
     return {client.name: client for client in found}
 
@@ -93,26 +107,51 @@ def _in_json(client: McpClient, before: str, entry: Entry) -> str:
         settings: Any = json.loads(before) if before.strip() else {}
     except ValueError:
         settings = None
-    if not isinstance(settings, dict) or not isinstance(settings.get(client.section, {}), dict):
-        raise TorporError(
-            f"{client.file} is not plain JSON, and is left alone.",
-            hint=f"Put this in by hand (torpor mcp install {client.name} --print shows it):\n{snippet(client, entry)}",
-        )
-    server: dict[str, Any] = {"command": entry.command, "args": list(entry.arguments)}
-    settings.setdefault(client.section, {})[NAME] = {"type": "stdio", **server} if client.typed else server
-    return json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    if not isinstance(settings, dict) or not isinstance(servers := settings.setdefault(client.section, {}), dict):
+        raise _not_understood(client, entry)
+    old = servers.get(NAME)
+    servers[NAME] = {**(old if isinstance(old, dict) else {}), **_fields(client, entry)}
+    indented = re.search(r'\n([ \t]+)"', before)
+    return json.dumps(settings, indent=indented[1] if indented else 2, ensure_ascii=False) + "\n"
 
 
 def _in_toml(client: McpClient, before: str, entry: Entry) -> str:
     heading = f"[{client.section}.{NAME}]"
-    # Strings of JSON are strings of TOML, and so are its lists of them.
-    lines = [heading, f"command = {json.dumps(entry.command)}", f"args = {json.dumps(list(entry.arguments))}"]
     kept: list[str] = []
     ours = False
     for line in before.splitlines():
         if line.lstrip().startswith("["):
-            ours = line.strip() == heading
+            ours = line.partition("#")[0].strip() == heading
         if not ours:
             kept.append(line)
     text = "\n".join(kept).rstrip("\n")
-    return (text + "\n\n" if text else "") + "\n".join(lines) + "\n"
+    # Strings and numbers of JSON are those of TOML, and so are its lists of them.
+    lines = [heading, *(f"{name} = {json.dumps(value)}" for name, value in _fields(client, entry).items())]
+    after = (text + "\n\n" if text else "") + "\n".join(lines) + "\n"
+    if _others(client, after) != _others(client, before):  # some other way to write tables, or a text with brackets
+        raise _not_understood(client, entry)
+    return after
+
+
+def _fields(client: McpClient, entry: Entry) -> dict[str, Any]:
+    return {**client.more, "command": entry.command, "args": list(entry.arguments)}
+
+
+def _others(client: McpClient, text: str) -> Any:
+    """All that a TOML file says, but for the command and its arguments; a text where it says nothing sensible."""
+    try:
+        settings = tomllib.loads(text)
+        ours = settings.setdefault(client.section, {}).setdefault(NAME, {})
+        for name in ("command", "args", *client.more):
+            ours.pop(name, None)
+    except (ValueError, AttributeError):
+        return text
+    return settings
+
+
+def _not_understood(client: McpClient, entry: Entry) -> TorporError:
+    kind = "TOML" if client.is_toml else "JSON"
+    return TorporError(
+        f"{client.file} is not plain {kind}, and is left alone.",
+        hint=f"Put this in by hand (torpor mcp install {client.name} --print shows it):\n{snippet(client, entry)}",
+    )

@@ -13,8 +13,11 @@ from .._client import Client
 from .._errors import ApiError, Unauthorized
 from .._machine import Machine, RunStream
 from .._reading import DEFAULT_TOKENS
+from .._result import Result
 from ._binding import idempotency_key, machine_of
+from ._ending import end, end_async, end_in_thread
 from ._rendering import Rendered, refusal, render
+from ._turns import turn
 from ._words import DESCRIPTION, PARAMETERS
 
 
@@ -58,65 +61,68 @@ class PythonTool:
         """Do what a model asks for, as a mapping or as JSON. Errors of the code, and refusals, are in the answer.
 
         `call_id` is the framework's name for the call: sent again, it is not run again. Raises `Unauthorized` and
-        `ServerUnreachable`, which no model can mend, and TypeError for an asynchronous machine.
+        `ServerUnreachable`, which no model can mend, and TypeError for an asynchronous machine. Ctrl-C ends what it
+        runs, and only that.
         """
         if isinstance(self.machine, AsyncMachine):
             raise TypeError("This machine is asynchronous: use `await tool.acall(...)`.")
         asked = _parsed(arguments)
         if isinstance(asked, str):
             return Rendered(asked, is_error=True)
-        return self._run(self._stream(self.machine, asked, call_id))
+        stream = self._stream(self.machine, asked, call_id)
+        try:
+            return self._run(stream)
+        except (KeyboardInterrupt, SystemExit):
+            end(self.machine, stream)
+            raise
 
     async def acall(self, arguments: Mapping[str, Any] | str, *, call_id: str | None = None) -> Rendered:
         """The same for asynchronous programs, whatever the machine is. Cancelled, it ends what it runs, only that."""
         asked = _parsed(arguments)
         if isinstance(asked, str):
             return Rendered(asked, is_error=True)
-        if isinstance(self.machine, Machine):
-            return await self._in_a_thread(self.machine, self._stream(self.machine, asked, call_id))
-        code, timeout_seconds = asked
-        stream = self.machine.stream(
-            code,
-            timeout_seconds=timeout_seconds or self._timeout_seconds,
-            queue=True,
-            idempotency_key=idempotency_key(call_id, code),
-        )
+        async with turn(self.machine):
+            return await self._arun(asked, call_id)
+
+    async def _arun(self, asked: tuple[str, float | None], call_id: str | None) -> Rendered:
+        if isinstance(self.machine, AsyncMachine):
+            following = self.machine.stream(asked[0], queue=True, **self._options(asked, call_id))
+            try:
+                return self._rendered(await following.result())
+            except asyncio.CancelledError:
+                await end_async(self.machine, following)
+                raise
+            except ApiError as error:
+                return _refused(error)
+        stream = self._stream(self.machine, asked, call_id)
         try:
-            return render(await stream.result(), limit_tokens=self._limit_tokens)
-        except asyncio.CancelledError:
-            if stream.seq is not None:
-                await asyncio.shield(self.machine.interrupt(stream.seq))
+            return await asyncio.to_thread(self._run, stream)
+        except asyncio.CancelledError:  # the thread goes on until the interrupt has ended what it waits for
+            await end_in_thread(self.machine, stream)
             raise
-        except Unauthorized:
-            raise
-        except ApiError as error:
-            return refusal(error)
 
     def _stream(self, machine: Machine, asked: tuple[str, float | None], call_id: str | None) -> RunStream:
+        return machine.stream(asked[0], queue=True, **self._options(asked, call_id))
+
+    def _options(self, asked: tuple[str, float | None], call_id: str | None) -> dict[str, Any]:
         code, timeout_seconds = asked
-        return machine.stream(
-            code,
-            timeout_seconds=timeout_seconds or self._timeout_seconds,
-            queue=True,
-            idempotency_key=idempotency_key(call_id, code),
-        )
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        return {"timeout_seconds": seconds, "idempotency_key": idempotency_key(call_id, code)}
 
     def _run(self, stream: RunStream) -> Rendered:
         try:
-            return render(stream.result(), limit_tokens=self._limit_tokens)
-        except Unauthorized:
-            raise
+            return self._rendered(stream.result())
         except ApiError as error:
-            return refusal(error)
+            return _refused(error)
 
-    async def _in_a_thread(self, machine: Machine, stream: RunStream) -> Rendered:
-        running = asyncio.ensure_future(asyncio.to_thread(self._run, stream))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            if stream.seq is not None:
-                await asyncio.shield(asyncio.to_thread(machine.interrupt, stream.seq))
-            raise
+    def _rendered(self, result: Result) -> Rendered:
+        return render(result, limit_tokens=self._limit_tokens)
+
+
+def _refused(error: ApiError) -> Rendered:
+    if isinstance(error, Unauthorized):
+        raise error
+    return refusal(error)
 
 
 def _parsed(arguments: Mapping[str, Any] | str) -> tuple[str, float | None] | str:

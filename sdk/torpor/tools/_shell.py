@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import ast
 import base64
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from .._machine import Machine
+from ._exit_codes import exit_code_of
 
 PIECE_BYTES = 256 * 1024
+TIMED_OUT: Final = 124
 
 _PROGRAM = """
 def _torpor_shell(what, *arguments):
-    import base64, os, subprocess
-    if what == "execute":
-        command, seconds = arguments
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            return process.communicate(timeout=seconds)[0], process.returncode
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, 9)
-            return process.communicate()[0], 124
+    import base64, os
     try:
         if what == "write":
             path, start, data = arguments
@@ -43,16 +31,33 @@ def _torpor_shell(what, *arguments):
 """
 
 
+class Executed(NamedTuple):
+    """How a command ended."""
+
+    output: str
+    """Of stdout and stderr, in the order in which it came."""
+    exit_code: int | None
+    """As shells have it, 124 after a time-out; None if the machine's process died."""
+    truncated: bool
+    """Whether it said more than is kept."""
+
+
 class Shell:
     """Runs commands and moves files on a machine."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
-    def execute(self, command: str, timeout_seconds: float) -> tuple[bytes, int]:
-        """What a command said, and its exit code."""
-        output, exit_code = self._ask("execute", command, timeout_seconds, timeout_seconds=timeout_seconds + 10)
-        return output, exit_code
+    def execute(self, command: str, timeout_seconds: float) -> Executed:
+        """Run a shell command, beside whatever else runs on the machine."""
+        said: list[str] = []
+        result = self._machine.commands.run(
+            command, timeout_seconds=timeout_seconds, on_output=lambda piece: said.append(piece.text)
+        )
+        exit_code = TIMED_OUT if result.timed_out else exit_code_of(result)
+        if exit_code is None:
+            said.append(result.error or "")
+        return Executed("".join(said), exit_code, truncated=result.truncated_bytes > 0)
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file, and make its folders. Raises OSError."""
@@ -69,9 +74,9 @@ class Shell:
             if len(piece) < PIECE_BYTES:
                 return b"".join(pieces)
 
-    def _ask(self, *arguments: Any, timeout_seconds: float | None = None) -> Any:
+    def _ask(self, *arguments: Any) -> Any:
         code = f"exec({_PROGRAM!r}); _torpor_shell(*{arguments!r})"
-        result = self._machine.run(code, queue=True, timeout_seconds=timeout_seconds).raise_for_error()
+        result = self._machine.run(code, queue=True).raise_for_error()
         return None if result.value is None else ast.literal_eval(result.value)
 
 

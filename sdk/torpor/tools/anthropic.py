@@ -11,7 +11,6 @@ Needs `pip install 'torpor[anthropic]'`.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +58,7 @@ class MessagesTool:
     async def aresults(self, message: Message) -> list[ToolResultBlockParam]:
         """The asynchronous twin of `results`."""
         blocks = self._calls(message)
-        rendered = await asyncio.gather(*(self.tool.acall(_input(block), call_id=block.id) for block in blocks))
+        rendered = [await self.tool.acall(_input(block), call_id=block.id) for block in blocks]
         return [_result(block.id, each) for block, each in zip(blocks, rendered, strict=True)]
 
     def _calls(self, message: Message) -> list[ToolUseBlock]:

@@ -87,8 +87,8 @@ class MachineSandbox(BaseSandbox):
         After `timeout` seconds (0: as late as the server allows) it is ended with exit code 124.
         """
         seconds = self._timeout_seconds if timeout is None else timeout
-        output, exit_code = Shell(self.machine).execute(command, min(seconds or TIMEOUT_SECONDS, TIMEOUT_SECONDS))
-        return ExecuteResponse(output.decode("utf-8", "replace"), exit_code)
+        done = Shell(self.machine).execute(command, min(seconds or TIMEOUT_SECONDS, TIMEOUT_SECONDS))
+        return ExecuteResponse(done.output, done.exit_code, done.truncated)
 
     def upload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Write files; what went wrong with each is in its response."""

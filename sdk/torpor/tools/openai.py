@@ -10,7 +10,6 @@ Needs `pip install 'torpor[openai]'`.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -118,7 +117,7 @@ class ChatTool(_Tool):
     async def amessages(self, message: ChatCompletionMessage) -> list[ChatCompletionMessageParam]:
         """The asynchronous twin of `messages`."""
         calls = self._calls(message)
-        rendered = await asyncio.gather(*(self.tool.acall(arguments, call_id=call_id) for call_id, arguments in calls))
+        rendered = [await self.tool.acall(arguments, call_id=call_id) for call_id, arguments in calls]
         return _messages([(call_id, each) for (call_id, _), each in zip(calls, rendered, strict=True)])
 
     def _calls(self, message: ChatCompletionMessage) -> list[tuple[str, str]]:

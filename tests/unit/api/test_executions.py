@@ -68,9 +68,11 @@ async def test_a_busy_machine_refuses_queues_or_is_interrupted(client: torpor.As
         await machine.start("2")
     queued = await machine.start("2", queue=True)
     assert not await queued.done()
-    assert not await queued.cancel()
+    unwanted = await machine.start("hang()", queue=True)
+    assert await unwanted.cancel(), "it has not begun, and ends as soon as it does"
     await first.cancel()
     assert (await queued.wait()).value == "2"
+    assert "KeyboardInterrupt" in str((await unwanted.wait()).error)
     third = await machine.start("hang()")
     fourth = await machine.start("4", interrupt=True)
     assert (await fourth.wait()).value == "4"
@@ -98,8 +100,8 @@ async def test_threads_have_the_same_handles(live: Api) -> None:
                 assert next(iter(stream)).type == "stdout"
             again = client.machine(machine.name).execution(execution.seq)
             assert again.cancel()
-            assert not again.cancel()
             assert again.wait(timeout=60) == execution.wait()
+            assert not again.cancel()
             assert execution.wait().stdout == "on\n"
             assert execution.done()
             with pytest.raises(torpor.MachineBusy):

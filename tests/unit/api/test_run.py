@@ -219,6 +219,29 @@ async def test_a_repeated_interrupt_interrupts_once(live: Api) -> None:
     assert (await live.client.get(f"/v1/machine/{machine}/exec/1")).json()["result"] is None
 
 
+async def test_what_still_waits_is_interrupted_as_soon_as_it_begins(live: Api) -> None:
+    machine = await live.new_machine()
+    path = f"/v1/machine/{machine}"
+    for code in ("hang()", "hang()", "hang()", "5"):
+        await live.client.post(f"{path}/exec", json={"instruction": {"code": code}, "queue": True})
+    for seq in (2, 1, 0):
+        answer = await live.client.post(f"{path}/interrupt", json={"seq": seq})
+        assert answer.json() == {"interrupted": True, "instruction_seq": seq}
+    results = [(await live.client.get(f"{path}/exec/{seq}/result")).json()["result"] for seq in range(4)]
+    assert [result.get("error") for result in results] == [*["KeyboardInterrupt"] * 3, None]
+    assert results[3]["value"] == "5"
+
+
+async def test_nothing_is_interrupted_that_is_finished_unknown_or_a_command(live: Api) -> None:
+    machine = await live.new_machine()
+    path = f"/v1/machine/{machine}"
+    await live.client.post(f"{path}/run", json={"code": "5"})
+    command = (await live.client.post(f"{path}/commands", json={"command": "hang", "background": True})).json()["seq"]
+    for seq in (0, command, command + 1):
+        answer = await live.client.post(f"{path}/interrupt", json={"seq": seq})
+        assert answer.json() == {"interrupted": False, "instruction_seq": None}
+
+
 async def test_a_refusal_is_not_remembered(live: Api) -> None:
     machine = await live.new_machine()
     request: dict[str, Any] = {"json": {"code": "5"}, "headers": {"Idempotency-Key": "k"}}

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
+import sys
 from typing import TYPE_CHECKING
 
+import anyio
+import httpx2
 import pytest
 
 import torpor
@@ -23,6 +27,12 @@ KEY = "alice.0123456789abcdef"
 async def client(live: Api) -> AsyncIterator[torpor.AsyncClient]:
     async with torpor.AsyncClient(url=str(live.client.base_url), api_key=KEY) as client:
         yield client
+
+
+async def accepted(machine: torpor.AsyncMachine, count: int) -> None:
+    """Wait until a machine has so many instructions."""
+    while len([row async for row in machine.history()]) < count:  # noqa: ASYNC110 - other tasks send them
+        await asyncio.sleep(0.01)
 
 
 async def test_a_conversation_has_one_machine_and_each_call_runs_once(client: torpor.AsyncClient) -> None:
@@ -60,6 +70,93 @@ async def test_a_cancelled_call_ends_what_it_runs_and_nothing_else(client: torpo
     with pytest.raises(asyncio.CancelledError):
         await running
     assert (await tool.acall({"code": "a + 5"})).text == "8"
+    assert (await machine.instruction(1)).ended_by == "interrupt"
+
+
+class Withheld(httpx2.AsyncHTTPTransport):
+    """A network on which the first answer to a run never arrives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered = asyncio.Event()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        if request.url.path.endswith("/run") and response.is_success and not self.answered.is_set():
+            self.answered.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await response.aclose()
+        return response
+
+
+async def test_a_call_that_is_cancelled_before_its_answer_begins_is_ended_too(live: Api) -> None:
+    network = Withheld()
+    url = str(live.client.base_url)
+    async with torpor.AsyncClient(url=url, api_key=KEY, transport=network) as client:
+        running = asyncio.create_task(PythonTool(client, "thread-42").acall({"code": "hang()"}))
+        await network.answered.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        machine = machine_of(client, "thread-42")
+        assert (await machine.run("3", queue=True)).value == "3"
+        assert [row.ended_by async for row in machine.history()] == [None, "interrupt"]
+
+
+async def test_a_call_that_waits_for_another_programs_code_is_ended_when_it_is_cancelled(
+    client: torpor.AsyncClient,
+) -> None:
+    """In a scope of anyio's, as MCP has it: whatever is awaited there is cancelled, again and again."""
+    machine = machine_of(client, "thread-42")
+    other = asyncio.create_task(machine.run("hang()", timeout_seconds=600))
+    await accepted(machine, 1)
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(PythonTool(client, "thread-42").acall, {"code": "hang()", "timeout_seconds": 600})
+            await accepted(machine, 2)
+            scope.cancel()
+    assert await machine.interrupt(0)
+    assert not (await other).ok
+    assert (await machine.run("3", queue=True)).value == "3"
+    assert [row.ended_by async for row in machine.history()] == [None, "interrupt", "interrupt"]
+
+
+async def test_calls_that_are_sent_at_once_run_in_their_order(client: torpor.AsyncClient) -> None:
+    codes = [f"a = {number}; a" for number in range(20)]
+    answers = await asyncio.gather(*(PythonTool(client, "thread-42").acall({"code": code}) for code in codes))
+    assert [answer.text for answer in answers] == [str(number) for number in range(20)]
+    assert [row.code async for row in machine_of(client, "thread-42").history()] == codes[::-1]
+
+
+async def test_a_cancelled_call_of_a_synchronous_machine_is_ended(live: Api, client: torpor.AsyncClient) -> None:
+    machine = machine_of(client, "thread-42")
+    await machine.run("a = 3")
+    with torpor.Client(url=str(live.client.base_url), api_key=KEY) as sync:
+        running = asyncio.create_task(PythonTool(sync, "thread-42").acall({"code": "hang()"}))
+        await accepted(machine, 2)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert (await machine.run("a", queue=True)).value == "3"
+    assert (await machine.instruction(1)).ended_by == "interrupt"
+
+
+async def test_ctrl_c_ends_the_code_of_the_call(live: Api, client: torpor.AsyncClient) -> None:
+    machine = machine_of(client, "thread-42")
+    await machine.run("a = 3")
+    program = (
+        "import torpor, torpor.tools\n"
+        f"client = torpor.Client(url={str(live.client.base_url)!r}, api_key={KEY!r})\n"
+        "torpor.tools.PythonTool(client, 'thread-42').call({'code': 'hang()'})"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE)
+    await accepted(machine, 2)
+    process.send_signal(signal.SIGINT)
+    _, said = await asyncio.wait_for(process.communicate(), 60)
+    assert said.strip().endswith(b"KeyboardInterrupt")
+    assert (await machine.run("a", queue=True)).value == "3"
     assert (await machine.instruction(1)).ended_by == "interrupt"
 
 

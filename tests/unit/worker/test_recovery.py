@@ -5,7 +5,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from tests.support.house import House, until
+from tests.support.house import PATIENCE_SECONDS, House, until
 
 from torpor_worker.errors import CannotWake, MachineGone
 from torpor_worker.ledger import EndedBy, Hold, OutputRecord
@@ -267,6 +267,46 @@ async def test_an_instruction_that_has_not_begun_is_interrupted_when_it_does(hou
     assert "KeyboardInterrupt" in str((await house.result(seq)).error)
     assert await house.worker.interrupt("m", seq, coming=True) is None
     assert await house.value("3") == "3"
+
+
+async def test_all_that_waits_can_be_interrupted(house: House) -> None:
+    await house.run("3")
+    *unwanted, wanted = [house.send(code) for code in ("hang()", "hang()", "hang()", "5")]
+    for seq in reversed(unwanted):
+        assert await house.worker.interrupt("m", seq, coming=True) == seq
+    for seq in unwanted:
+        assert "KeyboardInterrupt" in str((await house.result(seq)).error)
+    assert (await house.result(wanted)).value == "5"
+
+
+class SlowRelease(MemoryLedger):
+    """Machines whose task has yet to hear that they are asleep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = asyncio.Event()
+        self.heard = asyncio.Event()
+
+    async def release(self, hold: Hold, head: int, *, draining: bool = False) -> bool:
+        released = await super().release(hold, head, draining=draining)
+        self.released.set()
+        await self.heard.wait()
+        return released
+
+
+async def test_an_interrupt_of_what_waits_is_not_lost_when_the_machine_had_just_fallen_asleep(tmp_path: Path) -> None:
+    house = House(tmp_path, ledger := SlowRelease())
+    ledger.create("m")
+    await house.start()
+    await house.run("3")
+    falling_asleep = asyncio.create_task(house.worker.sleep("m"))
+    await ledger.released.wait()
+    seq = house.send("hang()")
+    assert await house.worker.interrupt("m", seq, coming=True) == seq
+    ledger.heard.set()
+    assert "KeyboardInterrupt" in str((await house.result(seq)).error)
+    await falling_asleep
+    await house.worker.drain(PATIENCE_SECONDS)
 
 
 async def test_an_interrupt_that_comes_too_late_takes_nothing_back(tmp_path: Path) -> None:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Annotated, Any, Protocol
+
+from mcp.server.context import ServerRequestContext
+from mcp.server.mcpserver import Context
+from pydantic import Field
 
 from ..._async_client import AsyncClient
+from ..._async_machine import AsyncMachine
 from ..._errors import TorporError
 
 DEFAULT_MACHINE = "mcp"
@@ -14,16 +19,24 @@ DEFAULT_MACHINE = "mcp"
 MACHINE_HEADER = "torpor-machine"
 _CLIENTS = 64
 
+Request = Context | ServerRequestContext[Any, Any]
+
+MachineArgument = Annotated[str | None, Field(description="Name of another machine; normally left out.")]
+NewMachineArgument = Annotated[
+    str | None,
+    Field(description="Name of another machine, or one of your choosing for a new one; normally left out."),
+]
+
 
 class Source(Protocol):
-    """Where the client of a request comes from."""
+    """Where the client of a request comes from, and the machine."""
 
-    def client(self, headers: Mapping[str, str] | None) -> AsyncClient:
+    def client(self, request: Request) -> AsyncClient:
         """The client with the requester's key. Raises `TorporError`."""
         ...
 
-    def machine_name(self, headers: Mapping[str, str] | None) -> str:
-        """The machine, by name or alias, for requests that name none."""
+    def machine(self, request: Request, name: str | None, *, create: bool = False) -> AsyncMachine:
+        """The machine of this name or alias, or the requester's own. Its first call makes it only if it may."""
         ...
 
 
@@ -34,13 +47,13 @@ class OwnSource:
         self._client = client
         self._machine = machine
 
-    def client(self, headers: Mapping[str, str] | None) -> AsyncClient:
+    def client(self, request: Request) -> AsyncClient:
         """See `Source`."""
         return self._client
 
-    def machine_name(self, headers: Mapping[str, str] | None) -> str:
+    def machine(self, request: Request, name: str | None, *, create: bool = False) -> AsyncMachine:
         """See `Source`."""
-        return self._machine
+        return self._client.machine(name or self._machine, create=create)
 
 
 class HeaderSource:
@@ -51,9 +64,9 @@ class HeaderSource:
         self._machine = machine
         self._clients: OrderedDict[str, AsyncClient] = OrderedDict()
 
-    def client(self, headers: Mapping[str, str] | None) -> AsyncClient:
+    def client(self, request: Request) -> AsyncClient:
         """See `Source`."""
-        token = bearer_token(headers)
+        token = bearer_token(headers_of(request))
         if token is None:
             raise TorporError(
                 "The request carries no API key.", hint="Send `Authorization: Bearer <account>.<secret>`."
@@ -64,12 +77,26 @@ class HeaderSource:
             self._clients.popitem(last=False)  # its connections end with the last request that uses them
         return client
 
-    def machine_name(self, headers: Mapping[str, str] | None) -> str:
+    def machine(self, request: Request, name: str | None, *, create: bool = False) -> AsyncMachine:
         """See `Source`."""
-        return (headers or {}).get(MACHINE_HEADER) or self._machine
+        own = headers_of(request).get(MACHINE_HEADER) or self._machine
+        return self.client(request).machine(name or own, create=create)
+
+    async def close(self) -> None:
+        """Close every client."""
+        while self._clients:
+            await self._clients.popitem()[1].close()
 
 
-def bearer_token(headers: Mapping[str, str] | None) -> str | None:
+def headers_of(request: Request) -> Mapping[str, str]:
+    """The HTTP headers of a request; none over standard input."""
+    if isinstance(request, Context):
+        request = request.request_context
+    headers: Mapping[str, str] = getattr(request.request, "headers", None) or {}
+    return headers
+
+
+def bearer_token(headers: Mapping[str, str]) -> str | None:
     """The API key of a request, None if it carries none."""
-    scheme, _, token = (headers or {}).get("authorization", "").partition(" ")
+    scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() or None if scheme.lower() == "bearer" else None

@@ -1,10 +1,4 @@
-"""Pydantic AI: the tool `python`, on the machine of the conversation that an agent is in.
-
->>> from pydantic_ai import Agent
->>> from torpor.tools.pydantic_ai import PythonToolset
->>> agent = Agent("anthropic:claude-sonnet-4-6", toolsets=[PythonToolset()])
->>> agent.run_sync("Plot sin(x).", conversation_id="thread-42").output
-"""
+"""The tool `python` for agents of Pydantic AI."""
 
 from __future__ import annotations
 
@@ -20,14 +14,14 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool
 from pydantic_core import SchemaValidator
 from typing_extensions import NotRequired, TypedDict
 
-from .._async_client import AsyncClient
-from .._async_machine import AsyncMachine
-from .._client import Client
-from .._machine import Machine
-from .._reading import DEFAULT_TOKENS
-from ._binding import default_client
-from ._python import PythonTool
-from ._words import DESCRIPTION, INSTRUCTIONS, PARAMETERS
+from ..._async_client import AsyncClient
+from ..._async_machine import AsyncMachine
+from ..._client import Client
+from ..._machine import Machine
+from ..._reading import DEFAULT_TOKENS
+from .._binding import default_client
+from .._python import PythonTool
+from .._words import DESCRIPTION, INSTRUCTIONS, PARAMETERS
 
 
 class _Arguments(TypedDict):
@@ -122,6 +116,3 @@ class PythonToolset(AbstractToolset[AgentDepsT]):
             timeout_seconds=self._timeout_seconds,
             limit_tokens=self._limit_tokens,
         )
-
-
-__all__ = ["PythonToolset"]
