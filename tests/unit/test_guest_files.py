@@ -104,6 +104,7 @@ async def test_another_host_finds_nothing_of_what_was_not_applied(
     transfer = await link.work_on_files(Change("write", f"{folder}/thing"))
     await transfer.send(b"1" * 100_000)
     await transfer.prepared()
+    await link.close()
     second = await attached(fifos, new=False)
     await until(lambda: os.listdir(folder) == [])
     await change(second, Change("write", f"{folder}/thing"), b"2")

@@ -14,7 +14,7 @@ from typer.main import get_command
 from torpor._cli import app
 
 _EXAMPLE = re.compile(r"\[bold\](.*?)\[/bold\]", re.DOTALL)
-_REDIRECTED = re.compile(r" \d?> \S+")
+_REDIRECTED = re.compile(r" \d?[<>] \S+")
 _SUBSTITUTED = re.compile(r"\$\((.*?)\)")
 
 
