@@ -11,7 +11,7 @@ from tests.support.server import ServerProcess
 from bench.connection import Connection
 from bench.measurement import Measurement, seconds_of
 from bench.settling import wait_until_settled
-from torpor_api.ledger import SqlLedger
+from torpor_api.ledger import MachineSettings, SqlLedger
 from torpor_snapshotter.key import pack_key
 from torpor_worker.ledger import InstructionResult, Snapshot
 
@@ -19,6 +19,7 @@ MANY = 10_000
 FEW = 10
 MOST = 1.1
 """No slower, but for what two measurements of the same thing differ by."""
+SLEEPER = MachineSettings(memory_mb=1024, idle_seconds=60.0, tags={"kind": "sleeper"})
 _AT_ONCE = 100
 _OBJECT = b"of a machine that nobody wakes"
 
@@ -86,7 +87,7 @@ async def _add(server: ServerProcess, count: int) -> None:
 
 
 async def _sleeper(ledger: SqlLedger, server: ServerProcess) -> None:
-    name, _ = await ledger.create_machine(server.account, tags={"kind": "sleeper"}, memory_mb=1024, idle_seconds=60.0)
+    name, _ = await ledger.create_machine(server.account, SLEEPER)
     await ledger.accept(server.account, name, "a = 3", 15.0, when_busy="queue")
     hold = await ledger.acquire(name)
     if hold is None:

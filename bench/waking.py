@@ -107,7 +107,8 @@ def measure_waking_at_once(place: Place, rounds: int) -> Measurement:
     """So many wakes at once, until the last one is answered; the first round teaches the pool."""
     machines = [place.new_machine() for _ in range(AT_ONCE)]
     image = place.data_dir.parent / "floor-at-once"
-    torpor, floor = [], []
+    torpor: list[float] = []
+    floor: list[float] = []
 
     def wake(connection: Connection, number: int) -> None:
         place.run(machines[number], connection=connection)
