@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.support.remote_files import OWN
 from tests.support.sandboxes import run
 
 from torpor_worker.files import Change, Read
@@ -98,7 +99,7 @@ async def test_an_image_from_the_middle_of_an_upload_holds_nothing_of_it(
     code = (
         "import os, time\nend = time.time() + 10\n"
         "while any(n.startswith('.torpor') for n in os.listdir()) and time.time() < end: time.sleep(0.01)\n"
-        "[n for n in os.listdir() if n != '.ipython']"
+        f"[n for n in os.listdir() if n not in {OWN!r}]"
     )
     assert await run(restored, 1, code) == "[]"
     await transfer.prepared()  # the one that goes on knows nothing of that

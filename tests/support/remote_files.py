@@ -12,6 +12,8 @@ import httpx2
 from tests.support.server import ServerProcess
 
 PIECE_BYTES = 1 << 16
+OWN = (".ipython", ".local")
+"""What every home folder has."""
 
 
 class Files:
@@ -53,11 +55,11 @@ class Files:
         return str(answer.json()["code"])
 
     def names(self, path: str = "") -> list[str]:
-        """What is in a folder, without what IPython keeps there."""
+        """What is in a folder, without what IPython and pip keep there."""
         with self._server.client() as client:
             answer = client.get(self._path, params={"path": path})
         assert answer.is_success, answer.text
-        return [str(entry["name"]) for entry in answer.json()["entries"] if entry["name"] != ".ipython"]
+        return [str(entry["name"]) for entry in answer.json()["entries"] if entry["name"] not in OWN]
 
 
 def data_of(seed: int, size: int) -> bytes:
