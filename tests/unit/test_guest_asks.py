@@ -11,7 +11,7 @@ import pytest
 from torpor_worker.guest import frames
 from torpor_worker.guest.asks import AT_ONCE, NOBODY, NOT_UNDERSTOOD, Asks
 from torpor_worker.guest.frames import FrameType
-from torpor_worker.guest.outbox import Outbox
+from torpor_worker.guest.outbox import WINDOW_BYTES, Outbox
 
 PLAIN: dict[str, Any] = {
     "requirements": ["tidy"],
@@ -54,12 +54,12 @@ class Desk:
         self.turn()
         return connection
 
-    def turn(self) -> None:
+    def turn(self, wait_ms: int = 100) -> None:
         poll = select.poll()
         wants = self.asks.wants()
         for fd, events in zip(wants[::2], wants[1::2], strict=True):
             poll.register(fd, events)
-        self.asks.serve(dict(poll.poll(100)), lambda session: 100 + session)
+        self.asks.serve(dict(poll.poll(wait_ms)), lambda session: 100 + session)
 
     def said(self) -> list[tuple[int, dict[str, Any]]]:
         pending = b"".join(self.out._pending)
@@ -193,3 +193,20 @@ def test_a_successor_goes_on_with_those_that_wait_and_with_their_names(desk: Des
         ask.connection.detach()
     assert predecessor._listener is not None
     predecessor._listener.detach()
+
+
+def test_who_asks_again_and_again_fills_no_memory_while_the_host_does_not_read(desk: Desk) -> None:
+    large = json.dumps(PLAIN | {"session": 7, "installed": {"a": "1" * 100_000}}).encode() + b"\n"
+    for _ in range(40):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(desk.address)
+        connection.sendall(large)
+        for _ in range(5):
+            desk.turn(0)
+        connection.close()
+        desk.turn(0)
+    assert WINDOW_BYTES <= sum(map(len, desk.out._pending)) < 2 * WINDOW_BYTES
+    desk.said()
+    for _ in range(5):
+        desk.turn(0)
+    assert desk.said()  # those that have waited

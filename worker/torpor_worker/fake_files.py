@@ -41,6 +41,8 @@ class FakeTransfer:
         self._data: bytes | None = None
         self._place = 0
         self._applied = asyncio.Event()
+        self.is_applied = False
+        """It is to be made true, and is not given up any more."""
         self.error: Exception | None = None
         self.path = posixpath.normpath(posixpath.join(HOME, work.path))
 
@@ -118,6 +120,8 @@ class FakeTransfer:
 
     async def close(self) -> None:
         """See `FileTransfer`."""
+        if not self.is_over and not self.is_applied:
+            self.error = FileRefused("file_failed", "It was given up.")
 
     def apply(self) -> None:
         """Make the change true."""

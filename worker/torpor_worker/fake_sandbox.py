@@ -373,9 +373,13 @@ class FakeSandbox:
             self._host.apply_deaths -= 1
             self.die("killed while files were changed")
         self._image.last_position = position
+        change = self._transfers[transfer.number]
+        if change.is_over:
+            return
+        change.is_applied = True
         await self._host.may_apply.wait()
         self._alive()
-        self._transfers[transfer.number].apply()
+        change.apply()
 
     async def answer_packages(self, number: int, *, refused: str | None) -> None:
         """See `Sandbox`."""
@@ -394,6 +398,9 @@ class FakeSandbox:
 
     async def ping(self) -> GuestState:
         """See `Sandbox`."""
+        self._alive()
+        self._host.pinged.set()
+        await self._host.may_answer.wait()
         self._alive()
         image = self._image
         applying = False if self._host.knows_files else None
@@ -512,6 +519,11 @@ class FakeSandboxHost:
         self.may_checkpoint.set()
         self.checkpointing = asyncio.Event()
         """Set by every checkpoint that begins."""
+        self.may_answer = asyncio.Event()
+        """While it is not set, pings are not answered."""
+        self.may_answer.set()
+        self.pinged = asyncio.Event()
+        """Set by every ping."""
         self.poisoned: set[str] = set()
         """Images with a variable of such a name die as soon as they are restored."""
         self.version = "fake"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from typing import Any
 
 from torpor_worker.files import FileRefused, FileWork
 from torpor_worker.guest import frames
+from torpor_worker.guest.file_access import KINDS
 from torpor_worker.guest.frames import FrameType
 from torpor_worker.sandbox import SandboxDied, SandboxError
 
@@ -20,6 +22,8 @@ PIECE_BYTES = 48 << 10
 WINDOW_BYTES = 144 << 10
 TOLD_AT_BYTES = 48 << 10
 """So much is taken before the guest is told."""
+TAG = re.compile(r"-?[0-9a-f][0-9a-f-]{0,99}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 STALL_SECONDS = 60.0
 """How long a guest may do nothing; applying a change takes at most as long in it."""
 
@@ -55,7 +59,8 @@ class FileLink:
         self._may_send.set()
 
     async def _say(self, kind: FrameType, number: int, body: bytes) -> None:
-        await self._may_send.wait()
+        while not self._may_send.is_set():  # it may be held again before this is resumed
+            await self._may_send.wait()
         self._sending += 1
         self._all_sent.clear()
         try:
@@ -151,13 +156,13 @@ class LinkTransfer:
             elif body[:1] == b"T":
                 self._taken_bytes = min(self._sent_bytes, int(fields["bytes"]))
         else:
-            fields = json.loads(body)
+            fields = dict(json.loads(body))
             error = fields.get("error")
-            self._all.pop(self._number, None)
-            if error is None:
-                self._answer = dict(fields)
-            else:
+            if error is not None:
                 self._error = FileRefused(str(error["code"]), str(error["message"])[:1000])
+            else:
+                self._answer = _about(fields) if "kind" in fields else fields
+            self._all.pop(self._number, None)
         self._news.set()
 
     def fail(self, error: Exception) -> None:
@@ -242,9 +247,16 @@ class LinkTransfer:
 
 
 def _about(fields: dict[str, Any]) -> dict[str, Any]:
-    """What the guest says of a file, as far as it makes sense."""
-    about = {name: int(fields[name]) for name in ("size", "mode", "modified_ns")}
+    """What the guest says of a file, which clients are told in headers. Raises ValueError, and the like."""
+    about: dict[str, Any] = {name: int(fields[name]) for name in ("size", "mode", "modified_ns")}
     about |= {name: int(fields[name]) for name in ("start", "stop") if name in fields}
-    if any(value < 0 or value >= 1 << 63 for name, value in about.items() if name != "modified_ns"):
+    if any(value >= 1 << 63 or (value < 0 and name != "modified_ns") for name, value in about.items()):
         raise ValueError("a size that is none")
-    return {**about, "kind": str(fields["kind"])[:20], "tag": str(fields["tag"])[:100]}
+    about |= {"kind": str(fields["kind"]), "tag": str(fields["tag"])}
+    if about["kind"] not in KINDS.values() or not TAG.fullmatch(about["tag"]):
+        raise ValueError("a file of no kind")
+    if "sha256" in fields:
+        about["sha256"] = str(fields["sha256"])
+        if not SHA256.fullmatch(about["sha256"]):
+            raise ValueError("a digest that is none")
+    return about

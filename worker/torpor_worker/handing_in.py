@@ -29,6 +29,7 @@ FOLDER = ".cache/torpor"
 """In the user's home, as the guest knows too."""
 AT_ONCE = 8
 """Of one machine's asks; its guest makes no more."""
+TOO_MANY = "More packages are asked for at once than are handed in; try again."
 NOT_THEN = "These packages were not handed in when this ran first."
 
 
@@ -53,8 +54,8 @@ class Files(Protocol):
 class _Machine:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     asks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    asking: dict[str, tuple[Sandbox, int]] = field(default_factory=dict)
-    """By name, where to say that it is refused: an ask outlives its process."""
+    asking: dict[str, tuple[Hold, Sandbox, int]] = field(default_factory=dict)
+    """By name, who asked last, and where to answer: an ask outlives its process, and a hold."""
 
 
 class HandingIn:
@@ -66,19 +67,23 @@ class HandingIn:
         self._files = files
         self._packages = packages
         self._machines: dict[str, _Machine] = {}
+        self._refusing: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def wanted(self, hold: Hold, sandbox: Sandbox, ask: PackagesWanted) -> None:
         """Something that runs, and has no result, asks; it is answered by and by."""
+        if self._closed:
+            return
+        loop = asyncio.get_running_loop()
         machine = self._machines.setdefault(hold.machine, _Machine())
         if ask.name not in machine.asks and len(machine.asks) >= AT_ONCE:
+            refusing = loop.create_task(_say(sandbox, ask.number, TOO_MANY), name=f"packages:{hold.machine}")
+            self._refusing.add(refusing)
+            refusing.add_done_callback(self._refusing.discard)
             return
-        machine.asking[ask.name] = sandbox, ask.number
+        machine.asking[ask.name] = hold, sandbox, ask.number
         if ask.name not in machine.asks:
-            task = asyncio.get_running_loop().create_task(
-                self._hand_in(machine, hold, ask), name=f"packages:{hold.machine}"
-            )
-            machine.asks[ask.name] = task
-            task.add_done_callback(lambda _: self._ended(hold.machine, ask.name))
+            machine.asks[ask.name] = loop.create_task(self._hand_in(machine, ask), name=f"packages:{hold.machine}")
 
     async def wanted_again(self, hold: Hold, sandbox: Sandbox, ask: PackagesWanted) -> bool:
         """Something that has its result and runs again asks: whether the log has what it was given then."""
@@ -88,31 +93,49 @@ class HandingIn:
 
     async def close(self) -> None:
         """Answer nothing any more: a successor is asked again."""
+        self._closed = True
         tasks = [task for machine in self._machines.values() for task in machine.asks.values()]
+        tasks += self._refusing
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _ended(self, machine: str, name: str) -> None:
-        known = self._machines[machine]
-        del known.asks[name], known.asking[name]
-        if not known.asks:
-            del self._machines[machine]
-
-    async def _hand_in(self, machine: _Machine, hold: Hold, ask: PackagesWanted) -> None:
+    async def _hand_in(self, machine: _Machine, ask: PackagesWanted) -> None:
         refused: str | None = None
+        is_known = False
+        name = machine.asking[ask.name][0].machine
         try:
             async with machine.turn:
-                if not await self._ledger.knows_change(hold, change_of(ask).text()):
-                    await self._fetch(hold.machine, ask)
+                if not await self._is_known(machine, ask):
+                    await self._fetch(name, ask)
+            is_known = True
         except (PackageRefused, FileRefused, StorageFull) as error:
             refused = str(error)
         except (Fenced, WorkerError):
-            return  # whoever has the machine next is asked again
+            pass  # whoever has the machine next is asked again
         except Exception:
-            log.exception("Packages could not be handed in", action="packages", machine=hold.machine)
+            log.exception("Packages could not be handed in", action="packages", machine=name)
             refused = "The server failed to hand in packages; its log says why."
-        await _say(*machine.asking[ask.name], refused)
+        finally:  # before it is answered: who asks from now on asks anew
+            _, sandbox, number = self._ended(name, machine, ask.name)
+        if is_known or refused is not None:
+            await _say(sandbox, number, refused)
+
+    async def _is_known(self, machine: _Machine, ask: PackagesWanted) -> bool:
+        """Whether it was handed in before. Raises `Fenced` if nobody asks any more who holds the machine."""
+        while True:
+            hold, _, _ = machine.asking[ask.name]
+            try:
+                return await self._ledger.knows_change(hold, change_of(ask).text())
+            except Fenced:
+                if machine.asking[ask.name][0] is hold:
+                    raise
+
+    def _ended(self, name: str, machine: _Machine, ask: str) -> tuple[Hold, Sandbox, int]:
+        del machine.asks[ask]
+        if not machine.asks:
+            del self._machines[name]
+        return machine.asking.pop(ask)
 
     async def _fetch(self, machine: str, ask: PackagesWanted) -> None:
         if self._packages is None or self._files is None:

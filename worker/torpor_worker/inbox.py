@@ -24,6 +24,9 @@ class Inbox:
         """Changes of files to be put into the log."""
         self.users = 0
         """How many work with its files: it does not fall asleep."""
+        self.stays = asyncio.Event()
+        """Set but while the ledger is asked to release it: whoever comes to its files then waits for the answer."""
+        self.stays.set()
         self.called_at: float | None = None
         """When the first hint came that nothing was done about yet, in the loop's time."""
         self._loop = asyncio.get_running_loop()

@@ -122,6 +122,7 @@ class Machine:
         self._inbox.users += 1
         try:
             await self._entered.wait()
+            await self._inbox.stays.wait()
             if process is None or self._process is not process or self._inbox.draining:
                 raise FellAsleep
             yield process
@@ -376,8 +377,11 @@ class Machine:
                     continue
                 self._inbox.look = True  # something was started that is to be sent before
                 return
+            is_given_up = prepared.logged.cancelled() and prepared.transfer.is_over
             changes.done(entry)  # in the log, it is true, whatever happens now
             if entry.position is not None:
+                if is_given_up:  # while it was written down; the guest has forgotten it, and nobody was told of it
+                    await self._ledger.undo_change(process.hold, entry.position)
                 await process.attached.sandbox.apply_change(entry.position, prepared.transfer)
 
     async def _send_again(self, process: Process, entry: Entry, ran_again: dict[int, str]) -> None:
@@ -427,6 +431,7 @@ class Machine:
         """The process is gone: whoever has prepared a change in it, or waits for it, begins anew."""
         self._inbox.changes.fail(FellAsleep())
         self._entered.set()
+        self._inbox.stays.set()
 
     async def _let_go(self) -> None:
         """Remove the process, whatever state it is in; a cancellation waits until that is done."""

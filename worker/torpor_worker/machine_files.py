@@ -18,7 +18,10 @@ from torpor_worker.sandbox import SandboxError
 
 READS_LIMIT: Final = 128
 CHANGES_LIMIT: Final = 64
-"""At once, in all machines: each takes some hundred kilobytes of this process's memory. Others wait."""
+"""At once, in all machines: each takes some hundred kilobytes of this process's memory. Others wait.
+
+Who waits for a machine has none of these: the others' machines do not wait for it.
+"""
 TRIES: Final = 3
 """Of a change whose machine's process ends in the middle of it."""
 AGAIN_SECONDS: Final = 0.1
@@ -45,7 +48,7 @@ class MachineFiles:
     async def reading(self, machine: str, work: FileWork) -> AsyncIterator[FileTransfer]:
         """Read something. Raises `FileRefused`, `TransferLost`, and what `Worker.wake` raises."""
         try:
-            async with self._read_slots, self._in_use(machine) as (held, process), held.read_slots:
+            async with self._in_use(machine) as (held, process), held.read_slots, self._read_slots:
                 transfer = await process.attached.sandbox.work_on_files(work)
                 try:
                     yield transfer
@@ -72,7 +75,7 @@ class MachineFiles:
                 await asyncio.sleep(AGAIN_SECONDS * tries)  # until its task has heard of it
 
     async def _change(self, machine: str, change: Change, body: Body | None) -> None:
-        async with self._change_slots, self._in_use(machine) as (held, process), held.change_slots:
+        async with self._in_use(machine) as (held, process), held.change_slots, self._change_slots:
             sandbox = process.attached.sandbox
             if body is not None and sandbox.memory_bytes() + body.size_bytes > process.hold.memory_bytes:
                 raise FileRefused("disk_full", "The machine's memory, in which its files are, has no room for it.")

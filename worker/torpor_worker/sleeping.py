@@ -51,7 +51,7 @@ class Sleeping:
         at_rest = running is None and not process.commands.any_live
         as_saved = at_rest and saver.clean and head is not None and head.position == process.position
         if as_saved and not state.background:
-            return await self._release(draining)
+            return not self._called(draining) and await self._release(draining)
         # From the ping on nothing is acknowledged: what the guest says now is in the image, and said again on waking.
         await process.remember_clock(state)
         try:
@@ -130,10 +130,12 @@ class Sleeping:
         hold, head = self._process.hold, self._process.saver.head
         if head is None:
             raise RuntimeError("a machine without a head cannot be released")
+        self._inbox.stays.clear()
         if await self._ledger.release(hold, head.generation, draining=draining):
             action = "drained" if draining else "slept"
             await self._ledger.event(hold.machine, action, generation=head.generation)
             return True
+        self._inbox.stays.set()
         # Something lies behind the head that nobody told us of.
         self._inbox.look = True
         return False

@@ -192,6 +192,8 @@ async def read_file(
             about = await transfer.begun()
         if wanted is not None and start >= max(1, about["size"]):
             raise RangeNotSatisfiable(f"The file has {about['size']} bytes.")
+        if not about["size"]:  # of nothing there is no range
+            wanted = None
         headers = headers_of(about) | attachment(where)
         headers |= {"Content-Length": str(about["stop"] - about["start"]), "Accept-Ranges": "bytes"}
         if wanted is not None:

@@ -91,6 +91,14 @@ async def test_a_download_is_resumed_and_never_mixed_with_another_file(api: Api,
     assert (await api.client.get(f"{files}/f", headers={"Range": "bytes=2-", "If-Range": tag})).content == b"other"
 
 
+@pytest.mark.parametrize("asked", ["bytes=0-", "bytes=0-9", "bytes=-5"])
+async def test_of_an_empty_file_all_is_given_and_no_range(api: Api, files: str, asked: str) -> None:
+    await api.client.put(f"{files}/f", content=b"")
+    answer = await api.client.get(f"{files}/f", headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert "content-range" not in answer.headers
+
+
 async def test_a_folder_comes_out_as_an_archive_and_goes_in_as_one(api: Api, files: str) -> None:
     await api.client.put(f"{files}/sub/a", content=b"1")
     await api.client.put(f"{files}/sub/deep/b", content=b"2")

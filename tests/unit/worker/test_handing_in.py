@@ -2,14 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 from tests.support.house import House, until
 
-from torpor_worker.ledger import EntryKind
+from torpor_worker.bodies import Body
+from torpor_worker.fake_files import package_ask
+from torpor_worker.files import Change
+from torpor_worker.handing_in import AT_ONCE, TOO_MANY, HandingIn
+from torpor_worker.ledger import EntryKind, Hold
+from torpor_worker.memory_ledger import MemoryLedger
 from torpor_worker.packages.asked import PackageRefused, Rules, Wanted, Wheel
 from torpor_worker.packages.fetching import OFF, Packages
+from torpor_worker.sandbox import Sandbox
 
 
 class Shop(Packages):
@@ -115,3 +123,76 @@ async def test_a_sandbox_that_outlives_its_worker_is_answered_by_the_next(house:
 
 async def test_without_packages_the_refusal_says_what_the_operator_sets(house: House) -> None:
     assert await house.value("install('tidy')") == repr(OFF)
+
+
+class Room:
+    """Files, and the sandbox that waits for them."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.answers: list[tuple[int, str | None]] = []
+
+    @asynccontextmanager
+    async def stored(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Body]:
+        """See `Files`."""
+        yield Body("key", sum([len(piece) async for piece in pieces]))
+
+    async def change(self, machine: str, change: Change, body: Body | None) -> None:
+        """See `Files`."""
+        self.written.append(change.path)
+
+    async def answer_packages(self, number: int, *, refused: str | None) -> None:
+        """See `Sandbox`."""
+        self.answers.append((number, refused))
+
+
+async def _hold(ledger: MemoryLedger) -> Hold:
+    hold = await ledger.acquire("m")
+    assert hold is not None
+    return hold
+
+
+@pytest.fixture
+async def ledger() -> MemoryLedger:
+    ledger = MemoryLedger()
+    ledger.create("m")
+    await ledger.open_session("w")
+    return ledger
+
+
+async def test_an_ask_in_the_queue_is_answered_under_the_hold_of_now(ledger: MemoryLedger, tmp_path: Path) -> None:
+    shop, room = Shop(tmp_path), Room()
+    sandbox = cast(Sandbox, room)
+    handing_in = HandingIn(ledger, room, shop)
+    shop.open.clear()
+    old = await _hold(ledger)
+    (first, _), (second, path) = package_ask(0, "first"), package_ask(1, "second")
+    handing_in.wanted(old, sandbox, first)
+    handing_in.wanted(old, sandbox, second)  # waits for the first, which takes so long that the machine falls asleep
+    await asyncio.sleep(0.01)
+    new = await _hold(ledger)
+    handing_in.wanted(new, sandbox, second)
+    shop.open.set()
+    await until(lambda: len(room.answers) == 2)
+    assert f"/home/user/{room.written[-1]}" == path
+
+
+async def test_an_ask_beyond_those_that_are_waited_for_is_refused(ledger: MemoryLedger, tmp_path: Path) -> None:
+    shop, room = Shop(tmp_path), Room()
+    handing_in = HandingIn(ledger, room, shop)
+    shop.open.clear()
+    hold = await _hold(ledger)
+    for seq in range(AT_ONCE + 1):
+        handing_in.wanted(hold, cast(Sandbox, room), package_ask(seq, "tidy")[0])
+    await until(lambda: room.answers)
+    assert room.answers == [(1, TOO_MANY)]
+    await handing_in.close()
+
+
+async def test_nothing_is_fetched_once_a_worker_stops(ledger: MemoryLedger, tmp_path: Path) -> None:
+    shop, room = Shop(tmp_path), Room()
+    handing_in = HandingIn(ledger, room, shop)
+    await handing_in.close()
+    handing_in.wanted(await _hold(ledger), cast(Sandbox, room), package_ask(0, "tidy")[0])
+    await asyncio.sleep(0.01)
+    assert shop.sold == []

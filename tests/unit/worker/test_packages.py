@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
+import signal
+import socket
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -228,6 +233,28 @@ def test_old_wheels_go_when_there_are_too_many(index: IndexServer, cache: WheelC
     assert cache.path(second.sha256).exists()
 
 
+def test_wheels_that_go_while_the_old_ones_are_looked_for_are_no_failure(cache: WheelCache, tmp_path: Path) -> None:
+    (tmp_path / "packages" / "a.1.part").symlink_to("renamed")  # listed, and not there any more
+    cache.prune()
+
+
+def test_a_version_without_end_is_passed_by(index: IndexServer, cache: WheelCache) -> None:
+    index.add("a", "1")
+    wanted = Wanted.of_fields(
+        {
+            "requirements": ["a"],
+            "installed": {"b": "1" * 5000},
+            "python": "3.13.1",
+            "libc": [2, 41],
+            "architecture": "x86_64",
+        }
+    )
+    rules = Rules(index.address, frozenset("*"))
+    with make_client() as client:
+        [wheel] = Resolution(wanted, rules, PackageIndex(index.address, client), cache).wheels()
+    assert wheel.name == "a"
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -238,6 +265,7 @@ def test_old_wheels_go_when_there_are_too_many(index: IndexServer, cache: WheelC
         {"requirements": []},
         {"requirements": ["x"], "installed": {str(n): "1" for n in range(5000)}},
         {"requirements": ["x"], "libc": None},
+        {"requirements": ["x"], "libc": [2, float("inf")]},
     ],
 )
 def test_a_request_that_is_none_is_refused(fields: dict[str, object]) -> None:
@@ -262,6 +290,24 @@ async def test_a_request_is_worked_on_in_a_process_of_its_own(index: IndexServer
         }
     with pytest.raises(PackageRefused, match="no package c"):
         await packages.fetch(Wanted(("c",)))
+
+
+def test_a_request_ends_in_time_though_whoever_has_asked_is_gone(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        request = {
+            "rules": {"index": f"http://127.0.0.1:{silent.getsockname()[1]}/", "allow": ["*"], "limit_bytes": 1},
+            "cache": str(tmp_path),
+            "wanted": Wanted(("a",)).fields(),
+            "seconds": 0,
+        }
+        asking = subprocess.run(
+            [sys.executable, "-P", "-m", "torpor_worker.packages"],
+            input=json.dumps(request).encode(),
+            capture_output=True,
+            timeout=25,  # less than one connection may take to answer
+            check=False,
+        )
+    assert asking.returncode == -signal.SIGALRM
 
 
 async def test_without_an_index_the_refusal_says_what_its_operator_sets(tmp_path: Path) -> None:

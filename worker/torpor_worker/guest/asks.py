@@ -78,7 +78,9 @@ class Asks:
         return address
 
     def wants(self) -> list[int]:
-        """Descriptors and what to wait for at each, one after the other."""
+        """Descriptors and what to wait for at each, one after the other; none while the host is behind."""
+        if self._out.is_behind:
+            return []
         fds = [ask.fd for ask in self._asks.values()]
         if self._listener is not None:
             fds.append(self._listener.fileno())

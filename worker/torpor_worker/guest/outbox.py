@@ -43,6 +43,11 @@ class Outbox:
         """Whether more output of commands may be kept."""
         return self._commands_bytes < COMMANDS_BYTES and self.has_room
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the host has so much to read that what nobody must hear should wait."""
+        return sum(map(len, self._pending)) >= WINDOW_BYTES
+
     def say(self, kind: FrameType, body: bytes, number: int = -1) -> None:
         """Say something that is for the present host only."""
         self._pending.append(frames.encode(kind, number, body))

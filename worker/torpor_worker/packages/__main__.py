@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -39,7 +40,9 @@ def main() -> None:
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    json.dump(answer(json.load(sys.stdin)), sys.stdout)
+    request = json.load(sys.stdin)
+    signal.alarm(int(request["seconds"]) + 1)  # whoever has asked may have been killed: then nobody else ends this
+    json.dump(answer(request), sys.stdout)
 
 
 if __name__ == "__main__":

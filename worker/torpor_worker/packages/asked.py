@@ -60,7 +60,10 @@ class Wanted:
             wanted = cls(
                 requirements=_texts(fields["requirements"]),
                 constraints=_texts(fields.get("constraints", ())),
-                installed={str(name)[:TEXT_LIMIT]: str(version) for name, version in dict(fields["installed"]).items()},
+                installed={
+                    str(name)[:TEXT_LIMIT]: str(version)[:TEXT_LIMIT]
+                    for name, version in dict(fields["installed"]).items()
+                },
                 upgrade=bool(fields.get("upgrade")),
                 prereleases=bool(fields.get("prereleases")),
                 no_dependencies=bool(fields.get("no_dependencies")),
@@ -69,7 +72,7 @@ class Wanted:
                 libc=(libc[0], libc[1]),
                 architecture=str(fields["architecture"])[:20],
             )
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError):
             raise PackageRefused("The request for packages was not understood.") from None
         if not wanted.requirements:
             raise PackageRefused("No package was named.")

@@ -50,6 +50,7 @@ class Packages:
             },
             "cache": str(self._folder),
             "wanted": wanted.fields(),
+            "seconds": SECONDS,
         }
         async with self._slots:
             answer = await _asked(json.dumps(request).encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from torpor_worker.packages.asked import PackageRefused
@@ -67,14 +68,13 @@ class WheelCache:
 
     def prune(self, keep_bytes: int = KEPT_BYTES) -> None:
         """Remove those that were used longest ago, beyond so many bytes, and what a killed process left."""
-        entries = sorted(
-            ((entry.stat().st_mtime, entry) for entry in self._folder.iterdir()),
-            key=lambda each: each[0],
-            reverse=True,
-        )
+        entries = []
+        for entry in self._folder.iterdir():
+            with suppress(FileNotFoundError):  # others fetch, and remove, at the same time
+                entries.append((entry.stat(), entry))
         size = 0
-        for _, entry in entries:
-            size += entry.stat().st_size
+        for about, entry in sorted(entries, key=lambda each: each[0].st_mtime, reverse=True):
+            size += about.st_size
             if size > keep_bytes:
                 entry.unlink(missing_ok=True)
 
