@@ -24,8 +24,8 @@ def golden(name: str) -> GuestCode:
     return GuestCode(json.loads(gzip.decompress((GOLDEN / name).read_bytes()))["modules"])
 
 
-EARLIER = [golden("guest-1.json.gz"), golden("guest-2.json.gz")]
-"""The guest of the first snapshots, which cannot be replaced, and the first that can."""
+EARLIER = [golden(f"guest-{version}.json.gz") for version in (1, 2, 3)]
+"""The guest of the first snapshots, which cannot be replaced; the first that can; one with files and commands."""
 OTHER = GuestCode(own_code().modules | {"supervisor": own_code().modules["supervisor"] + "\n# other code\n"})
 BROKEN = GuestCode(own_code().modules | {"supervisor": "def main(:"})
 COUNTING = """
@@ -88,7 +88,7 @@ async def test_a_guest_that_cannot_be_replaced_goes_on_as_it_was(runtime: Runtim
         assert (await Conversation(woken, 1).run(STILL_THERE)).value == "3"
 
 
-@pytest.mark.parametrize("images", EARLIER, ids=["guest 1", "guest 2"], indirect=True)
+@pytest.mark.parametrize("images", EARLIER, ids=["guest 1", "guest 2", "guest 3"], indirect=True)
 async def test_an_earlier_guest_still_speaks_with_todays_worker(host: GVisorHost, images: Path):
     woken, _ = await host.restore("m", images / "0", LIMITS)
     assert woken.guest_sha256 in (None, own_code().sha256)

@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 
 import pytest
+from tests.support.conversations import Conversation
 from tests.support.sandboxes import LIMITS, run
 
 from torpor_snapshotter.archive import Archive, ParentKey
@@ -72,6 +73,22 @@ async def test_the_data_template_has_imported_what_it_promises_and_named_nothing
     assert not said_by_both(first, second)
     assert await run(other, 2, PLOT) == "np.int64(3)"
     assert not (await one.ping()).background
+
+
+async def test_nothing_stays_of_a_rehearsal(templates: Templates) -> None:
+    await templates.make(PYTHON)
+    rehearsed = await templates.restore_ahead(PYTHON)
+    plain = await templates.restore(PYTHON, "machine", LIMITS)
+    assert await rehearsed.ping() == await plain.ping()
+    visible = "import linecache, sys, torpor; torpor.seq(), dir(), sorted(linecache.cache), sorted(sys.modules)"
+    answers = []
+    for sandbox in (rehearsed, plain):
+        talk = Conversation(sandbox)
+        answer = await talk.run(visible)
+        assert answer.text() == answer.text("stderr") == ""
+        assert not answer.notices
+        answers.append(answer.value)
+    assert answers[0] == answers[1]
 
 
 async def test_a_template_is_used_again_after_a_restart(templates: Templates, host: GVisorHost, folder: Path) -> None:

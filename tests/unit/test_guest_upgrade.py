@@ -20,7 +20,7 @@ BROKEN = {
     "does not know the format": OTHER.modules
     | {"handover": own_code().modules["handover"].replace("FORMAT = 1", "FORMAT = 0")},
     "cannot talk with the interpreter": OTHER.modules
-    | {"channel": own_code().modules["channel"].replace("frozenset({1, 2, 3})", "frozenset({99})")},
+    | {"channel": own_code().modules["channel"].replace("SPOKEN = ", "SPOKEN = frozenset({99})  # ")},
 }
 
 

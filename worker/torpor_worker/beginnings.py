@@ -197,7 +197,7 @@ class Beginnings:
             if not self._admission.has_spare(max(LEAST_BYTES, templates.image_bytes(name))):
                 return
             try:
-                pool.add(await templates.restore(name, "warm", MAKING_LIMITS, waited_for=False))
+                pool.add(await templates.restore_ahead(name))
             except SandboxError as error:
                 await (await self._host.start("warm", MAKING_LIMITS)).destroy()
                 await self._throw_away(templates, name, error)

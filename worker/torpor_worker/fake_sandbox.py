@@ -105,6 +105,7 @@ class FakeSandbox:
         self._dies_after = False
         self._transfers: list[FakeTransfer] = []
         self.paused = False
+        self.has_rehearsed = False
         self.used_bytes = host.sandbox_bytes
         self._refused: str | None = None
         """Why the host hands in no packages."""
@@ -386,6 +387,14 @@ class FakeSandbox:
         self._alive()
         self._refused = refused
 
+    async def rehearse(self) -> None:
+        """See `Sandbox`; none of its pages has to be touched."""
+        self._alive()
+        if self._host.rehearsal_failures:
+            self._host.rehearsal_failures -= 1
+            raise SandboxError("it does not rehearse")
+        self.has_rehearsed = True
+
     async def complete(self, code: str, cursor: int) -> Completion:
         """See `Sandbox`; it knows the names of variables only."""
         self._alive()
@@ -510,6 +519,7 @@ class FakeSandboxHost:
         self.open.set()
         self.start_failures = 0
         self.restore_failures = 0
+        self.rehearsal_failures = 0
         self.checkpoint_failures = 0
         self.adopt_failures = 0
         self.checkpoint_deaths = 0

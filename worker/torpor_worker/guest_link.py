@@ -123,6 +123,16 @@ class GuestLink:
             raise SandboxError(f"the guest did not answer within {timeout_seconds:g} s") from None
         return state
 
+    async def rehearse(self, timeout_seconds: float = 30) -> None:
+        """Have the interpreter run something of which nothing stays. Raises `SandboxError` if it does not in time."""
+        self._ready = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._send(FrameType.REHEARSE, -1, b"")
+                await self._ready
+        except TimeoutError:
+            raise SandboxError(f"the guest did not rehearse within {timeout_seconds:g} s") from None
+
     async def configure(self, limits: Limits) -> None:
         """Tell the guest what its user's processes may use."""
         fields = {"address_space_bytes": 4 * limits.memory_bytes, "processes": limits.processes}

@@ -237,6 +237,13 @@ class Sandbox(Protocol):
         """Say of an ask for packages why it is refused; None: what was asked for was handed in before, or is soon."""
         ...
 
+    async def rehearse(self) -> None:
+        """Have a fresh interpreter run something of which nothing stays, so that its first instruction is quick.
+
+        What was restored has its memory mapped page by page as it is touched; this touches what an instruction needs.
+        """
+        ...
+
     async def complete(self, code: str, cursor: int) -> Completion:
         """What could follow behind `cursor` characters of `code`; nothing while an instruction runs.
 

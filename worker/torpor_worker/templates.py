@@ -118,6 +118,16 @@ class Templates:
             raise SandboxError(f"The image of template {name} is not that of a fresh interpreter.")
         return sandbox
 
+    async def restore_ahead(self, name: str) -> Sandbox:
+        """One that is to wait for a machine; it has rehearsed. Raises `SandboxError`."""
+        sandbox = await self.restore(name, "warm", MAKING_LIMITS, waited_for=False)
+        try:
+            await sandbox.rehearse()
+        except BaseException:
+            await asyncio.shield(sandbox.destroy())
+            raise
+        return sandbox
+
     async def discard(self, name: str) -> None:
         """Throw its image away: it does not restore."""
         if (made := self._there.pop(name, None)) is not None:

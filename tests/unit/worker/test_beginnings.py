@@ -142,6 +142,22 @@ async def test_a_new_machine_takes_a_warm_sandbox_and_another_one_takes_its_plac
     await until(lambda: warm(templated) == 2)
 
 
+async def test_what_waits_for_a_new_machine_has_rehearsed(templated: House) -> None:
+    templated.set(warm_machines=2)
+    await templated.start()
+    await until(lambda: warm(templated) == 2)
+    assert all(sandbox.has_rehearsed for sandbox in templated.host.sandboxes.values())
+
+
+async def test_a_template_of_which_nothing_rehearses_is_made_again_and_nothing_of_it_stays(templated: House) -> None:
+    templated.set(warm_machines=2)
+    templated.host.rehearsal_failures = 1
+    await templated.start()
+    await until(lambda: warm(templated) == 2)
+    assert templated.host.started == ["template-python", "warm", "template-python"]
+    assert len(templated.host.sandboxes) == 2
+
+
 async def test_warm_sandboxes_that_died_are_not_handed_out(templated: House) -> None:
     templated.set(warm_machines=2)
     await templated.start()

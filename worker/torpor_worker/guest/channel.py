@@ -12,9 +12,9 @@ import socket
 import struct
 from typing import NamedTuple
 
-VERSION = 3
+VERSION = 4
 """Of all that is said over the channel. Goes up when an interpreter of before could not talk with this supervisor."""
-SPOKEN = frozenset({1, 2, 3})
+SPOKEN = frozenset({1, 2, 3, 4})
 """Versions in which this supervisor can talk with an interpreter, which keeps its code as long as it lives."""
 
 PACKET = struct.Struct(">BBIq")
@@ -33,14 +33,16 @@ OPEN = 32
 """Flag of input: the next packet, a PIPE, brings a descriptor from which more may be read."""
 
 
-EXECUTE, RESEED, LIMITS, COMPLETE, STDIN, PIPE = 1, 2, 3, 4, 5, 6
+EXECUTE, RESEED, LIMITS, COMPLETE, STDIN, PIPE, REHEARSE = 1, 2, 3, 4, 5, 6, 7
 READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE, COMPLETION = 16, 17, 18, 19, 20, 21, 22
-FROM_SUPERVISOR = EXECUTE, RESEED, LIMITS, COMPLETE, STDIN
+FROM_SUPERVISOR = EXECUTE, RESEED, LIMITS, COMPLETE, STDIN, REHEARSE
 FROM_INTERPRETER = READY, STDOUT, STDERR, DISPLAY, RESULT, NOTICE, COMPLETION
 COMPLETES = 2
 """The first version in which an interpreter can be asked what could follow at a cursor."""
 READS = 3
 """The first version in which an interpreter can be given input for an instruction."""
+REHEARSES = 4
+"""The first version in which an interpreter can be asked to rehearse."""
 
 _idents = itertools.count(1)
 

@@ -59,6 +59,7 @@ class FrameType(enum.IntEnum):
     STDIN = 19
     UPGRADE = 20
     PACKAGES = 21
+    REHEARSE = 22
     STATE = 64
     PONG = 65
     READY = 66

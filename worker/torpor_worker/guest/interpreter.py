@@ -78,6 +78,9 @@ class Interpreter:
                 self._reseed(message.body)
             elif message.type == channel.COMPLETE:
                 self._complete(message)
+            elif message.type == channel.REHEARSE:
+                self._perform(-1, "1 + 1")
+                self._output.send(channel.READY, 0, b"")
             elif message.type == channel.LIMITS:
                 limit = int(message.body)
                 with contextlib.suppress(ValueError, OSError):
@@ -150,12 +153,20 @@ class Interpreter:
     # One instruction.
 
     def _execute(self, seq: int, body: bytes, *, replaying: bool) -> None:
-        self._seq, self._replaying, self._interrupts = seq, replaying, 0
+        self._seq, self._replaying = seq, replaying
+        encoded, background = self._perform(seq, body.decode("utf-8", "surrogatepass"))
+        self._output.send(channel.RESULT, seq, encoded, background)
+        if self._repair_fds():  # it may have gone into something else
+            self._output.send(channel.RESULT, seq, encoded, background)
+
+    def _perform(self, seq: int, code: str) -> tuple[bytes, int]:
+        """Run it; the body and the flags of its result."""
+        self._interrupts = 0
         self._set_handlers()
         for repaired in (*self._repairs.before_instruction(), *self._stdin.begin()):
             self._notice(repaired)
         started = time.monotonic()
-        fields = self._run(seq, body.decode("utf-8", "surrogatepass"))
+        fields = self._run(seq, code)
         runtime_ms = round((time.monotonic() - started) * 1000)
         if os.getpid() != self._pid:
             self._end_fork(fields)
@@ -164,9 +175,7 @@ class Interpreter:
         encoded = self._own_step(lambda: results.encode(fields))
         background = self._own_step(self._background)
         self._output.flush_c()
-        self._output.send(channel.RESULT, seq, encoded, background)
-        if self._repair_fds():  # it may have gone into something else
-            self._output.send(channel.RESULT, seq, encoded, background)
+        return encoded, background
 
     def _repair_fds(self) -> bool:
         """Make good what user code did to fds, while nobody waits for it; whether the connection was another's."""

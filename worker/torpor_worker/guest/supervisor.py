@@ -247,6 +247,11 @@ class Supervisor:
             self._waiting.append((None, channel.packets(channel.LIMITS, 0, 0, address_space)))
         elif kind == FrameType.COMPLETE:
             self._complete(number, body)
+        elif kind == FrameType.REHEARSE:
+            if self._channel >= channel.REHEARSES:
+                self._waiting.append((None, channel.packets(channel.REHEARSE, 0, 0, b"")))
+            else:
+                self._out.say(FrameType.READY, b"")
         elif kind == FrameType.PACKAGES:
             self._asks.answer(number, json.loads(body))
         elif kind == FrameType.KILL_LARGEST:

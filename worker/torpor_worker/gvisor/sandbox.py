@@ -156,6 +156,11 @@ class GVisorSandbox:
         self._check_alive()
         await self._link.answer_packages(number, refused=refused)
 
+    async def rehearse(self) -> None:
+        """Have the interpreter touch what the first instruction needs."""
+        self._check_alive()
+        await self._link.rehearse()
+
     async def complete(self, code: str, cursor: int) -> Completion:
         """What could follow at a cursor."""
         self._check_alive()
