@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from docs.protocol.checker import Report, check
-from docs.protocol.keeping import Keeping
-from docs.protocol.running import Running
-from docs.protocol.sizes import CONDITIONS, KEEPING, LARGE_KEEPING, LARGE_RUNNING, RUNNING, check_without
+from docs.protocol.checker import check
+from docs.protocol.sizes import CONDITIONS, LARGE_MODELS, MODELS, check_without
 
 
 def main() -> None:
@@ -17,11 +15,8 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="larger models too, which takes minutes")
     large = parser.parse_args().large
     failed = False
-    reports: list[tuple[object, Report]] = [
-        (size, check(Running(size))) for size in (*RUNNING, *(LARGE_RUNNING if large else ()))
-    ]
-    reports += [(size, check(Keeping(size))) for size in (*KEEPING, *(LARGE_KEEPING if large else ()))]
-    for size, report in reports:
+    for size, model in (*MODELS, *(LARGE_MODELS if large else ())):
+        report = check(model)
         failed = failed or report.problem is not None
         say(f"{size}: {report.states} states, {report.steps} steps: {report.problem or 'every promise is kept'}")
         say(*report.trace, indent="    ")

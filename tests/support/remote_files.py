@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote
 
 import httpx2
@@ -72,12 +72,20 @@ async def _pieces(seed: int, size: int) -> AsyncIterator[bytes]:
         yield data_of(seed * 1_000_003 + number, PIECE_BYTES)
 
 
-async def up_and_down(client: httpx2.AsyncClient, path: str, seed: int, size: int) -> None:
-    """Stream a file in and out again, in pieces, and compare digests."""
+async def _told(pieces: AsyncIterator[bytes], moved: Callable[[int], None]) -> AsyncIterator[bytes]:
+    async for piece in pieces:
+        yield piece
+        moved(len(piece))
+
+
+async def up_and_down(
+    client: httpx2.AsyncClient, path: str, seed: int, size: int, moved: Callable[[int], None] = lambda _: None
+) -> None:
+    """Stream a file in and out again, in pieces, and compare digests; `moved` is told of bytes as they go."""
     digest = hashlib.sha256()
     async for piece in _pieces(seed, size):
         digest.update(piece)
-    put = await client.put(path, content=_pieces(seed, size))
+    put = await client.put(path, content=_told(_pieces(seed, size), moved))
     assert put.is_success, put.text
     assert put.json()["sha256"] == digest.hexdigest()
     again = hashlib.sha256()
@@ -85,5 +93,6 @@ async def up_and_down(client: httpx2.AsyncClient, path: str, seed: int, size: in
         assert answer.is_success, await answer.aread()
         async for piece in answer.aiter_raw():
             again.update(piece)
+            moved(len(piece))
             await asyncio.sleep(0)
     assert again.hexdigest() == digest.hexdigest()

@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-from docs.protocol import keeping, running
+from docs.protocol import asking, beside, contents, keeping, running
 from docs.protocol.checker import Step, check
-from docs.protocol.sizes import CONDITIONS, KEEPING, RUNNING, Condition, check_without
+from docs.protocol.sizes import ASKING, BESIDE, CONDITIONS, CONTENTS, KEEPING, RUNNING, Condition, check_without
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "docs" / "protocol" / "README.md").read_text()
+NAMED = re.compile(r"Conditions? of docs/protocol[^:]*:([A-Z_,\s]+)\.")
 CODE = re.compile(r"`((?:api|worker)/[\w/]+\.py)::([\w.]+)`")
 
 
@@ -25,6 +26,24 @@ def test_whatever_dies_while_a_machine_runs_every_promise_is_kept(size: running.
 @pytest.mark.parametrize("size", KEEPING, ids=str)
 def test_whatever_dies_while_snapshots_come_and_go_every_promise_is_kept(size: keeping.Size) -> None:
     report = check(keeping.Keeping(size))
+    assert (report.problem, report.trace) == (None, [])
+
+
+@pytest.mark.parametrize("size", BESIDE, ids=str)
+def test_whatever_dies_while_commands_run_and_code_reads_every_promise_is_kept(size: beside.Size) -> None:
+    report = check(beside.Beside(size))
+    assert (report.problem, report.trace) == (None, [])
+
+
+@pytest.mark.parametrize("size", CONTENTS, ids=str)
+def test_whatever_dies_what_files_need_to_be_written_again_is_kept_and_nothing_else(size: contents.Size) -> None:
+    report = check(contents.Kept(size))
+    assert (report.problem, report.trace) == (None, [])
+
+
+@pytest.mark.parametrize("size", ASKING, ids=str)
+def test_whatever_dies_and_is_published_what_was_installed_is_installed_again(size: asking.Size) -> None:
+    report = check(asking.Asking(size))
     assert (report.problem, report.trace) == (None, [])
 
 
@@ -41,6 +60,14 @@ def test_the_page_says_where_the_code_has_this_condition(condition: Condition) -
     assert places
     for file, name in places:
         assert name in _functions(ROOT / file), f"{file} has no {name}"
+
+
+def test_the_code_names_only_conditions_that_there_are() -> None:
+    names = {condition.name for condition in CONDITIONS}
+    assert len(names) == len(CONDITIONS)
+    for file in (path for role in ("api", "worker") for path in (ROOT / role).rglob("*.py")):
+        for said in NAMED.findall(file.read_text()):
+            assert set(re.findall(r"\b[A-Z_]{4,}\b", said)) <= names, file
 
 
 class _Counting:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import secrets
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,18 +79,19 @@ class Bodies:
 
     async def _write(self, path: Path, pieces: AsyncIterator[bytes]) -> int:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        size, batch = 0, bytearray()
+        size, batch, waiting_bytes = 0, list[bytes](), 0
         try:
             async for piece in pieces:
-                batch += piece
-                if len(batch) >= BATCH_BYTES:
-                    size += await asyncio.to_thread(_write_all, fd, bytes(batch))
-                    batch.clear()
-            return size + await asyncio.to_thread(self._finish, fd, bytes(batch))
+                batch.append(piece)  # as it is: of hundreds of uploads at once, each copy counts
+                waiting_bytes += len(piece)
+                if waiting_bytes >= BATCH_BYTES:
+                    size += await asyncio.to_thread(_write_all, fd, batch)
+                    batch, waiting_bytes = [], 0
+            return size + await asyncio.to_thread(self._finish, fd, batch)
         finally:
             os.close(fd)
 
-    def _finish(self, fd: int, rest: bytes) -> int:
+    def _finish(self, fd: int, rest: Sequence[bytes]) -> int:
         size = _write_all(fd, rest)
         os.fsync(fd)
         folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -104,8 +105,9 @@ class Bodies:
         return self._folder / key
 
 
-def _write_all(fd: int, data: bytes) -> int:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-    return len(data)
+def _write_all(fd: int, pieces: Sequence[bytes]) -> int:
+    for piece in pieces:
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    return sum(map(len, pieces))

@@ -117,23 +117,35 @@ class Commands:
 
     # What is sent.
 
-    async def begin(self, entry: Entry, attempt: int) -> None:
-        """Start a command; its clock runs from here. On a guest that knows of none it is over at once."""
+    async def begin(self, entry: Entry, attempt: int, *, again: bool = False) -> None:
+        """Start a command; its clock runs from here. On a guest that knows of none it is over at once.
+
+        `again`: it has its end, which is not wanted of it once more.
+        """
         seq, position = _numbers(entry)
         running = Running(entry, attempt, self._config, ladder=command_ladder(self._config))
         if not await self._is_supported():
             self.over.append(Over(entry, running, results.unsupported(), None, 0.0, is_unsupported=True))
             return
         self._said[seq] = None if entry.result is not None else Said(seq, attempt, 0)
-        self._live[seq] = Live(entry, running)
+        self._live[seq] = Live(entry, running, again)
         running.start(self._loop.time())
         await self._attached.sandbox.command(
             position, seq, CommandSpec.from_text(entry.code), self._config.output_limit_bytes
         )
 
-    async def begin_again(self, entry: Entry, limit_seconds: float) -> None:
-        """Start a command that has ended before, to end as it did; it is given as much time at most."""
-        await self.begin(_patient(entry, limit_seconds), entry.attempt)
+    async def begin_again(self, hold: Hold, entry: Entry, limit_seconds: float) -> None:
+        """Start a command that has ended before, to end as it did; it is given as much time at most.
+
+        One that ended only behind the point which its machine went back to is not waited for: it goes on as background
+        work, and of what it says comes behind all that it said before what is more than that.
+        """
+        if entry.ended_here:
+            await self.begin(_patient(entry, limit_seconds), entry.attempt)
+            return
+        await self.begin(entry, entry.attempt, again=True)
+        seq, _ = _numbers(entry)
+        self._said[seq] = Said(seq, entry.attempt, await self._ledger.output_given(hold, seq, entry.attempt))
 
     async def tell(self, entry: Entry) -> None:
         """Send input, or a signal, to a command."""
@@ -320,6 +332,11 @@ class Commands:
             and (position is None or each.entry.ended_behind is None or each.entry.ended_behind < position)
             for each in self._live.values()
         )
+
+    @property
+    def replaying(self) -> list[int]:
+        """Those that run again as they did, and have not ended yet."""
+        return [seq for seq, each in self._live.items() if each.is_replayed]
 
     def due_at(self, now: float) -> float | None:
         """When a step is due for one of them, if nothing changes."""

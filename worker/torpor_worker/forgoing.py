@@ -1,4 +1,7 @@
-"""What a recovery does not execute again: by its machine's wish all that is not saved, or what takes too long. Pure."""
+"""What a recovery does not execute again: by its machine's wish all that is not saved, or what takes too long. Pure.
+
+Condition of docs/protocol: UNSENT_WAITS.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +62,7 @@ def source(head: Snapshot | None) -> str:
 def _forgone(
     hold: Hold, kept: int, lost: list[Entry], sent: int | None, why: str, cut_short: list[Entry] | None = None
 ) -> Forgone | None:
+    unsent = [] if sent is None else [one for one in lost if one.target is not None and _position(one) > sent]
     lost = [one for one in lost if one.kind.has_seq and not (one.undone and one.result is not None)]
     # What never began waits until the machine is back.
     lost = [one for one in lost if one.result is not None or sent is None or _position(one) <= sent]
@@ -72,6 +76,7 @@ def _forgone(
         f"{why}; answers that were given stand. A rollback to a later instruction executes them again.",
         unfinished=tuple(one.seq for one in lost if one.result is None and one.seq is not None),
         cut_short=tuple(one.seq for one in cut_short or [] if one.seq is not None),
+        waiting=tuple(one.id for one in unsent if one.target not in seqs),
         answer=results.forgone(why),
     )
 

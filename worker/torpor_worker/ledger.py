@@ -253,6 +253,8 @@ class Forgone:
     """Those of them that were running: they are answered with `answer`, and undone."""
     cut_short: tuple[int, ...] = ()
     """Those that run in the head: they are ended there. Those that have no result yet get `answer`."""
+    waiting: tuple[int, ...] = ()
+    """Ids of entries that no process was sent and nothing answers: they wait until the machine is back."""
     answer: InstructionResult | None = None
 
 

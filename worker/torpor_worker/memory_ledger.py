@@ -152,8 +152,12 @@ class MemoryLedger:
         entry = Entry(
             self._entries, kind, seq, None, 0, timeout_seconds, code=text, background=background, target=target
         )
+        waits = any(
+            one.position is None and one.result is None and one.kind is not EntryKind.EXECUTE for one in machine.log
+        )
         machine.log.append(entry)
-        return self._start(machine, entry) if machine.ready and machine.session == self._session else entry
+        at_once = machine.ready and machine.session == self._session and not waits
+        return self._start(machine, entry) if at_once else entry
 
     def delete(self, name: str) -> None:
         """Delete a machine."""
@@ -444,6 +448,9 @@ class MemoryLedger:
                     machine.replace(entry, position=None, attempt=0)
                     continue
                 machine.replace(entry, result=forgone.answer, undone=True)
+            if entry.id in forgone.waiting:
+                machine.replace(entry, position=None, attempt=0)
+                continue
             machine.left_behind.add(entry.position)
             if entry.kind is EntryKind.FILE and not entry.undone:
                 self._entries += 1

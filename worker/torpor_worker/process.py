@@ -172,7 +172,7 @@ class Process:
         """Send what has its result once more, for the state of the machine."""
         self._advance(entry)
         if entry.kind is EntryKind.COMMAND and not entry.undone and entry.ended_by is None:
-            await self.commands.begin_again(entry, float("inf"))
+            await self.commands.begin_again(self.hold, entry, float("inf"))
 
     async def next_started(self) -> Entry | None:
         """The next entry of the log that was started and not sent; what is over already is passed by."""

@@ -1,4 +1,7 @@
-"""Re-execution of the log behind a snapshot."""
+"""Re-execution of the log behind a snapshot.
+
+Conditions of docs/protocol: UNDONE_LEFT_OUT, ENDS_FIRST, NOTHING_ELSE_FIRST, ANOTHER_FUTURE, READ_AGAIN.
+"""
 
 from __future__ import annotations
 
@@ -128,9 +131,10 @@ class Replayer:
                 break
             await self._apply(entry, replay)
             replay.position = entry.position
-        await self._until_ended_before(None, replay)
+        if not replay.rest:  # which may be what ends the others
+            await self._until_ended_before(None, replay)
         replay.run_seconds = self._used_seconds(replay)
-        replay.replayed = sorted([*replay.replayed, *self._commands.replayed])
+        replay.replayed = sorted([*replay.replayed, *self._commands.replayed, *self._commands.replaying])
         replay.differed = sorted([*replay.differed, *self._commands.differed])
         replay.effects_lost = sorted([*replay.effects_lost, *self._commands.effects_lost])
 
@@ -157,7 +161,7 @@ class Replayer:
             replay.effects_lost.append(entry.seq)
         elif entry.kind is EntryKind.COMMAND:
             replay.suspect = entry.seq
-            await self._commands.begin_again(entry, left_seconds)
+            await self._commands.begin_again(self._hold, entry, left_seconds)
             await self._shown(replay)
         else:
             self._begin(entry, self._patient(entry, 0.0, left_seconds), replay)

@@ -1,4 +1,7 @@
-"""What is accepted beside instructions, and waits for none: commands, and what is sent to what runs."""
+"""What is accepted beside instructions, and waits for none: commands, and what is sent to what runs.
+
+Condition of docs/protocol: IN_ITS_TURN.
+"""
 
 from __future__ import annotations
 
@@ -69,12 +72,15 @@ def accept_for(
 def accept_one(
     connection: Connection, row: Row[Any], entry: Entry, seq: int, idempotency: Idempotency | None
 ) -> Accepted:
-    """Write an entry into the log, started if the machine is awake; `seq` is what is answered."""
+    """Write an entry into the log, started if the machine is awake; `seq` is what is answered.
+
+    Not before what waits already: it may be for that, or come behind it.
+    """
     entry = accept_beside(
         connection,
         row.id,
         entry,
-        ready=bool(row.ready),
+        ready=bool(row.ready) and not log.waits_beside(connection, row.id),
         position=row.next_position,
         line=row.line,
         next_seq=row.next_seq + entry.kind.has_seq,

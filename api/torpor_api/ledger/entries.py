@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, exists, func, insert, or_, select, update
 
 from torpor_api.errors import MachineNotFound, MachineParked, TooManyUnfinished
 from torpor_api.ledger import idempotency as repeats
@@ -294,6 +294,11 @@ def start_next(connection: Connection, machine_id: int, *, beside: bool = False)
     return replace(entry, position=position, attempt=1)
 
 
+def waits_beside(connection: Connection, machine_id: int) -> bool:
+    """Whether anything but an instruction is accepted and not started."""
+    return _NEXT_BESIDE.first(connection, of_machine=machine_id) is not None
+
+
 def allot_position(connection: Connection, machine_id: int) -> tuple[int, int]:
     """The next position of a machine's log, and its line."""
     allotted = _ALLOT_POSITION.first(connection, of_machine=machine_id)
@@ -312,6 +317,12 @@ def by_seq(connection: Connection, machine_id: int, seqs: Collection[int]) -> li
     """Instructions and commands by seq, those that there are, in order of position."""
     query = _ENTRY.where(entries.c.machine_id == machine_id, entries.c.seq.in_(seqs)).order_by(entries.c.position)
     return _with_ends(connection, machine_id, connection.execute(query))
+
+
+def any_given_up(connection: Connection, entry_ids: Collection[int]) -> bool:
+    """Whether something of these entries is not kept any more, or was undone."""
+    query = select(exists().where(entries.c.id.in_(entry_ids), or_(entries.c.expired == 1, entries.c.undone == 1)))
+    return bool(connection.scalar(query))
 
 
 def unfinished(connection: Connection, machine_id: int) -> list[Entry]:

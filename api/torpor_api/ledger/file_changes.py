@@ -1,7 +1,7 @@
 """Changes of files in the log: like a reseed they have a position, and are finished, from the beginning.
 
 What they write lies beside the ledger, named by a key, and is given up once no recovery can need it.
-Conditions of docs/protocol: LOGGED_BEFORE_APPLIED, LOGGED_BEHIND_ALL, CHANGES_CARRIED_OVER.
+Conditions of docs/protocol: LOGGED_BEFORE_MADE, LOGGED_BEHIND_ALL, CARRIED_OVER, TWO_SNAPSHOTS.
 """
 
 from __future__ import annotations

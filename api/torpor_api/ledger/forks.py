@@ -1,6 +1,6 @@
 """Forks: new machines that begin with a state of another one's, and have a log of their own from there.
 
-Conditions of docs/protocol: FORK_STILL_THERE, FORK_REFERS.
+Conditions of docs/protocol: FORK_STILL_THERE, FORK_REFERS, FORK_REFERS_TOO, FORK_TAIL_THERE.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, insert, literal, null, or_, select
 
 from torpor_api.errors import MachineBusy, MachineParked
 from torpor_api.ledger import copies, points, running, saves
+from torpor_api.ledger import entries as log
 from torpor_api.ledger import idempotency as repeats
 from torpor_api.ledger import machines as machine_rows
 from torpor_api.ledger.entries import SEED_BYTES, accept_reseed
@@ -102,6 +103,8 @@ def fork(
     parent = connection.execute(select(machines).where(machines.c.id == parent_id)).one()
     snapshot = place.snapshot
     if snapshot is not None and saves.snapshot(connection, parent_id, snapshot.generation) is None:
+        raise Unsettled
+    if log.any_given_up(connection, [entry.id for entry in place.tail]):
         raise Unsettled
     if tags is None:
         kept = select(machine_tags.c.name, machine_tags.c.value).where(machine_tags.c.machine_id == parent_id)

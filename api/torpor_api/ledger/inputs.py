@@ -1,11 +1,14 @@
-"""What an instruction that runs is given to read, beside what came with it."""
+"""What an instruction that runs is given to read, beside what came with it.
+
+Condition of docs/protocol: WITH_ITS_CODE.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
-from sqlalchemy import Connection, and_, func, select, update
+from sqlalchemy import Connection, and_, exists, func, select, update
 
 from torpor_api.errors import InstructionNotFound, InstructionNotRunning, StdinClosed, StdinFull
 from torpor_api.ledger import entries as log
@@ -38,12 +41,12 @@ def accept(
         return earlier
     refuse_unready(connection, row)
     reader = _reader(connection, row.id, seq)
-    if reader.position is None:
+    mine = and_(entries.c.machine_id == row.id, entries.c.kind == EntryKind.INPUT, entries.c.target == seq)
+    if reader.position is None and not connection.scalar(select(exists().where(mine))):
         entry = _add(connection, reader, piece)
         if idempotency is not None:
             repeats.bind(connection, row.account_id, idempotency, machine_id=row.id, entry_id=entry.id)
         return Accepted(seq, entry, repeated=False)
-    mine = and_(entries.c.machine_id == row.id, entries.c.kind == EntryKind.INPUT, entries.c.target == seq)
     last = connection.scalar(select(entries.c.code).where(mine).order_by(entries.c.id.desc()).limit(1))
     if last is not None and json.loads(last)["close"]:
         raise StdinClosed

@@ -1,8 +1,11 @@
-"""Recoveries: what they leave behind, and how often they were tried."""
+"""Recoveries: what they leave behind, and how often they were tried.
+
+Condition of docs/protocol: UNSENT_WAITS.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, func, update
+from sqlalchemy import Connection, and_, func, or_, update
 
 from torpor_api.ledger import file_changes, holds, lines, notices, saves
 from torpor_api.ledger.lines import Reach
@@ -27,8 +30,8 @@ def forgo(connection: Connection, session: str | None, hold: Hold, forgone: Forg
         _end(connection, machine_id, seq, forgone.answer, undone=1)
     connection.execute(
         update(entries)
-        .where(behind, entries.c.finished_at.is_(None))
-        .values(position=None, line=None, started_at=None, attempt=0)
+        .where(behind, or_(entries.c.finished_at.is_(None), entries.c.id.in_(forgone.waiting)))
+        .values(position=None, line=None, started_at=None, finished_at=None, attempt=0)
     )
     changes = file_changes.behind(connection, machine_id, forgone.position)
     generation = -1 if hold.head is None else hold.head.generation

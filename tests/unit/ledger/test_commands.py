@@ -354,3 +354,19 @@ async def test_the_database_itself_refuses_two_instructions_that_run_and_takes_a
     kinds = await ledger._readers.run(lambda connection: list(connection.scalars(running)))
     assert sorted(kinds) == ["command", "command", "command", "execute"]
     assert result("1").exit is None
+
+
+async def test_what_is_for_a_command_that_waits_is_started_behind_it(ledger: SqlLedger, machine: str) -> None:
+    hold = await ledger.acquire(machine)
+    assert hold is not None
+    spec = CommandSpec("cat", stdin_open=True)
+    command = (await ledger.accept_command(ACCOUNT, machine, spec, 0.0, background=True)).entry
+    await ledger.ready(hold)
+    pieces = [
+        (await ledger.accept_command_input(ACCOUNT, machine, 0, CommandInput(data))).entry for data in (b"1", b"2")
+    ]
+    assert [entry.position for entry in (command, *pieces)] == [None, None, None]
+
+    started = [await ledger.start_next(hold) for _ in range(3)]
+    assert [entry and entry.id for entry in started] == [entry.id for entry in (command, *pieces)]
+    assert (await ledger.accept_command_input(ACCOUNT, machine, 0, CommandInput(b"3"))).entry.position == 4

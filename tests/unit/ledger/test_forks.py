@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from tests.support.ledger import ACCOUNT, awake, key, let_years_pass, ran, saved
 
 from torpor_api.errors import MachineBusy, MachineParked
 from torpor_api.ledger import Point, SqlLedger
+from torpor_api.ledger.database import FILE_NAME
 from torpor_api.ledger.rollbacks import Unsettled
 from torpor_snapshotter.key import pack_key
 from torpor_worker.ledger import EntryKind, HeadMoved, Hold, Snapshot
@@ -165,3 +168,20 @@ async def test_a_start_gives_up_the_copies_that_a_dead_server_was_making(ledger:
     place = await ledger.place_to_fork(ACCOUNT, hold.machine, None)
     with pytest.raises(HeadMoved):
         await ledger.fork(ACCOUNT, hold.machine, place, {"a" * 16: copy}, tags=None, answer={})
+
+
+async def test_a_fork_is_refused_if_what_it_replays_was_given_up_since_its_place_was_found(
+    ledger: SqlLedger, hold: Hold, tmp_path: Path
+) -> None:
+    change = await ledger.log_change(hold, "a change", "what it writes", 14, behind=0)
+    assert change is not None
+    seq = await ran(ledger, hold)
+    place = await ledger.place_to_fork(ACCOUNT, hold.machine, Point(seq=seq))
+    head = None
+    for _ in range(2):
+        head = (await saved(ledger, hold, head, 2)).generation
+    with closing(sqlite3.connect(tmp_path / FILE_NAME, timeout=60)) as database, database:
+        database.execute("UPDATE entries SET finished_at = 1")
+    await ledger.release_bodies()
+    with pytest.raises(Unsettled):
+        await ledger.fork(ACCOUNT, hold.machine, place, {"a" * 16: None}, tags=None, answer={}, idempotency=None)

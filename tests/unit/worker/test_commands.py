@@ -78,7 +78,7 @@ async def test_what_was_started_later_and_heard_of_first_is_sent_in_its_order(ho
 
 
 class StartsOneBetween(MemoryLedger):
-    """Accepts and starts a command at once in the moment before one that waits is started."""
+    """Accepts and starts a command at once in the moment before an instruction that waits is started."""
 
     between: Entry | None = None
 
@@ -95,14 +95,16 @@ async def test_what_is_started_as_it_is_accepted_is_sent_before_what_waited_and_
     house = House(tmp_path, ledger := StartsOneBetween())
     ledger.create("m", idle_seconds=3600)
     await house.start()
-    waited = start(house, "echo waited")
+    waited = house.send("a = 1")
     await house.result(waited)
     assert ledger.between is not None
     assert ledger.between.seq is not None
     house.worker.deliver("m", ledger.between)
     await house.result(ledger.between.seq)
 
-    assert house.host.commands == [ledger.between.seq, waited]
+    assert house.host.commands == [ledger.between.seq]
+    received = [ledger.between, house.entry(waited)]
+    assert [entry.position for entry in received] == [1, 2]
     await house.close()
 
 
@@ -286,6 +288,22 @@ async def test_input_and_signals_are_replayed_too(house: House) -> None:
     send(house, seq, signal.SIGTERM)
 
     assert (await house.result(seq)).exit == Exit(None, signal.SIGTERM)
+
+
+async def test_a_replay_does_not_wait_for_an_end_that_came_of_what_is_sent_behind_a_cell(house: House) -> None:
+    seq = start(house, "cat; set b 5", stdin_open=True)
+    cell = house.send("count(200, 0.005)")
+    await said(house, cell, "1\n")
+    feed(house, seq, b"x", close=True)
+    await house.result(seq)
+    await house.crash()
+    await house.start()
+
+    assert (await house.result(cell)).value == "200"
+    assert await house.value("b") == "'5'"
+    notices = house.machine().notices
+    assert notices["replayed"][1] == [seq]
+    assert "differed" not in notices
 
 
 async def test_one_that_was_ended_by_a_signal_is_not_run_again_and_that_is_said(house: House) -> None:

@@ -9,6 +9,7 @@ from tests.support.ledger import ACCOUNT
 from tests.support.sql_house import SqlHouse
 
 from torpor_api.ledger import MachineSettings, Point, SqlLedger
+from torpor_worker.command import CommandInput, CommandSpec
 from torpor_worker.ledger import Recovery
 
 
@@ -250,3 +251,19 @@ async def test_a_machine_whose_recovery_would_need_what_has_expired_is_parked_an
     await until(lambda: house.machine().parked)
     assert "instruction 0 is needed" in str(house.machine().parked)
     assert (0, True) not in house.host.frames
+
+
+async def test_input_that_no_process_was_sent_is_given_to_what_goes_on_from_the_save(sql: SqlHouse) -> None:
+    spec = CommandSpec("cat", stdin_open=True)
+    reader = await sql.ledger.accept_command(ACCOUNT, sql.machine, spec, 0.0, background=True)
+    sql.house.worker.deliver(sql.machine, reader.entry)
+    await until(lambda: sql.host.commands == [reader.seq])
+    await sql.house.worker.sync(sql.machine)
+    lost_one = await sql.run("a = 1")
+    given = await sql.ledger.accept_command_input(ACCOUNT, sql.machine, reader.seq, CommandInput(b"x", close=True))
+    assert given.entry.position is not None  # the process dies before its worker hears of it
+    await sql.house.worker.crash(sql.machine)
+
+    assert (await sql.row(reader.seq)).result is not None
+    assert await sql.output(reader.seq) == "x"
+    assert await lost(sql) == [[lost_one.seq]]

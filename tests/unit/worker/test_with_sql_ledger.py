@@ -1,5 +1,6 @@
 """The worker on the ledger that it really has: what the in-memory twin promises is what SQL does."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from tests.support.house import PATIENCE_SECONDS, House, until
 from tests.support.ledger import ACCOUNT, new_machine
 from tests.support.sql_house import SqlHouse
 
-from torpor_api.ledger import SqlLedger
+from torpor_api.ledger import Point, SqlLedger
+from torpor_worker.command import CommandInput, CommandSpec
 
 
 @pytest.fixture
@@ -134,3 +136,25 @@ async def test_a_deleted_machine_is_let_go(sql: SqlHouse) -> None:
     await sql.ledger.delete_machine(ACCOUNT, sql.machine)
     await sql.house.worker.discard(sql.machine)
     assert not sql.host.sandboxes
+
+
+async def test_a_rollback_does_not_wait_for_the_end_of_a_command_that_came_behind_its_point(sql: SqlHouse) -> None:
+    spec = CommandSpec("echo up; cat; echo over", stdin_open=True)
+    reader = await sql.ledger.accept_command(ACCOUNT, sql.machine, spec, 0.0, background=True)
+    sql.house.worker.deliver(sql.machine, reader.entry)
+    await sql.printed(reader.seq, 3)
+    point = await sql.run("a = 1")
+    given = await sql.ledger.accept_command_input(ACCOUNT, sql.machine, reader.seq, CommandInput(b"", close=True))
+    sql.house.worker.deliver(sql.machine, given.entry)
+    ended = await sql.row(reader.seq)
+    await until(lambda: sql.house.worker.sleep(sql.machine))
+    await sql.ledger.roll_back(ACCOUNT, sql.machine, Point(seq=point.seq), answer=lambda _: {})
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await sql.value("a") == "1"
+
+    assert loop.time() - began < 3
+    assert (await sql.row(reader.seq)).result == ended.result
+    assert await sql.output(reader.seq) == "up\nover\n"
+    assert sql.host.commands == [reader.seq, reader.seq]
+    assert await sql.notices() == ["replayed"]
