@@ -56,4 +56,4 @@ def told(path: str) -> Iterator[None]:
     except files.TransferLost as lost:
         raise TransferInterrupted(str(lost)) from lost
     except bodies.StorageFull as full:
-        raise StorageFull from full
+        raise StorageFull(str(full)) from full

@@ -41,7 +41,7 @@ def change_of(ask: PackagesWanted) -> Change:
 class Files(Protocol):
     """How files come into machines; see `MachineFiles`."""
 
-    def stored(self, pieces: AsyncIterator[bytes]) -> AbstractAsyncContextManager[Body]:
+    def stored(self, account: str, pieces: AsyncIterator[bytes]) -> AbstractAsyncContextManager[Body]:
         """Store what a change is to write, before it is made."""
         ...
 
@@ -107,7 +107,7 @@ class HandingIn:
         try:
             async with machine.turn:
                 if not await self._is_known(machine, ask):
-                    await self._fetch(name, ask)
+                    await self._fetch(machine.asking[ask.name][0], ask)
             is_known = True
         except (PackageRefused, FileRefused, StorageFull) as error:
             refused = str(error)
@@ -137,15 +137,15 @@ class HandingIn:
             del self._machines[name]
         return machine.asking.pop(ask)
 
-    async def _fetch(self, machine: str, ask: PackagesWanted) -> None:
+    async def _fetch(self, hold: Hold, ask: PackagesWanted) -> None:
         if self._packages is None or self._files is None:
             raise PackageRefused(OFF)
         wheels = await self._packages.fetch(Wanted.of_fields(ask.request))
         log.info(
-            "Packages are handed in", action="packages", machine=machine, wheels=[each.filename for each in wheels]
+            "Packages are handed in", action="packages", machine=hold.machine, wheels=[each.filename for each in wheels]
         )
-        async with self._files.stored(self._packages.archive(wheels)) as body:
-            await self._files.change(machine, change_of(ask), body)
+        async with self._files.stored(hold.account, self._packages.archive(wheels)) as body:
+            await self._files.change(hold.machine, change_of(ask), body)
 
 
 async def _say(sandbox: Sandbox, number: int, refused: str | None) -> None:

@@ -40,9 +40,11 @@ class MachineFiles:
         self._read_slots = asyncio.Semaphore(READS_LIMIT)
         self._change_slots = asyncio.Semaphore(CHANGES_LIMIT)
 
-    def stored(self, pieces: AsyncIterator[bytes]) -> AbstractAsyncContextManager[Body]:
-        """Store what a change is to write, before it is made. Raises `StorageFull`."""
-        return self._bodies.stored(pieces)
+    def stored(
+        self, account: str, pieces: AsyncIterator[bytes], size_bytes: int | None = None
+    ) -> AbstractAsyncContextManager[Body]:
+        """Store what a change is to write, before it is made; see `Bodies.stored`. Raises `StorageFull`."""
+        return self._bodies.stored(account, pieces, size_bytes)
 
     @asynccontextmanager
     async def reading(self, machine: str, work: FileWork) -> AsyncIterator[FileTransfer]:

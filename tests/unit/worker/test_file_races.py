@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 
 import pytest
 from tests.support.house import House, until
+from tests.support.ledger import ACCOUNT
 
 from torpor_worker.files import Change, Look, Read
 from torpor_worker.ledger import Entry, Hold
@@ -62,7 +63,7 @@ async def _pieces(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def write(house: House, path: str, data: bytes, name: str = "m") -> None:
-    async with house.worker.files.stored(_pieces(data)) as body:
+    async with house.worker.files.stored(ACCOUNT, _pieces(data)) as body:
         await house.worker.files.change(name, Change("write", path), body)
 
 

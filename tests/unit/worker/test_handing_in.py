@@ -133,7 +133,7 @@ class Room:
         self.answers: list[tuple[int, str | None]] = []
 
     @asynccontextmanager
-    async def stored(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Body]:
+    async def stored(self, account: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[Body]:
         """See `Files`."""
         yield Body("key", sum([len(piece) async for piece in pieces]))
 
