@@ -20,6 +20,7 @@ from torpor_worker.guest import frames
 from torpor_worker.guest.frames import FrameType
 from torpor_worker.guest_code import GuestCode, own_code
 from torpor_worker.nesting import too_deep
+from torpor_worker.pace import Pace
 from torpor_worker.sandbox import (
     CommandEnded,
     CommandOutput,
@@ -69,6 +70,9 @@ class GuestLink:
         """Event, serial, bytes."""
         self._held_bytes = 0
         self._reading = False
+        self._pace = Pace()
+        self._pause: asyncio.TimerHandle | None = None
+        """It has said so much that it is not heard for a while."""
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -346,7 +350,7 @@ class GuestLink:
     # Reading.
 
     def _read_on(self) -> None:
-        if not self._reading and self._lost is None:
+        if not self._reading and self._pause is None and self._lost is None:
             asyncio.get_running_loop().add_reader(self._stdout, self._readable)
             self._reading = True
 
@@ -360,6 +364,7 @@ class GuestLink:
             data = os.read(self._stdout, READ_BYTES)
         except BlockingIOError:
             return
+        self._pace.begin()
         try:
             for frame in self._reader.feed(data):
                 self._take(frame)
@@ -367,8 +372,16 @@ class GuestLink:
             self._lose(f"the guest broke the protocol: {error}")
         if self._held_bytes > HELD_BYTES:
             self._read_no_more()
+        if (seconds := self._pace.end()) and self._lost is None:
+            self._read_no_more()
+            self._pause = asyncio.get_running_loop().call_later(seconds, self._go_on)
         if self._events and self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        if self._held_bytes <= HELD_BYTES:
+            self._read_on()
 
     def _take(self, frame: frames.Frame) -> None:
         kind, serial, body = frame
@@ -401,6 +414,8 @@ class GuestLink:
         elif FrameType.FILE_STATE <= kind <= FrameType.FILE_ENDED:
             self._files.take(kind, serial, body)
         elif kind == FrameType.PACKAGES_WANTED:
+            if len(body) > frames.ASK_LIMIT_BYTES:
+                raise ValueError("an ask for packages without end")
             self._events.append((_packages_wanted(serial, json.loads(body)), -1, len(body)))
             self._held_bytes += len(body)
         else:
@@ -418,8 +433,9 @@ class GuestLink:
         if self._lost is not None:
             return
         self._read_no_more()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._pause):
+            if timer is not None:
+                timer.cancel()
         self._lost = SandboxLost(reason)
         self._events.append((self._lost, -1, 0))
         error = SandboxDied(reason)
