@@ -158,6 +158,24 @@ async def test_a_change_that_is_refused_leaves_nothing_in_the_log(house: House) 
     assert len(house.machine().log) == before
 
 
+async def test_a_removal_that_was_refused_is_not_made_by_a_recovery(house: House) -> None:
+    await write(house, "a", b"1")
+    house.host.apply_refusal = FileRefused("permission_denied", "Permission denied")
+    with pytest.raises(FileRefused):
+        await remove(house, "a")
+    await house.crash()
+    await house.start()
+    assert await house.value("content('/home/user/a')") == "'1'"
+
+
+async def test_a_change_of_many_files_that_was_refused_in_its_middle_is_made_as_far_again(house: House) -> None:
+    await write(house, "folder/a", b"1")
+    house.host.apply_refusal = FileRefused("file_failed", "it took too long", half_made=True)
+    with pytest.raises(FileRefused):
+        await house.worker.files.change("m", Change("remove", "folder", recursive=True), None)
+    assert not house.machine().log[-1].undone
+
+
 async def test_a_file_for_which_there_is_no_memory_is_refused_at_once(house: House) -> None:
     house.machine().memory_bytes = house.host.sandbox_bytes + 1000
     with pytest.raises(FileRefused) as error:
