@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query
@@ -15,7 +13,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from torpor_api import models
+from torpor_api import file_lists, models
 from torpor_api.authentication import AccountOf
 from torpor_api.documentation import refusals
 from torpor_api.encoding import JsonResponse
@@ -36,7 +34,6 @@ from torpor_api.file_answers import STALL_SECONDS, Pieces, asked_range, attachme
 from torpor_api.file_errors import REFUSALS, told
 from torpor_api.file_paths import in_address, path_in_query, path_of, shown
 from torpor_api.ledger import MachineRow
-from torpor_api.results import moment
 from torpor_api.routes.parameters import Name
 from torpor_api.services import Services, services_of
 from torpor_worker.files import Archive, Change, FileRefused, FileTransfer, List, Look, Read
@@ -105,27 +102,11 @@ async def list_files(
     after = path_in_query(request.scope, "cursor")
     with told(folder):
         async with services.machines.files.reading(name, List(folder, after, limit)) as transfer:
-            lines = b"".join([piece async for piece in _pieces(transfer)])
+            found = await file_lists.said(_pieces(transfer), limit)
             more = bool((await transfer.ended()).get("more"))
-    found = [json.loads(line) for line in lines.splitlines()]
-    entries = [_entry(folder, fields) for fields in found]
+    entries = [file_lists.told(folder, entry) for entry in found]
     next_cursor = in_address(found[-1]["name"]) if more and found else None
     return JsonResponse({"path": shown(folder), "entries": entries, "next_cursor": next_cursor})
-
-
-def _entry(folder: str, fields: dict[str, Any]) -> dict[str, Any]:
-    name = str(fields["name"])
-    target = fields.get("target")
-    path = f"{folder.rstrip('/')}/{name}" if folder else name
-    return {
-        "name": shown(name),
-        "path": in_address(path),
-        "kind": str(fields["kind"]),
-        "size": int(fields["size"]),
-        "mode": f"{int(fields['mode']):04o}",
-        "modified": moment(datetime.fromtimestamp(max(0, int(fields["modified_ns"])) / 1e9, UTC)),
-        "target": None if target is None else shown(str(target)),
-    }
 
 
 @router.head(
