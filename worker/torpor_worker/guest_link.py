@@ -54,6 +54,8 @@ WRITE_SECONDS = 30.0
 HELD_BYTES = 8 << 20
 """Reading stops while events of this size wait for `receive`."""
 PACKAGES_NAME = re.compile(r"-?[0-9]{1,19}-[0-9a-f]{16}-[0-9]{1,9}")
+NOTICE_CODE = re.compile(r"[a-z_]{1,64}")
+NOTICE_CHARACTERS = 4000
 RESULT_KEYS = {"value", "data", "error", "runtime_ms"}
 
 
@@ -462,8 +464,8 @@ def _state(body: bytes) -> tuple[GuestState, bool, dict[str, Any]]:
     if not 0.0 <= running_seconds < float("inf"):
         raise ValueError("a time that is none")
     state = GuestState(
-        last_position=int(fields["last_position"]),
-        running=None if running is None else int(running),
+        last_position=_whole(fields["last_position"], least=-1),
+        running=None if running is None else _whole(running),
         background=bool(fields["background"]),
         running_seconds=running_seconds,
         applying=bool(fields["applying"]) if "applying" in fields else None,
@@ -475,7 +477,7 @@ def _state(body: bytes) -> tuple[GuestState, bool, dict[str, Any]]:
 def _commands(said: Any) -> dict[int, float] | None:
     if said is None:
         return None
-    seconds = {int(seq): float(each) for seq, each in said}
+    seconds = {_whole(seq): float(each) for seq, each in said}
     if not all(0.0 <= each < float("inf") for each in seconds.values()):
         raise ValueError("a time that is none")
     return seconds
@@ -505,10 +507,12 @@ def _event(kind: int, body: bytes) -> Event:
     if kind == FrameType.DIED:
         fields = json.loads(body)
         seq = fields["seq"]
-        return InterpreterDied(None if seq is None else int(seq), str(fields["reason"]))
+        return InterpreterDied(None if seq is None else _whole(seq), str(fields["reason"]))
     if kind == FrameType.NOTICE:
         fields = json.loads(body)
-        return GuestNotice(str(fields["code"]), str(fields["message"]))
+        if not NOTICE_CODE.fullmatch(str(fields["code"])):
+            raise ValueError("a notice that is none")
+        return GuestNotice(fields["code"], str(fields["message"])[:NOTICE_CHARACTERS])
     raise ValueError(f"a frame of unknown type {kind}")
 
 
@@ -516,7 +520,15 @@ def _packages_wanted(number: int, fields: dict[str, Any]) -> PackagesWanted:
     name = str(fields["name"])
     if not PACKAGES_NAME.fullmatch(name) or too_deep(fields["request"]):
         raise ValueError("an ask for packages that is none")
-    return PackagesWanted(number, int(fields["seq"]), name, dict(fields["request"]))
+    return PackagesWanted(number, _whole(fields["seq"]), name, dict(fields["request"]))
+
+
+def _whole(value: Any, least: int = 0) -> int:
+    """A number that the ledger has room for. Raises ValueError for another."""
+    number = int(value)
+    if not least <= number < 1 << 62:  # two of them, too
+        raise ValueError("a number that is none")
+    return number
 
 
 def _output(body: bytes) -> Output:
@@ -527,7 +539,7 @@ def _output(body: bytes) -> Output:
     start = frames.OUTPUT.size
     offset: int | None = None
     if flags & frames.HAS_OFFSET:
-        (offset,) = frames.OFFSET.unpack_from(body, start)
+        offset = _whole(frames.OFFSET.unpack_from(body, start)[0])
         start += frames.OFFSET.size
     return Output(None if seq < 0 else seq, kind, body[start:], bool(flags & frames.BACKGROUND), offset)
 
@@ -538,11 +550,11 @@ def _command_output(body: bytes) -> CommandOutput:
         raise ValueError("output of a command of an unknown kind")
     kind: OutputKind = frames.OUTPUT_KINDS[index]  # type: ignore[assignment]  # its three strings
     start = frames.OUTPUT.size
-    (offset,) = frames.OFFSET.unpack_from(body, start)
+    offset = _whole(frames.OFFSET.unpack_from(body, start)[0])
     start += frames.OFFSET.size
     if not flags & frames.SKIPPED:
         return CommandOutput(seq, kind, body[start:], offset)
-    (skipped_bytes,) = frames.OFFSET.unpack_from(body, start)
+    skipped_bytes = _whole(frames.OFFSET.unpack_from(body, start)[0])
     return CommandOutput(seq, kind, b"", offset, skipped_bytes)
 
 
@@ -551,10 +563,10 @@ def _command_ended(fields: dict[str, Any]) -> CommandEnded:
     if (exit_code is None) == (signal is None):
         raise ValueError("a command ends with an exit code or by a signal")
     return CommandEnded(
-        seq=int(fields["seq"]),
+        seq=_whole(fields["seq"]),
         exit_code=None if exit_code is None else int(exit_code) & 0xFF,
         signal=None if signal is None else int(signal) & 0x7F,
-        runtime_ms=int(fields["runtime_ms"]),
+        runtime_ms=_whole(max(0, int(fields["runtime_ms"]))),
         reason=None if reason is None else str(reason)[:1000],
     )
 
@@ -573,5 +585,5 @@ def _result(seq: int, fields: dict[str, Any]) -> Result:
         value=None if value is None else str(value),
         data={kind: each for kind, each in dict(fields.get("data") or {}).items() if not too_deep(each)},
         error=error,
-        runtime_ms=int(fields["runtime_ms"]),
+        runtime_ms=_whole(max(0, int(fields["runtime_ms"]))),
     )
