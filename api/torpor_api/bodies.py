@@ -73,12 +73,13 @@ def validate(model: type[Model], value: Any) -> Model:
 
 
 def sentence(problems: Sequence[Any], leave_out: Sequence[str] = ()) -> str:
-    """One sentence for each field that is wrong, the first five of them."""
-    return " ".join(_problem(problem, leave_out) for problem in problems[:5])
+    """One sentence for each thing that is wrong, the first five of them."""
+    return " ".join(list(dict.fromkeys(_problem(problem, leave_out) for problem in problems))[:5])
 
 
 def _problem(problem: Any, leave_out: Sequence[str]) -> str:
-    location = [str(part)[:64] for part in problem["loc"] if part not in leave_out]
+    # With brackets are Pydantic's names for what a field may be, but for `[key]`.
+    location = [str(part)[:64] for part in problem["loc"] if part not in leave_out and "[" not in str(part)[1:]]
     field = ".".join(location) or "body"
     field = field.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
     message = str(problem["msg"]).removeprefix("Value error, ")

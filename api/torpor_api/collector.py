@@ -101,7 +101,7 @@ class Collector:
             return 0
         found = await asyncio.to_thread(lambda bodies: list(bodies.keys()), self._bodies)
         unreferred = await self._ledger.unreferred_bodies(found)
-        await asyncio.to_thread(self._bodies.remove, unreferred)
+        await self._bodies.remove(unreferred)
         return len(unreferred)
 
     def nudge(self) -> None:

@@ -137,6 +137,10 @@ class Config(BaseSettings):
     """The most sandboxes that wait for new machines of one template; by default 24 where there is memory to spare."""
     spare_sandboxes: Annotated[int, Field(ge=0, le=64)] | None = None
     """The most sandboxes that wait for machines to wake in; by default 24 where there is memory to spare."""
+    uploads_per_account: Annotated[Size, Field(ge=MIB)] = ByteSize(16 * 1024 * MIB)
+    """What uploads of one account may take on the server's disk, until no recovery needs them."""
+    disk_reserve: Size = ByteSize(1024 * MIB)
+    """Uploads are refused that would leave less free on the disk of the data folder."""
     output_limit: Annotated[Size, Field(ge=1024, le=1024 * MIB)] = ByteSize(8 * MIB)
     """How much output of one instruction is kept; the rest is counted."""
     timeout_seconds: Annotated[Seconds, Field(ge=1)] = 15.0

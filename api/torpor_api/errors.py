@@ -320,10 +320,14 @@ class DiskFull(TorporError):
 
 
 class StorageFull(TorporError):
-    """The server's disk is full."""
+    """The server's disk is full, or the account has as much there as it may."""
 
     status = 507
     code = "storage_full"
+    hint = (
+        "What was uploaded is kept until two later saves of the machine have it, at least an hour: try again then, or"
+        " delete machines."
+    )
 
 
 class InvalidPath(TorporError):

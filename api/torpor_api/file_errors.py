@@ -22,6 +22,7 @@ from torpor_api.errors import (
     TorporError,
     TransferInterrupted,
 )
+from torpor_api.file_paths import shown
 from torpor_worker import bodies, files
 
 BY_CODE: dict[str, type[TorporError]] = {
@@ -51,9 +52,9 @@ def told(path: str) -> Iterator[None]:
         yield
     except files.FileRefused as refused:
         message = str(refused).rstrip(".")
-        shown = path.encode("utf-8", "backslashreplace").decode()[:300] or "."
-        raise BY_CODE[refused.code](f"{shown}: {message[:1].lower()}{message[1:]}.") from refused
+        where = shown(path)[:300] or "."
+        raise BY_CODE[refused.code](f"{where}: {message[:1].lower()}{message[1:]}.") from refused
     except files.TransferLost as lost:
         raise TransferInterrupted(str(lost)) from lost
     except bodies.StorageFull as full:
-        raise StorageFull from full
+        raise StorageFull(str(full)) from full

@@ -23,7 +23,7 @@ from torpor_api.ledger import LogRetention, SqlLedger
 from torpor_api.mounts import mounts
 from torpor_api.server import Server, make_server, url_of
 from torpor_api.services import Services
-from torpor_worker.bodies import Bodies
+from torpor_worker.bodies import Bodies, BodyLimits
 from torpor_worker.config import WorkerConfig
 from torpor_worker.gvisor import GVisorHost
 from torpor_worker.local_images import LocalImages
@@ -114,7 +114,8 @@ async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple
         host = GVisorHost(runtime, folder / "sandboxes", find=shelf.find)
         stack.push_async_callback(_close, "sandboxes", host.close)
         images = await asyncio.to_thread(LocalImages, folder / "images", LOCAL_IMAGES_BYTES)
-        bodies = await asyncio.to_thread(Bodies, folder / "files")
+        bodies = await asyncio.to_thread(Bodies, folder / "files", body_limits(config))
+        await asyncio.to_thread(bodies.count, await ledger.owners_of_bodies())
         metrics = Metrics()
         worker = Worker(
             ledger,
@@ -159,6 +160,11 @@ def worker_config(config: Config) -> WorkerConfig:
         save_interval_seconds=config.save_interval_seconds,
         output_limit_bytes=int(config.output_limit),
     )
+
+
+def body_limits(config: Config) -> BodyLimits:
+    """What uploads may take."""
+    return BodyLimits(int(config.uploads_per_account), int(config.disk_reserve))
 
 
 def package_rules(config: Config) -> Rules:

@@ -384,7 +384,7 @@ class DiskFull(ApiError):
 
 
 class StorageFull(ApiError):
-    """The server's disk is full."""
+    """The server's disk is full, or the account has as much there as it may."""
 
     status = 507
     code = "storage_full"

@@ -19,7 +19,7 @@ from torpor_api.ledger import SqlLedger
 from torpor_api.server import Server, bind, make_server, url_of
 from torpor_api.services import Services
 from torpor_api.websocket_protocol import QuietWebSocketProtocol
-from torpor_worker.bodies import Bodies
+from torpor_worker.bodies import Bodies, BodyLimits
 from torpor_worker.config import WorkerConfig
 from torpor_worker.fake_sandbox import FakeSandboxHost
 from torpor_worker.local_images import LocalImages
@@ -67,7 +67,9 @@ class Api:
 
 
 @asynccontextmanager
-async def application(folder: Path, database: Path | None = None) -> AsyncIterator[Api]:
+async def application(
+    folder: Path, database: Path | None = None, limits: BodyLimits | None = None
+) -> AsyncIterator[Api]:
     """The application, called without a network; `database` is one to begin with, made by `new_database`."""
     if database is not None:
         shutil.copy(database, folder / "torpor.db")
@@ -81,7 +83,7 @@ async def application(folder: Path, database: Path | None = None) -> AsyncIterat
     config = WorkerConfig(quiet_save_seconds=3600, retry_seconds=0.01)
     metrics = Metrics()
     snapshotter = MemorySnapshotter()
-    bodies = Bodies(folder / "files")
+    bodies = Bodies(folder / "files", limits)
     worker = Worker(ledger, host, snapshotter, images, config, metrics=metrics, bodies=bodies)
     await worker.start()
     services = Services(ledger=ledger, machines=worker, config=Config(data_dir=folder), metrics=metrics)

@@ -157,6 +157,18 @@ def test_a_request_without_end_is_refused(desk: Desk) -> None:
     assert not desk.asks._asks
 
 
+def test_what_would_be_passed_on_at_length_is_refused(desk: Desk) -> None:
+    text = json.dumps(PLAIN | {"session": 7, "installed": {"a": "ä" * 100_000}}, ensure_ascii=False)
+    connection = desk.connect()
+    rest = text.encode() + b"\n"
+    while rest:
+        connection.sendall(rest[:50_000])
+        rest = rest[50_000:]
+        desk.turn()
+    assert heard(connection)[-1] == {"refused": NOT_UNDERSTOOD}
+    assert desk.said() == []
+
+
 def test_no_more_are_heard_than_there_may_be_at_once(desk: Desk) -> None:
     connections = [desk.connect() for _ in range(AT_ONCE + 3)]
     assert [connection.recv(1) for connection in connections[AT_ONCE:]] == [b""] * 3

@@ -4,11 +4,15 @@ import asyncio
 import hashlib
 import io
 import os
+import select
+import shutil
 import signal
+import subprocess
 import sys
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
@@ -17,7 +21,9 @@ from tests.support.host_guests import attached, host_guest
 from tests.support.house import until
 
 from torpor_worker.files import Archive, Change, FileRefused, FileWork, List, Look, Read
+from torpor_worker.guest.file_jobs import FileJobs
 from torpor_worker.guest.frames import HOST_MARKER
+from torpor_worker.guest.outbox import Outbox
 from torpor_worker.guest_code import guest_command
 from torpor_worker.guest_link import GuestLink
 
@@ -154,6 +160,52 @@ async def test_a_change_whose_worker_is_killed_when_it_is_applied_is_made_all_th
     _kill_worker()
     await transfer.ended()
     assert (folder / "thing").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("work", ["write", "unpack"])
+async def test_a_change_whose_part_was_removed_before_it_is_applied_is_refused(
+    link: GuestLink, folder: Path, work: Literal["write", "unpack"]
+) -> None:
+    transfer = await link.work_on_files(Change(work, f"{folder}/thing"))
+    await transfer.send(_archive({"a": b"1"}))
+    await transfer.prepared()
+    for part in os.listdir(folder):
+        shutil.rmtree(folder / part) if work == "unpack" else os.unlink(folder / part)
+    await link.apply_change(1, transfer)
+    with pytest.raises(FileRefused) as error:
+        await transfer.ended()
+    assert (error.value.code, error.value.half_made) == ("file_failed", False)
+
+
+async def test_a_path_that_leads_elsewhere_when_another_worker_goes_on_is_not_followed(
+    link: GuestLink, folder: Path
+) -> None:
+    (folder / "real").mkdir()
+    (folder / "other").mkdir()
+    (folder / "way").symlink_to("real")
+    transfer = await link.work_on_files(Change("write", f"{folder}/way/file"))
+    await transfer.send(b"1")
+    await transfer.prepared()
+    _kill_worker(signal.SIGSTOP)
+    await link.apply_change(1, transfer)
+    (folder / "way").unlink()
+    (folder / "way").symlink_to("other")
+    _kill_worker()
+    await transfer.ended()
+    assert (folder / "real/file").read_bytes() == b"1"
+    assert os.listdir(folder / "real") == ["file"]
+    assert os.listdir(folder / "other") == []
+
+
+async def test_a_removal_that_is_refused_when_it_is_made_has_changed_nothing(link: GuestLink, folder: Path) -> None:
+    (folder / "thing").mkdir()
+    transfer = await link.work_on_files(Change("remove", f"{folder}/thing"))
+    await transfer.prepared()
+    (folder / "thing/late").write_text("1")
+    await link.apply_change(1, transfer)
+    with pytest.raises(FileRefused) as error:
+        await transfer.ended()
+    assert (error.value.code, error.value.half_made) == ("folder_not_empty", False)
 
 
 async def test_a_folder_is_listed_a_page_at_a_time_with_names_of_any_bytes(link: GuestLink, folder: Path) -> None:
@@ -344,6 +396,26 @@ def _archive(files: dict[str, bytes], link: str | None = None) -> bytes:
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return body.getvalue()
+
+
+def test_a_process_that_was_given_the_number_of_a_dead_worker_is_left_alone() -> None:
+    jobs = FileJobs(Outbox())
+    jobs.open(0, {"work": "look", "path": "/", "digest": False, "window": 1 << 20})
+    job = jobs._jobs[0]
+    assert job.connection is not None
+    os.kill(job.pid, signal.SIGKILL)
+    os.waitpid(job.pid, 0)
+    other = subprocess.Popen(["sleep", "60"])
+    job.pid = other.pid  # as it happens, once the dead one was reaped
+    jobs.reaped(other.pid)
+    while jobs._jobs:
+        jobs.serve({job.connection.fileno(): select.POLLIN} if job.connection is not None else {})
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(0.3)
+    finally:
+        other.kill()
+        other.wait()
 
 
 def _kill_worker(number: signal.Signals = signal.SIGKILL) -> None:

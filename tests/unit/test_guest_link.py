@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,30 @@ from tests.support.host_guests import attached, host_guest
 from torpor_worker.guest import frames
 from torpor_worker.guest.frames import FrameType
 from torpor_worker.guest_link import GuestLink
+from torpor_worker.pace import AT_ONCE_SECONDS, SHARE
 from torpor_worker.sandbox import Output, Result, SandboxDied, SandboxError, SandboxLost
+
+STATE = {"last_position": -1, "running": None, "background": False, "ready": True}
+ENDED = {"seq": 0, "exit_code": 0, "signal": None, "runtime_ms": 1, "reason": None}
+FAR = 2**64 - 1
+NO_NUMBERS = {  # for which no ledger has room
+    "result": frames.encode(FrameType.RESULT, 0, frames.RESULT.pack(0) + b'{"runtime_ms": %d}' % FAR),
+    "ended": frames.encode(FrameType.COMMAND_ENDED, 0, json.dumps(ENDED | {"seq": FAR}).encode()),
+    "time": frames.encode(FrameType.COMMAND_ENDED, 0, json.dumps(ENDED | {"runtime_ms": FAR}).encode()),
+    "died": frames.encode(FrameType.DIED, 0, json.dumps({"seq": FAR, "reason": "x"}).encode()),
+    "offset": frames.encode(
+        FrameType.OUTPUT, 0, frames.OUTPUT.pack(0, 0, frames.HAS_OFFSET) + frames.OFFSET.pack(FAR) + b"x"
+    ),
+    "skipped": frames.encode(
+        FrameType.COMMAND_OUTPUT,
+        0,
+        frames.OUTPUT.pack(0, 0, frames.HAS_OFFSET | frames.SKIPPED) + frames.OFFSET.pack(0) + frames.OFFSET.pack(FAR),
+    ),
+    "asker": frames.encode(
+        FrameType.PACKAGES_WANTED, 1, json.dumps({"seq": FAR, "name": "0-0123456789abcdef-0", "request": {}}).encode()
+    ),
+}
+ASK = {"seq": 0, "name": "0-0123456789abcdef-0"}
 
 
 @pytest.fixture
@@ -159,11 +184,65 @@ async def test_a_reader_that_does_not_acknowledge_stops_the_writer_and_loses_not
         frames.encode(FrameType.RESULT, 0, frames.RESULT.pack(0) + b"[" * 100_000),
         frames.encode(FrameType.RESULT, 0, frames.RESULT.pack(0) + b'{"value": 1, "error": 2, "runtime_ms": "x"}'),
         frames.encode(FrameType.DIED, 0, b"\xff\xfe"),
+        frames.encode(FrameType.PACKAGES_WANTED, 1, json.dumps(ASK | {"request": {"": "x" * 256 * 1024}}).encode()),
+        *NO_NUMBERS.values(),
+        frames.encode(FrameType.NOTICE, 0, json.dumps({"code": "\ud800", "message": "x"}).encode()),
     ],
-    ids=["noise", "length", "type", "short", "kind", "depth", "fields", "text"],
+    ids=["noise", "length", "type", "short", "kind", "depth", "fields", "text", "ask", *NO_NUMBERS, "code"],
 )
 async def test_what_breaks_the_protocol_is_the_end_of_the_sandbox(tmp_path: Path, said: bytes) -> None:
-    fifos = tmp_path / "stdin", tmp_path / "stdout"
+    async with _spoken_for(tmp_path) as (link, stdout):
+        await asyncio.to_thread(os.write, stdout, said)
+        async with asyncio.timeout(30):
+            assert isinstance(await link.receive(), SandboxLost)
+        with pytest.raises(SandboxDied):
+            await link.receive()
+        with pytest.raises(SandboxDied):
+            await link.ping()
+
+
+async def test_a_notice_of_any_length_is_cut_and_costs_nothing(link: GuestLink) -> None:
+    talk = Conversation(link)
+    await talk.run(
+        "import random\nclass Bad:\n"
+        "    def seed(self, _):\n        raise ValueError('ä' * 20_000)\n"
+        "random._inst = Bad()"
+    )
+    await link.reseed(talk.position, b"0" * 32)
+    talk.position += 1
+    answer = await talk.run("5")
+    assert answer.value == "5"
+    [notice] = answer.notices
+    assert notice.code == "guest_repaired"
+    assert notice.message.startswith("Fresh randomness could not be given to every generator: ValueError: ää")
+    assert len(notice.message) == 2000
+
+
+async def test_a_guest_that_keeps_the_host_busy_is_heard_less_and_then_goes_on(tmp_path: Path) -> None:
+    costly = frames.encode(FrameType.PONG, -1, json.dumps({"id": 1, "more": [[]] * 100_000} | STATE).encode())
+    last = frames.encode(FrameType.OUTPUT, 0, frames.OUTPUT.pack(0, 0, 0) + b"last")
+    async with _spoken_for(tmp_path) as (link, stdout):
+        began, work_began = time.monotonic(), time.thread_time()
+        writing = asyncio.create_task(asyncio.to_thread(_write_all, stdout, costly * 12 + last))
+        async with asyncio.timeout(30):
+            assert await link.receive() == Output(0, "stdout", b"last", background=False)
+        await writing
+        work = time.thread_time() - work_began
+        assert work > 2 * AT_ONCE_SECONDS  # else this proves nothing
+        # Others' work in this thread counts here, so there is some room.
+        assert time.monotonic() - began > (work - AT_ONCE_SECONDS) / (2 * SHARE)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+@asynccontextmanager
+async def _spoken_for(folder: Path) -> AsyncIterator[tuple[GuestLink, int]]:
+    """A link that is attached to a guest that is none, and where to write what that says."""
+    fifos = folder / "stdin", folder / "stdout"
     for fifo in fifos:
         os.mkfifo(fifo)
     link = GuestLink(*fifos)
@@ -178,17 +257,10 @@ async def test_what_breaks_the_protocol_is_the_end_of_the_sandbox(tmp_path: Path
         except BlockingIOError:
             continue
     nonce = bytes.fromhex(json.loads(greeting[greeting.index(b'{"nonce"') :])["nonce"])
-    state = {"last_position": -1, "running": None, "background": False, "ready": True}
-    os.write(stdout, b"stale" + nonce + frames.encode(FrameType.STATE, -1, json.dumps(state).encode()))
+    os.write(stdout, b"stale" + nonce + frames.encode(FrameType.STATE, -1, json.dumps(STATE).encode()))
     await attaching
     os.set_blocking(stdout, True)
-    await asyncio.to_thread(os.write, stdout, said)
-    async with asyncio.timeout(30):
-        assert isinstance(await link.receive(), SandboxLost)
-    with pytest.raises(SandboxDied):
-        await link.receive()
-    with pytest.raises(SandboxDied):
-        await link.ping()
+    yield link, stdout
     await link.close()
     os.close(stdin)
     os.close(stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import socket
 import tarfile
 import threading
@@ -105,6 +106,29 @@ def test_the_archive_counts_however_it_came(pair: tuple[socket.socket, socket.so
     thread.start()
     assert await_answer(theirs) == str(path)
     thread.join()
+    for each in pair:
+        each.close()
+
+
+def test_what_comes_when_nobody_waits_any_more_is_removed(
+    pair: tuple[socket.socket, socket.socket], tmp_path: Path
+) -> None:
+    ours, theirs = pair
+    path = tmp_path / "x.tar"
+
+    def interrupt(*_: object) -> None:
+        path.touch()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        ours.sendall(f'{{"path": "{path}"}}\n'.encode())
+        with pytest.raises(KeyboardInterrupt):
+            await_answer(theirs)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not path.exists()
     for each in pair:
         each.close()
 

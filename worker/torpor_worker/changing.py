@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torpor_worker.bodies import Bodies, Body
+from torpor_worker.errors import FellAsleep
 from torpor_worker.files import Change, FileRefused, FileTransfer
 from torpor_worker.ledger import Entry
 from torpor_worker.sandbox import Sandbox
@@ -46,7 +47,7 @@ class Changes:
             if first.logged.done():
                 self._waiting.popleft()
             elif first.sandbox is not sandbox:
-                self.done(RuntimeError("it was prepared in another sandbox"))
+                self.done(FellAsleep())  # that is gone, and what was prepared in it
             elif first.transfer.is_over:
                 self.done(None)
             else:

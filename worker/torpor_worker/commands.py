@@ -21,6 +21,8 @@ from torpor_worker.survivors import CommandClock
 
 log = structlog.get_logger(__name__)
 
+SAID_KEPT = 128
+"""Of so many commands it is known where their output goes; of others that have ended it is looked up when it comes."""
 STEP_SIGNALS = {"terminate": signal.SIGTERM, "kill": signal.SIGKILL}
 
 
@@ -129,6 +131,7 @@ class Commands:
             return
         self._said[seq] = None if entry.result is not None else Said(seq, attempt, 0)
         self._live[seq] = Live(entry, running, again)
+        self._forget()
         running.start(self._loop.time())
         await self._attached.sandbox.command(
             position, seq, CommandSpec.from_text(entry.code), self._config.output_limit_bytes
@@ -208,11 +211,24 @@ class Commands:
         if isinstance(event, CommandEnded):
             self._ended(event)
             return
-        if event.seq not in self._said:
-            self._said[event.seq] = await self._found(hold, event)
-        said = self._said[event.seq]
+        said = self._said[event.seq] if event.seq in self._said else await self._found(hold, event)
         if said is not None:
+            self._said[event.seq] = said
             said.take(event, self._loop.time())
+            self._forget()
+
+    def _forget(self) -> None:
+        """Keep no more than is needed: a machine may be awake for years, and a guest make numbers up."""
+        too_many = len(self._said) - SAID_KEPT
+        if too_many > 0:
+            over = {each.entry.seq for each in self.over}
+            idle = [
+                seq
+                for seq, said in self._said.items()
+                if said is not None and not said and seq not in self._live and seq not in over
+            ]
+            for seq in idle[:too_many]:
+                del self._said[seq]
 
     async def _found(self, hold: Hold, output: CommandOutput) -> Said | None:
         """Where output goes of a command that does not run: something that it left holds its pipes open."""
@@ -220,7 +236,8 @@ class Commands:
             if entry.kind is EntryKind.COMMAND and entry.result is not None:
                 heard_bytes = output.offset
                 if self._adopted:
-                    heard_bytes = await self._ledger.output_given(hold, output.seq, entry.attempt)
+                    given = await self._ledger.output_given(hold, output.seq, entry.attempt)
+                    heard_bytes = given - self._ahead.get(output.seq, 0)
                 return Said(output.seq, entry.attempt, heard_bytes)
         return None  # of the machine that this one was forked from
 

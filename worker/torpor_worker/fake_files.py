@@ -44,6 +44,8 @@ class FakeTransfer:
         self.is_applied = False
         """It is to be made true, and is not given up any more."""
         self.error: Exception | None = None
+        self.refuses: FileRefused | None = None
+        """What becomes of it when it is made true."""
         self.path = posixpath.normpath(posixpath.join(HOME, work.path))
 
     @property
@@ -127,7 +129,9 @@ class FakeTransfer:
         """Make the change true."""
         if not isinstance(self._work, Change):
             raise TypeError("it is no change")
-        if self._work.work == "write":
+        if self.refuses is not None:
+            self.error = self.refuses
+        elif self._work.work == "write":
             self._files[self.path] = bytes(self._body)
         elif self._work.work == "remove":
             for path in [*self._inside(), self.path]:

@@ -377,6 +377,7 @@ class FakeSandbox:
         change = self._transfers[transfer.number]
         if change.is_over:
             return
+        change.refuses, self._host.apply_refusal = self._host.apply_refusal, None
         change.is_applied = True
         await self._host.may_apply.wait()
         self._alive()
@@ -542,6 +543,8 @@ class FakeSandboxHost:
         self.knows_files = True
         self.apply_deaths = 0
         """So many changes of files end their process when they are made."""
+        self.apply_refusal: FileRefused | None = None
+        """Why the next change of files is refused when it is made."""
         self.may_apply = asyncio.Event()
         """While it is not set, changes of files that are to be made are not."""
         self.may_apply.set()

@@ -159,7 +159,8 @@ class LinkTransfer:
             fields = dict(json.loads(body))
             error = fields.get("error")
             if error is not None:
-                self._error = FileRefused(str(error["code"]), str(error["message"])[:1000])
+                half_made = bool(error.get("half_made", True))
+                self._error = FileRefused(str(error["code"]), str(error["message"])[:1000], half_made=half_made)
             else:
                 self._answer = _about(fields) if "kind" in fields else fields
             self._all.pop(self._number, None)

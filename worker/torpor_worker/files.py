@@ -32,10 +32,14 @@ CODES = frozenset(
 
 
 class FileRefused(WorkerError):
-    """Work on a machine's files was refused; `code` is one of `CODES`."""
+    """Work on a machine's files was refused; `code` is one of `CODES`.
 
-    def __init__(self, code: str, message: str) -> None:
+    `half_made`: some of a change of many files may have been made.
+    """
+
+    def __init__(self, code: str, message: str, *, half_made: bool = False) -> None:
         super().__init__(message)
+        self.half_made = half_made
         self.code = code if code in CODES else "file_failed"
 
 

@@ -20,6 +20,7 @@ from torpor_worker.guest import frames
 from torpor_worker.guest.frames import FrameType
 from torpor_worker.guest_code import GuestCode, own_code
 from torpor_worker.nesting import too_deep
+from torpor_worker.pace import Pace
 from torpor_worker.sandbox import (
     CommandEnded,
     CommandOutput,
@@ -53,6 +54,8 @@ WRITE_SECONDS = 30.0
 HELD_BYTES = 8 << 20
 """Reading stops while events of this size wait for `receive`."""
 PACKAGES_NAME = re.compile(r"-?[0-9]{1,19}-[0-9a-f]{16}-[0-9]{1,9}")
+NOTICE_CODE = re.compile(r"[a-z_]{1,64}")
+NOTICE_CHARACTERS = 4000
 RESULT_KEYS = {"value", "data", "error", "runtime_ms"}
 
 
@@ -69,6 +72,9 @@ class GuestLink:
         """Event, serial, bytes."""
         self._held_bytes = 0
         self._reading = False
+        self._pace = Pace()
+        self._pause: asyncio.TimerHandle | None = None
+        """It has said so much that it is not heard for a while."""
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -356,7 +362,7 @@ class GuestLink:
     # Reading.
 
     def _read_on(self) -> None:
-        if not self._reading and self._lost is None:
+        if not self._reading and self._pause is None and self._lost is None:
             asyncio.get_running_loop().add_reader(self._stdout, self._readable)
             self._reading = True
 
@@ -370,6 +376,7 @@ class GuestLink:
             data = os.read(self._stdout, READ_BYTES)
         except BlockingIOError:
             return
+        self._pace.begin()
         try:
             for frame in self._reader.feed(data):
                 self._take(frame)
@@ -377,8 +384,16 @@ class GuestLink:
             self._lose(f"the guest broke the protocol: {error}")
         if self._held_bytes > HELD_BYTES:
             self._read_no_more()
+        if (seconds := self._pace.end()) and self._lost is None:
+            self._read_no_more()
+            self._pause = asyncio.get_running_loop().call_later(seconds, self._go_on)
         if self._events and self._arrival is not None and not self._arrival.done():
             self._arrival.set_result(None)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        if self._held_bytes <= HELD_BYTES:
+            self._read_on()
 
     def _take(self, frame: frames.Frame) -> None:
         kind, serial, body = frame
@@ -411,6 +426,8 @@ class GuestLink:
         elif FrameType.FILE_STATE <= kind <= FrameType.FILE_ENDED:
             self._files.take(kind, serial, body)
         elif kind == FrameType.PACKAGES_WANTED:
+            if len(body) > frames.ASK_LIMIT_BYTES:
+                raise ValueError("an ask for packages without end")
             self._events.append((_packages_wanted(serial, json.loads(body)), -1, len(body)))
             self._held_bytes += len(body)
         else:
@@ -428,8 +445,9 @@ class GuestLink:
         if self._lost is not None:
             return
         self._read_no_more()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._pause):
+            if timer is not None:
+                timer.cancel()
         self._lost = SandboxLost(reason)
         self._events.append((self._lost, -1, 0))
         error = SandboxDied(reason)
@@ -456,8 +474,8 @@ def _state(body: bytes) -> tuple[GuestState, bool, dict[str, Any]]:
     if not 0.0 <= running_seconds < float("inf"):
         raise ValueError("a time that is none")
     state = GuestState(
-        last_position=int(fields["last_position"]),
-        running=None if running is None else int(running),
+        last_position=_whole(fields["last_position"], least=-1),
+        running=None if running is None else _whole(running),
         background=bool(fields["background"]),
         running_seconds=running_seconds,
         applying=bool(fields["applying"]) if "applying" in fields else None,
@@ -469,7 +487,7 @@ def _state(body: bytes) -> tuple[GuestState, bool, dict[str, Any]]:
 def _commands(said: Any) -> dict[int, float] | None:
     if said is None:
         return None
-    seconds = {int(seq): float(each) for seq, each in said}
+    seconds = {_whole(seq): float(each) for seq, each in said}
     if not all(0.0 <= each < float("inf") for each in seconds.values()):
         raise ValueError("a time that is none")
     return seconds
@@ -499,10 +517,12 @@ def _event(kind: int, body: bytes) -> Event:
     if kind == FrameType.DIED:
         fields = json.loads(body)
         seq = fields["seq"]
-        return InterpreterDied(None if seq is None else int(seq), str(fields["reason"]))
+        return InterpreterDied(None if seq is None else _whole(seq), str(fields["reason"]))
     if kind == FrameType.NOTICE:
         fields = json.loads(body)
-        return GuestNotice(str(fields["code"]), str(fields["message"]))
+        if not NOTICE_CODE.fullmatch(str(fields["code"])):
+            raise ValueError("a notice that is none")
+        return GuestNotice(fields["code"], str(fields["message"])[:NOTICE_CHARACTERS])
     raise ValueError(f"a frame of unknown type {kind}")
 
 
@@ -510,7 +530,15 @@ def _packages_wanted(number: int, fields: dict[str, Any]) -> PackagesWanted:
     name = str(fields["name"])
     if not PACKAGES_NAME.fullmatch(name) or too_deep(fields["request"]):
         raise ValueError("an ask for packages that is none")
-    return PackagesWanted(number, int(fields["seq"]), name, dict(fields["request"]))
+    return PackagesWanted(number, _whole(fields["seq"]), name, dict(fields["request"]))
+
+
+def _whole(value: Any, least: int = 0) -> int:
+    """A number that the ledger has room for. Raises ValueError for another."""
+    number = int(value)
+    if not least <= number < 1 << 62:  # two of them, too
+        raise ValueError("a number that is none")
+    return number
 
 
 def _output(body: bytes) -> Output:
@@ -521,7 +549,7 @@ def _output(body: bytes) -> Output:
     start = frames.OUTPUT.size
     offset: int | None = None
     if flags & frames.HAS_OFFSET:
-        (offset,) = frames.OFFSET.unpack_from(body, start)
+        offset = _whole(frames.OFFSET.unpack_from(body, start)[0])
         start += frames.OFFSET.size
     return Output(None if seq < 0 else seq, kind, body[start:], bool(flags & frames.BACKGROUND), offset)
 
@@ -532,11 +560,11 @@ def _command_output(body: bytes) -> CommandOutput:
         raise ValueError("output of a command of an unknown kind")
     kind: OutputKind = frames.OUTPUT_KINDS[index]  # type: ignore[assignment]  # its three strings
     start = frames.OUTPUT.size
-    (offset,) = frames.OFFSET.unpack_from(body, start)
+    offset = _whole(frames.OFFSET.unpack_from(body, start)[0])
     start += frames.OFFSET.size
     if not flags & frames.SKIPPED:
         return CommandOutput(seq, kind, body[start:], offset)
-    (skipped_bytes,) = frames.OFFSET.unpack_from(body, start)
+    skipped_bytes = _whole(frames.OFFSET.unpack_from(body, start)[0])
     return CommandOutput(seq, kind, b"", offset, skipped_bytes)
 
 
@@ -545,10 +573,10 @@ def _command_ended(fields: dict[str, Any]) -> CommandEnded:
     if (exit_code is None) == (signal is None):
         raise ValueError("a command ends with an exit code or by a signal")
     return CommandEnded(
-        seq=int(fields["seq"]),
+        seq=_whole(fields["seq"]),
         exit_code=None if exit_code is None else int(exit_code) & 0xFF,
         signal=None if signal is None else int(signal) & 0x7F,
-        runtime_ms=int(fields["runtime_ms"]),
+        runtime_ms=_whole(max(0, int(fields["runtime_ms"]))),
         reason=None if reason is None else str(reason)[:1000],
     )
 
@@ -567,5 +595,5 @@ def _result(seq: int, fields: dict[str, Any]) -> Result:
         value=None if value is None else str(value),
         data={kind: each for kind, each in dict(fields.get("data") or {}).items() if not too_deep(each)},
         error=error,
-        runtime_ms=int(fields["runtime_ms"]),
+        runtime_ms=_whole(max(0, int(fields["runtime_ms"]))),
     )

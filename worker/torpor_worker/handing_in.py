@@ -7,7 +7,6 @@ though the index be away; what runs again asks for it under the same name.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -15,13 +14,14 @@ from typing import Protocol
 
 import structlog
 
+from torpor_worker.answers import Answers
 from torpor_worker.bodies import Body, StorageFull
 from torpor_worker.errors import WorkerError
 from torpor_worker.files import Change, FileRefused
 from torpor_worker.ledger import Fenced, Hold, Ledger
 from torpor_worker.packages.asked import PackageRefused, Wanted
 from torpor_worker.packages.fetching import OFF, Packages
-from torpor_worker.sandbox import PackagesWanted, Sandbox, SandboxError
+from torpor_worker.sandbox import PackagesWanted, Sandbox
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ def change_of(ask: PackagesWanted) -> Change:
 class Files(Protocol):
     """How files come into machines; see `MachineFiles`."""
 
-    def stored(self, pieces: AsyncIterator[bytes]) -> AbstractAsyncContextManager[Body]:
+    def stored(self, account: str, pieces: AsyncIterator[bytes]) -> AbstractAsyncContextManager[Body]:
         """Store what a change is to write, before it is made."""
         ...
 
@@ -67,38 +67,36 @@ class HandingIn:
         self._files = files
         self._packages = packages
         self._machines: dict[str, _Machine] = {}
-        self._refusing: set[asyncio.Task[None]] = set()
+        self._answers = Answers()
         self._closed = False
 
     def wanted(self, hold: Hold, sandbox: Sandbox, ask: PackagesWanted) -> None:
         """Something that runs, and has no result, asks; it is answered by and by."""
         if self._closed:
             return
-        loop = asyncio.get_running_loop()
         machine = self._machines.setdefault(hold.machine, _Machine())
         if ask.name not in machine.asks and len(machine.asks) >= AT_ONCE:
-            refusing = loop.create_task(_say(sandbox, ask.number, TOO_MANY), name=f"packages:{hold.machine}")
-            self._refusing.add(refusing)
-            refusing.add_done_callback(self._refusing.discard)
+            self._answers.add(sandbox, ask.number, TOO_MANY)
             return
         machine.asking[ask.name] = hold, sandbox, ask.number
         if ask.name not in machine.asks:
+            loop = asyncio.get_running_loop()
             machine.asks[ask.name] = loop.create_task(self._hand_in(machine, ask), name=f"packages:{hold.machine}")
 
     async def wanted_again(self, hold: Hold, sandbox: Sandbox, ask: PackagesWanted) -> bool:
         """Something that has its result and runs again asks: whether the log has what it was given then."""
         is_known = await self._ledger.knows_change(hold, change_of(ask).text())
-        await _say(sandbox, ask.number, None if is_known else NOT_THEN)
+        self._answers.add(sandbox, ask.number, None if is_known else NOT_THEN)
         return is_known
 
     async def close(self) -> None:
         """Answer nothing any more: a successor is asked again."""
         self._closed = True
         tasks = [task for machine in self._machines.values() for task in machine.asks.values()]
-        tasks += self._refusing
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._answers.close()
 
     async def _hand_in(self, machine: _Machine, ask: PackagesWanted) -> None:
         refused: str | None = None
@@ -107,7 +105,7 @@ class HandingIn:
         try:
             async with machine.turn:
                 if not await self._is_known(machine, ask):
-                    await self._fetch(name, ask)
+                    await self._fetch(machine.asking[ask.name][0], ask)
             is_known = True
         except (PackageRefused, FileRefused, StorageFull) as error:
             refused = str(error)
@@ -119,7 +117,7 @@ class HandingIn:
         finally:  # before it is answered: who asks from now on asks anew
             _, sandbox, number = self._ended(name, machine, ask.name)
         if is_known or refused is not None:
-            await _say(sandbox, number, refused)
+            self._answers.add(sandbox, number, refused)
 
     async def _is_known(self, machine: _Machine, ask: PackagesWanted) -> bool:
         """Whether it was handed in before. Raises `Fenced` if nobody asks any more who holds the machine."""
@@ -137,17 +135,12 @@ class HandingIn:
             del self._machines[name]
         return machine.asking.pop(ask)
 
-    async def _fetch(self, machine: str, ask: PackagesWanted) -> None:
+    async def _fetch(self, hold: Hold, ask: PackagesWanted) -> None:
         if self._packages is None or self._files is None:
             raise PackageRefused(OFF)
-        wheels = await self._packages.fetch(Wanted.of_fields(ask.request))
+        wheels = await self._packages.fetch(hold.account, Wanted.of_fields(ask.request))
         log.info(
-            "Packages are handed in", action="packages", machine=machine, wheels=[each.filename for each in wheels]
+            "Packages are handed in", action="packages", machine=hold.machine, wheels=[each.filename for each in wheels]
         )
-        async with self._files.stored(self._packages.archive(wheels)) as body:
-            await self._files.change(machine, change_of(ask), body)
-
-
-async def _say(sandbox: Sandbox, number: int, refused: str | None) -> None:
-    with contextlib.suppress(SandboxError):
-        await sandbox.answer_packages(number, refused=refused)
+        async with self._files.stored(hold.account, self._packages.archive(wheels)) as body:
+            await self._files.change(hold.machine, change_of(ask), body)

@@ -11,7 +11,7 @@ from torpor_worker.bodies import Bodies, Body
 from torpor_worker.changing import feed
 from torpor_worker.errors import Draining, FellAsleep
 from torpor_worker.files import Change, FileRefused, FileTransfer, FileWork, TransferLost
-from torpor_worker.ledger import Ledger
+from torpor_worker.ledger import Fenced, Ledger
 from torpor_worker.machine import Machine
 from torpor_worker.process import Process
 from torpor_worker.sandbox import SandboxError
@@ -40,9 +40,11 @@ class MachineFiles:
         self._read_slots = asyncio.Semaphore(READS_LIMIT)
         self._change_slots = asyncio.Semaphore(CHANGES_LIMIT)
 
-    def stored(self, pieces: AsyncIterator[bytes]) -> AbstractAsyncContextManager[Body]:
-        """Store what a change is to write, before it is made. Raises `StorageFull`."""
-        return self._bodies.stored(pieces)
+    def stored(
+        self, account: str, pieces: AsyncIterator[bytes], size_bytes: int | None = None
+    ) -> AbstractAsyncContextManager[Body]:
+        """Store what a change is to write, before it is made; see `Bodies.stored`. Raises `StorageFull`."""
+        return self._bodies.stored(account, pieces, size_bytes)
 
     @asynccontextmanager
     async def reading(self, machine: str, work: FileWork) -> AsyncIterator[FileTransfer]:
@@ -68,7 +70,7 @@ class MachineFiles:
                 return await self._change(machine, change, body)
             except FellAsleep:
                 await asyncio.sleep(0)
-            except SandboxError as error:
+            except (SandboxError, Fenced) as error:
                 tries += 1
                 if tries == TRIES:
                     raise TransferLost(f"The machine's process ended: {error}.") from error
@@ -89,9 +91,10 @@ class MachineFiles:
                     if entry is None:
                         raise
                     # It is in the log: the next process is given it.
-                except FileRefused:
+                except FileRefused as refused:
                     # A half-made change of many files is made as far again; of one file, nothing was changed.
-                    if entry is not None and entry.position is not None and change.work == "write":
+                    is_nothing = change.work == "write" or not refused.half_made
+                    if entry is not None and entry.position is not None and is_nothing:
                         await self._ledger.undo_change(process.hold, entry.position)
                     raise
             finally:

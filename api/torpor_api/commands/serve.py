@@ -54,6 +54,8 @@ def main(
     memory_total: Annotated[str | None, _option("For all awake machines  [60 % of the host's]")] = None,
     warm_machines: Annotated[str | None, _option("At most so many wait for new machines; 0: none  [24]")] = None,
     spare_sandboxes: Annotated[str | None, _option("At most so many wait for wakes; 0: none  [24]")] = None,
+    uploads_per_account: Annotated[str | None, _option("Kept of one account's uploads  [16GiB]")] = None,
+    disk_reserve: Annotated[str | None, _option("No uploads with less free on the disk  [1GiB]")] = None,
     output_limit: Annotated[str | None, _option("Output kept of one instruction  [8MiB]")] = None,
     timeout_seconds: Annotated[str | None, _option("Time-out of an instruction that names none  [15]")] = None,
     timeout_maximum_seconds: Annotated[str | None, _option("The longest time-out  [3600]")] = None,

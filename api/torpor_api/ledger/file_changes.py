@@ -14,7 +14,7 @@ from sqlalchemy import Connection, exists, insert, or_, select, update
 from torpor_api.ledger import entries as log
 from torpor_api.ledger import expiry
 from torpor_api.ledger.moments import now
-from torpor_api.ledger.schema import entries, machines
+from torpor_api.ledger.schema import accounts, entries, machines
 from torpor_worker.ledger import Entry, EntryKind
 
 KEPT_MICROSECONDS: Final = 3600 * 1_000_000
@@ -138,6 +138,18 @@ def release(connection: Connection, machine_id: int) -> None:
     for start in range(0, len(gone), AT_ONCE):
         ids = [row.id for row in gone[start : start + AT_ONCE]]
         connection.execute(update(entries).where(entries.c.id.in_(ids)).values(body=None, body_bytes=None, expired=1))
+
+
+def owners(connection: Connection) -> dict[str, str]:
+    """The account of each body that a log refers to."""
+    query = (
+        select(entries.c.body, accounts.c.name)
+        .distinct()
+        .join(machines, machines.c.id == entries.c.machine_id)
+        .join(accounts, accounts.c.id == machines.c.account_id)
+        .where(entries.c.body.is_not(None))
+    )
+    return {str(key): str(account) for key, account in connection.execute(query)}
 
 
 def unreferred(connection: Connection, keys: Collection[str]) -> list[str]:

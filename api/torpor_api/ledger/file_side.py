@@ -44,6 +44,10 @@ class FileSide(WorkerSide):
             await self._writer.run(partial(file_changes.release, machine_id=machine_id))
         return ids[-1] if len(ids) == MACHINES_AT_ONCE else 0
 
+    async def owners_of_bodies(self) -> dict[str, str]:
+        """The account of each body that a log refers to, by key."""
+        return await self._readers.run(file_changes.owners)
+
     async def unreferred_bodies(self, keys: Collection[str]) -> list[str]:
         """Those keys that no log refers to."""
         return await self._readers.run(lambda connection: file_changes.unreferred(connection, keys))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query
@@ -15,7 +13,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from torpor_api import models
+from torpor_api import file_lists, models
 from torpor_api.authentication import AccountOf
 from torpor_api.documentation import refusals
 from torpor_api.encoding import JsonResponse
@@ -35,10 +33,10 @@ from torpor_api.errors import (
 from torpor_api.file_answers import STALL_SECONDS, Pieces, asked_range, attachment, headers_of, tag_of
 from torpor_api.file_errors import REFUSALS, told
 from torpor_api.file_paths import in_address, path_in_query, path_of, shown
-from torpor_api.results import moment
+from torpor_api.ledger import MachineRow
 from torpor_api.routes.parameters import Name
 from torpor_api.services import Services, services_of
-from torpor_worker.files import Archive, Change, FileTransfer, List, Look, Read
+from torpor_worker.files import Archive, Change, FileRefused, FileTransfer, List, Look, Read
 
 router = APIRouter(tags=["files"])
 
@@ -75,12 +73,13 @@ AsArchive = Annotated[Literal["tar"] | None, Query(description="A folder, as a t
 BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 
 
-async def _usable(services: Services, account: str, name: str) -> None:
-    """Raise `ShuttingDown`, `MachineNotFound` or `MachineParked`."""
+async def _usable(services: Services, account: str, name: str) -> MachineRow:
+    """The machine. Raises `ShuttingDown`, `MachineNotFound` or `MachineParked`."""
     services.stopping.refuse_work()
     row = await services.ledger.machine(account, name)
     if row.parked_reason is not None:
         raise MachineParked(f"The machine is parked: {row.parked_reason}")
+    return row
 
 
 @router.get(
@@ -103,27 +102,11 @@ async def list_files(
     after = path_in_query(request.scope, "cursor")
     with told(folder):
         async with services.machines.files.reading(name, List(folder, after, limit)) as transfer:
-            lines = b"".join([piece async for piece in _pieces(transfer)])
+            found = await file_lists.said(_pieces(transfer), limit)
             more = bool((await transfer.ended()).get("more"))
-    found = [json.loads(line) for line in lines.splitlines()]
-    entries = [_entry(folder, fields) for fields in found]
+    entries = [file_lists.told(folder, entry) for entry in found]
     next_cursor = in_address(found[-1]["name"]) if more and found else None
     return JsonResponse({"path": shown(folder), "entries": entries, "next_cursor": next_cursor})
-
-
-def _entry(folder: str, fields: dict[str, Any]) -> dict[str, Any]:
-    name = str(fields["name"])
-    target = fields.get("target")
-    path = f"{folder.rstrip('/')}/{name}" if folder else name
-    return {
-        "name": shown(name),
-        "path": in_address(path),
-        "kind": str(fields["kind"]),
-        "size": int(fields["size"]),
-        "mode": f"{int(fields['mode']):04o}",
-        "modified": moment(datetime.fromtimestamp(max(0, int(fields["modified_ns"])) / 1e9, UTC)),
-        "target": None if target is None else shown(str(target)),
-    }
 
 
 @router.head(
@@ -227,7 +210,7 @@ async def write_file(
     When it is answered it is in the machine and in its log: no crash loses it. A repeat changes nothing.
     """
     services = services_of(request)
-    await _usable(services, account, name)
+    room_bytes = (await _usable(services, account, name)).memory_mb << 20
     where = path_of(request.scope)
     if archive is None and (not where or where.endswith("/")):
         raise IsAFolder(f"{shown(where) or '.'}: the path names a folder.")
@@ -236,16 +219,27 @@ async def write_file(
     digest = hashlib.sha256()
     octal = None if mode is None else int(mode, 8)
     change = Change("write", where, octal) if archive is None else Change("unpack", where)
+    length = request.headers.get("content-length", "")
+    size_bytes = int(length) if length.isascii() and length.isdigit() else None
     with told(where):
-        async with services.machines.files.stored(_received(request, digest)) as body:
+        _check_room(size_bytes or 0, room_bytes)
+        pieces = _received(request, digest, room_bytes)
+        async with services.machines.files.stored(account, pieces, size_bytes) as body:
             services.stopping.refuse_work()
             await services.machines.files.change(name, change, body)
     return JsonResponse({"path": in_address(where), "size": body.size_bytes, "sha256": digest.hexdigest()})
 
 
-async def _received(request: Request, digest: Any) -> AsyncIterator[bytes]:
+def _check_room(size_bytes: int, room_bytes: int) -> None:
+    """Raise `FileRefused` for what no machine of this memory has room for, before it is on the server's disk."""
+    if size_bytes > room_bytes:
+        raise FileRefused("disk_full", "The machine's memory, in which its files are, is smaller.")
+
+
+async def _received(request: Request, digest: Any, room_bytes: int) -> AsyncIterator[bytes]:
     """A request's body, piece by piece. Raises `ClientDisconnect`, also when nothing comes any more."""
     stream = request.stream()
+    size_bytes = 0
     while True:
         try:
             async with asyncio.timeout(STALL_SECONDS):
@@ -254,6 +248,8 @@ async def _received(request: Request, digest: Any) -> AsyncIterator[bytes]:
             return
         except TimeoutError:
             raise ClientDisconnect from None
+        size_bytes += len(piece)
+        _check_room(size_bytes, room_bytes)
         digest.update(piece)
         yield piece
 

@@ -88,6 +88,22 @@ async def test_a_machine_is_refused_with_the_field_named(api: Api, body: bytes, 
     assert (await api.client.get("/v1/machine/list")).json()["machines"] == []
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"command": "\\udc80"}', "command: 'utf-8' codec can't encode"),
+        (b'{"command": 5}', "command: input should be a valid string."),
+        (b'{"command": "x", "env": {"A": 5}}', "env.A: input should be a valid string."),
+    ],
+)
+async def test_a_refusal_names_fields_and_nothing_of_how_they_are_checked(api: Api, body: bytes, message: str) -> None:
+    machine = await api.new_machine()
+    answer = await api.client.post(f"/v1/machine/{machine}/commands", content=body)
+    assert answer.status_code == 422
+    assert answer.json()["message"].startswith(message)
+    assert "[" not in answer.json()["message"]
+
+
 async def test_a_tag_with_a_null_byte_in_its_name_is_refused(api: Api) -> None:
     answer = await api.client.post("/v1/machine/new", json={"tags": {"a\0b": "x"}})
 

@@ -39,6 +39,8 @@ MIB = 1024 * 1024
         ("TORPOR_PACKAGE_INDEX", "ftp://example.com/simple"),
         ("TORPOR_PACKAGE_ALLOW", "tidy,../x"),
         ("TORPOR_PACKAGE_BYTES", "0"),
+        ("TORPOR_UPLOADS_PER_ACCOUNT", "0"),
+        ("TORPOR_DISK_RESERVE", "-1GiB"),
         ("TORPOR_BOOTSTRAP_API_KEY", "nodot"),
         ("TORPOR_BOOTSTRAP_API_KEY", "a.short"),
     ],

@@ -125,6 +125,8 @@ async def test_what_cannot_be_done_is_told_in_a_sentence_with_its_path(api: Api,
     await api.client.put(f"{files}/sub/a", content=b"1")
     answer = await api.client.get(f"{files}/none")
     assert (answer.status_code, answer.json()["message"]) == (404, "none: no such file or directory.")
+    answer = await api.client.get(f"{files}/%FF")
+    assert answer.json()["message"] == "\\xff: no such file or directory."
     assert code(await api.client.get(f"{files}/sub")) == "is_a_folder"
     assert code(await api.client.put(f"{files}/sub/", content=b"")) == "is_a_folder"
     assert code(await api.client.get(files, params={"path": "sub/a"})) == "not_a_folder"

@@ -8,8 +8,10 @@ import pytest
 from tests.support.house import House, until
 
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
+from torpor_worker.commands import SAID_KEPT
 from torpor_worker.ledger import Durability, EndedBy, Entry, Exit, Hold, InstructionResult, Recovery
 from torpor_worker.memory_ledger import MemoryLedger
+from torpor_worker.sandbox import CommandOutput
 
 COUNT = "count 60 0.005"
 
@@ -137,6 +139,23 @@ async def test_what_it_left_behind_says_more_after_its_end(house: House) -> None
 
     assert house.output(seq) == "now\n"
     assert [record.data for record in house.machine().background[seq]] == [b"later\n"]
+
+
+async def test_of_commands_that_have_ended_little_is_remembered_and_what_they_say_later_is_kept(house: House) -> None:
+    first = start(house, "echo first")
+    await house.result(first)
+    for _ in range(SAID_KEPT + 20):
+        await run(house, "echo x")
+    process = house.worker._machines["m"]._process
+    assert process is not None
+    (sandbox,) = house.host.sandboxes.values()
+    for seq in range(10_000, 10_500):  # there are none
+        sandbox._say(CommandOutput(seq, "stdout", b"made up", 0))
+    sandbox._say(CommandOutput(first, "stdout", b"later", 6))
+    await until(lambda: house.machine().background.get(first))
+
+    assert len(process.commands._said) <= SAID_KEPT + 1
+    assert [record.data for record in house.machine().background[first]] == [b"later"]
 
 
 async def test_output_over_the_limit_is_only_counted(house: House) -> None:

@@ -7,9 +7,13 @@ from typing import TypeVar, cast
 
 import pytest
 from tests.support.house import House, until
+from tests.support.ledger import ACCOUNT
 
-from torpor_worker.files import Change, Look, Read
-from torpor_worker.ledger import Entry, Hold
+from torpor_worker.changing import Changes, Prepared
+from torpor_worker.errors import FellAsleep
+from torpor_worker.fake_sandbox import FakeSandbox
+from torpor_worker.files import Change, FileRefused, FileTransfer, Look, Read, TransferLost
+from torpor_worker.ledger import Entry, Fenced, Hold
 from torpor_worker.machine_files import CHANGES_LIMIT, READS_LIMIT
 from torpor_worker.memory_ledger import MemoryLedger
 
@@ -26,6 +30,8 @@ class SlowLedger(MemoryLedger):
         self.may_tell = asyncio.Event()
         """While it is not set, nobody hears of those."""
         self.may_tell.set()
+        self.fences = 0
+        """So many changes find, when they are to be undone, that their hold has passed."""
 
     async def release(self, hold: Hold, head: int, *, draining: bool = False) -> bool:
         """See `Ledger`."""
@@ -36,6 +42,13 @@ class SlowLedger(MemoryLedger):
     ) -> Entry | None:
         """See `Ledger`."""
         return await self._late(await super().log_change(hold, text, body, body_bytes, behind=behind))
+
+    async def undo_change(self, hold: Hold, position: int) -> None:
+        """See `Ledger`."""
+        if self.fences:
+            self.fences -= 1
+            raise Fenced("the machine was brought back meanwhile")
+        await super().undo_change(hold, position)
 
     async def _late(self, answer: T) -> T:
         self.written.set()
@@ -62,7 +75,7 @@ async def _pieces(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def write(house: House, path: str, data: bytes, name: str = "m") -> None:
-    async with house.worker.files.stored(_pieces(data)) as body:
+    async with house.worker.files.stored(ACCOUNT, _pieces(data)) as body:
         await house.worker.files.change(name, Change("write", path), body)
 
 
@@ -118,6 +131,37 @@ async def test_a_change_that_is_given_up_while_it_is_logged_is_never_made(house:
     await house.start()
     assert await house.value("content('/home/user/a')") is None
     assert "differed" not in house.machine().notices
+
+
+async def test_a_refusal_whose_machine_was_brought_back_meanwhile_is_tried_again(house: House) -> None:
+    house.host.apply_refusal = FileRefused("disk_full", "No space left on device")
+    slow(house).fences = 1
+    await write(house, "a", b"1")
+    assert await house.value("content('/home/user/a')") == "'1'"
+
+
+async def test_a_refusal_whose_machine_is_brought_back_each_time_is_told(house: House) -> None:
+    slow(house).fences = 100
+
+    async def refuse() -> None:
+        while True:
+            house.host.apply_refusal = FileRefused("disk_full", "No space left on device")
+            await asyncio.sleep(0)
+
+    refusing = asyncio.create_task(refuse())
+    with pytest.raises(TransferLost):
+        await write(house, "a", b"1")
+    refusing.cancel()
+
+
+async def test_a_change_that_was_prepared_in_a_process_that_is_gone_is_prepared_again() -> None:
+    changes = Changes()
+    gone, there = (cast(FakeSandbox, object()) for _ in range(2))
+    logged: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
+    changes.add(Prepared(Change("remove", "a"), None, gone, cast(FileTransfer, object()), logged))
+    assert changes.next(there) is None
+    with pytest.raises(FellAsleep):
+        await logged
 
 
 async def test_many_who_read_from_one_machine_hold_up_no_other(house: House) -> None:

@@ -25,7 +25,7 @@ async def _pieces(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def write(house: House, path: str, data: bytes, name: str = "m") -> None:
-    async with house.worker.files.stored(_pieces(data)) as body:
+    async with house.worker.files.stored(ACCOUNT, _pieces(data)) as body:
         await house.worker.files.change(name, Change("write", path), body)
 
 
@@ -98,7 +98,7 @@ async def test_a_save_in_the_middle_goes_on_with_the_writes_behind_it(house: Hou
 async def test_what_a_save_has_is_not_made_again(house: House) -> None:
     await write(house, "a", b"1")
     await house.worker.sync("m")
-    house.bodies.remove(list(house.bodies.keys()))
+    await house.bodies.remove(list(house.bodies.keys()))
     await house.crash()
     await house.start()
     assert await read(house, "a") == b"1"
@@ -139,7 +139,7 @@ async def test_a_change_that_ends_its_process_each_time_is_left_out_and_told(hou
 
 async def test_a_change_whose_body_was_lost_is_told_and_the_machine_lives(house: House) -> None:
     await write(house, "a", b"1")
-    house.bodies.remove(list(house.bodies.keys()))
+    await house.bodies.remove(list(house.bodies.keys()))
     await house.crash()
     await house.start()
     assert await house.value("content('/home/user/a') is None") == "True"
@@ -156,6 +156,24 @@ async def test_a_change_that_is_refused_leaves_nothing_in_the_log(house: House) 
         await write(house, "folder", b"")
     assert error.value.code == "is_a_folder"
     assert len(house.machine().log) == before
+
+
+async def test_a_removal_that_was_refused_is_not_made_by_a_recovery(house: House) -> None:
+    await write(house, "a", b"1")
+    house.host.apply_refusal = FileRefused("permission_denied", "Permission denied")
+    with pytest.raises(FileRefused):
+        await remove(house, "a")
+    await house.crash()
+    await house.start()
+    assert await house.value("content('/home/user/a')") == "'1'"
+
+
+async def test_a_change_of_many_files_that_was_refused_in_its_middle_is_made_as_far_again(house: House) -> None:
+    await write(house, "folder/a", b"1")
+    house.host.apply_refusal = FileRefused("file_failed", "it took too long", half_made=True)
+    with pytest.raises(FileRefused):
+        await house.worker.files.change("m", Change("remove", "folder", recursive=True), None)
+    assert not house.machine().log[-1].undone
 
 
 async def test_a_file_for_which_there_is_no_memory_is_refused_at_once(house: House) -> None:
@@ -299,7 +317,7 @@ async def test_an_archive_is_unpacked_and_made_again(house: House) -> None:
         member = tarfile.TarInfo("x")
         member.size = 3
         tar.addfile(member, io.BytesIO(b"abc"))
-    async with house.worker.files.stored(_pieces(archive.getvalue())) as body:
+    async with house.worker.files.stored(ACCOUNT, _pieces(archive.getvalue())) as body:
         await house.worker.files.change("m", Change("unpack", "folder"), body)
     await house.crash()
     await house.start()
@@ -312,12 +330,12 @@ async def test_a_full_disk_of_the_servers_is_told_and_leaves_nothing(tmp_path: P
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(StorageFull):
-            async with bodies.stored(_pieces(b"x" * 200_000)):
+            async with bodies.stored(ACCOUNT, _pieces(b"x" * 200_000)):
                 pass
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert os.listdir(tmp_path) == []
-    async with bodies.stored(_pieces(b"x" * 200_000)) as body:
+    async with bodies.stored(ACCOUNT, _pieces(b"x" * 200_000)) as body:
         assert list(bodies.keys()) == []  # it is in use
         assert b"".join([piece async for piece in bodies.pieces(body.key)]) == b"x" * 200_000
     assert list(bodies.keys()) == [body.key]

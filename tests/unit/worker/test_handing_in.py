@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 from tests.support.house import House, until
 
+from torpor_worker.answers import KEPT
 from torpor_worker.bodies import Body
 from torpor_worker.fake_files import package_ask
 from torpor_worker.files import Change
@@ -29,7 +30,7 @@ class Shop(Packages):
         self.open = asyncio.Event()
         self.open.set()
 
-    async def fetch(self, wanted: Wanted) -> list[Wheel]:
+    async def fetch(self, account: str, wanted: Wanted) -> list[Wheel]:
         """Those that are asked for."""
         await self.open.wait()
         [name] = wanted.requirements
@@ -133,7 +134,7 @@ class Room:
         self.answers: list[tuple[int, str | None]] = []
 
     @asynccontextmanager
-    async def stored(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Body]:
+    async def stored(self, account: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[Body]:
         """See `Files`."""
         yield Body("key", sum([len(piece) async for piece in pieces]))
 
@@ -144,6 +145,14 @@ class Room:
     async def answer_packages(self, number: int, *, refused: str | None) -> None:
         """See `Sandbox`."""
         self.answers.append((number, refused))
+
+
+class Deaf(Room):
+    """A sandbox that reads nothing."""
+
+    async def answer_packages(self, number: int, *, refused: str | None) -> None:
+        """See `Sandbox`."""
+        await asyncio.Event().wait()
 
 
 async def _hold(ledger: MemoryLedger) -> Hold:
@@ -186,6 +195,20 @@ async def test_an_ask_beyond_those_that_are_waited_for_is_refused(ledger: Memory
         handing_in.wanted(hold, cast(Sandbox, room), package_ask(seq, "tidy")[0])
     await until(lambda: room.answers)
     assert room.answers == [(1, TOO_MANY)]
+    await handing_in.close()
+
+
+async def test_a_guest_that_takes_no_answers_fills_no_memory(ledger: MemoryLedger, tmp_path: Path) -> None:
+    deaf = Deaf()
+    handing_in = HandingIn(ledger, deaf, None)
+    hold = await _hold(ledger)
+    before = len(asyncio.all_tasks())
+    for seq in range(1000):
+        handing_in.wanted(hold, cast(Sandbox, deaf), package_ask(seq, "tidy")[0])
+        await asyncio.sleep(0)
+    await until(lambda: not handing_in._machines)
+    assert len(asyncio.all_tasks()) == before + 1
+    assert sum(map(len, handing_in._answers._waiting.values())) == KEPT
     await handing_in.close()
 
 

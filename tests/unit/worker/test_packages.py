@@ -281,7 +281,7 @@ def test_a_strange_python_is_refused(index: IndexServer, cache: WheelCache) -> N
 async def test_a_request_is_worked_on_in_a_process_of_its_own(index: IndexServer, tmp_path: Path) -> None:
     content = {name: index.add(name, "1", needs) for name, needs in (("a", ("b",)), ("b", ()))}
     packages = Packages(Rules(index.address, frozenset("*")), tmp_path / "packages")
-    found = await packages.fetch(Wanted(("a",)))
+    found = await packages.fetch("me", Wanted(("a",)))
     packed = b"".join([piece async for piece in packages.archive(found)])
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         members = {info.name: archive.extractfile(info) for info in archive}
@@ -289,7 +289,7 @@ async def test_a_request_is_worked_on_in_a_process_of_its_own(index: IndexServer
             f"{name}-1-py3-none-any.whl": each for name, each in content.items()
         }
     with pytest.raises(PackageRefused, match="no package c"):
-        await packages.fetch(Wanted(("c",)))
+        await packages.fetch("me", Wanted(("c",)))
 
 
 def test_a_request_ends_in_time_though_whoever_has_asked_is_gone(tmp_path: Path) -> None:
@@ -312,4 +312,4 @@ def test_a_request_ends_in_time_though_whoever_has_asked_is_gone(tmp_path: Path)
 
 async def test_without_an_index_the_refusal_says_what_its_operator_sets(tmp_path: Path) -> None:
     with pytest.raises(PackageRefused, match="TORPOR_PACKAGE_INDEX"):
-        await Packages(Rules(), tmp_path).fetch(Wanted(("a",)))
+        await Packages(Rules(), tmp_path).fetch("me", Wanted(("a",)))

@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from . import channel
-from .frames import FrameType
+from .frames import ASK_LIMIT_BYTES, FrameType
 from .outbox import Outbox
 from .processes import HOME
 
@@ -24,7 +24,6 @@ FOLDER = f"{HOME}/.cache/torpor"
 AT_ONCE = 8
 QUEUED = 64
 """Connections that nobody has looked at yet; more are turned away."""
-REQUEST_BYTES = 256 << 10
 REQUEST_SECONDS = 10.0
 COUNTED = 1024
 """Of how many different asks it is known how often they were made."""
@@ -134,7 +133,7 @@ class Asks:
             self._close(ask)
             return
         ask.heard += data
-        if len(ask.heard) > REQUEST_BYTES:
+        if len(ask.heard) > ASK_LIMIT_BYTES:
             self._refuse(ask, NOT_UNDERSTOOD)
         elif ask.heard.endswith(b"\n"):
             self._ask(ask, running)
@@ -161,10 +160,13 @@ class Asks:
         self._pass_on(ask)
 
     def _pass_on(self, ask: Ask) -> None:
-        if self._host_answers:
-            self._out.say(FrameType.PACKAGES_WANTED, json.dumps(ask.fields).encode(), ask.number)
-        else:
+        body = json.dumps(ask.fields).encode()
+        if not self._host_answers:
             self._refuse(ask, NOBODY)
+        elif len(body) > ASK_LIMIT_BYTES:  # what is no ASCII is longer here
+            self._refuse(ask, NOT_UNDERSTOOD)
+        else:
+            self._out.say(FrameType.PACKAGES_WANTED, body, ask.number)
 
     def _refuse(self, ask: Ask, sentence: str) -> None:
         ask.say({"refused": sentence})

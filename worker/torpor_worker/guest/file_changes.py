@@ -1,7 +1,7 @@
 """Changes to the user's files, in two steps: prepared beside what is there, then applied. Runs as the user.
 
 Applying is a rename where it can be. Whoever is killed while applying leaves enough for another to go on: each step of
-it may be taken again.
+it may be taken again. Where that is was decided when it was prepared: a path may lead elsewhere since.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .file_access import Refused, kind_of, path_of
+from .file_access import Refused, kind_of, path_of, text_of
 from .file_archive import Source, extract
+
+GONE = Refused("file_failed", "what was prepared for it is gone")
 
 
 class Change:
@@ -24,6 +26,17 @@ class Change:
         self._path = path_of(fields["path"])
         self._fields = fields
         self._part = f".torpor-{token}.part".encode()
+        self._known = fields.get("prepared")
+        """What another has prepared, which is gone on with; None if nobody has."""
+        self.has_begun = False
+        """Whether something was changed: a refusal then leaves it half made."""
+
+    def about(self) -> dict[str, Any]:
+        """What whoever goes on must know."""
+        return {}
+
+    def _resolved(self) -> bytes:
+        return path_of(self._known["target"]) if self._known else os.path.realpath(self._path)
 
     def prepare(self, take: Callable[[], bytes]) -> None:
         """All that may fail, and that nobody sees; `take` gives the next piece of the body, at last none."""
@@ -44,8 +57,12 @@ class Write(Change):
         super().__init__(fields, token)
         if self._path.endswith((b"/", b"/.", b"/..")) or self._path in (b".", b".."):
             raise Refused("is_a_folder", "the path names a folder")
-        self._target = os.path.realpath(self._path)
+        self._target = self._resolved()
         self._place = os.path.join(os.path.dirname(self._target), self._part)
+
+    def about(self) -> dict[str, Any]:
+        """Where it goes, and which file it is."""
+        return {"target": text_of(self._target), "inode": _inode(self._place)}
 
     def prepare(self, take: Callable[[], bytes]) -> None:
         """Write it beside the file that is there."""
@@ -72,8 +89,11 @@ class Write(Change):
 
     def apply(self) -> None:
         """Put it in the file's place."""
-        with contextlib.suppress(FileNotFoundError):  # it is there already
+        try:
             os.rename(self._place, self._target)
+        except FileNotFoundError:
+            if not self._known or not _is(self._target, self._known["inode"]):  # else it is there already
+                raise GONE from None
 
     def clean(self) -> None:
         """Remove it."""
@@ -101,6 +121,7 @@ class Remove(Change):
             if kind_of(os.lstat(self._path)) != "folder":
                 os.unlink(self._path)
             elif self._fields["recursive"]:
+                self.has_begun = True
                 shutil.rmtree(self._path)
             else:
                 os.rmdir(self._path)
@@ -111,7 +132,7 @@ class Unpack(Change):
 
     def __init__(self, fields: dict[str, Any], token: str) -> None:
         super().__init__(fields, token)
-        self._target = os.path.realpath(self._path)
+        self._target = self._resolved()
         self._beside = os.path.join(os.path.dirname(self._target), self._part)
         self._inside = os.path.join(self._target, self._part)
 
@@ -127,6 +148,11 @@ class Unpack(Change):
         if old is not None:
             for fresh, there in self._pairs():
                 self._check(fresh, there)
+
+    def about(self) -> dict[str, Any]:
+        """Where it goes, and which folder it is."""
+        place = self._beside if os.path.lexists(self._beside) else self._inside
+        return {"target": text_of(self._target), "inode": _inode(place)}
 
     def _pairs(self) -> Iterator[tuple[bytes, bytes]]:
         for root, folders, files in os.walk(self._inside):
@@ -152,11 +178,17 @@ class Unpack(Change):
         if os.path.lexists(self._beside):
             os.rename(self._beside, self._target)
             return
+        if not os.path.lexists(self._inside):
+            if not self._known:  # else it was all made
+                raise GONE
+            return
         for fresh, there in self._pairs():
             if kind_of(os.lstat(fresh)) != "folder":
                 os.rename(fresh, there)
+                self.has_begun = True
             elif not os.path.isdir(there):
                 os.mkdir(there)
+                self.has_begun = True
                 shutil.copystat(fresh, there)
         shutil.rmtree(self._inside, ignore_errors=True)
 
@@ -167,6 +199,18 @@ class Unpack(Change):
 
 
 CHANGES: dict[str, type[Change]] = {"write": Write, "remove": Remove, "unpack": Unpack}
+
+
+def _inode(part: bytes) -> int:
+    try:
+        return os.lstat(part).st_ino
+    except FileNotFoundError:
+        raise GONE from None
+
+
+def _is(path: bytes, inode: int) -> bool:
+    info = _status(path)
+    return info is not None and info.st_ino == inode
 
 
 def _status(path: bytes) -> os.stat_result | None:

@@ -44,6 +44,7 @@ class Job:
         self.tries = 0
         self.deadline = float("inf")
         self.pid = -1
+        """Its worker's, until that was reaped: then another process may be given the number."""
         self.connection: socket.socket | None = None
 
     def start(self, *, resume: bool = False) -> None:
@@ -73,10 +74,11 @@ class Job:
             self.outgoing.popleft()
 
     def kill(self) -> None:
-        """End its worker, and remove what that had prepared."""
+        """End its worker."""
         self.let_go()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        if self.pid > 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def let_go(self) -> None:
         """Close the connection."""
@@ -183,6 +185,9 @@ class FileJobs:
     def reaped(self, pid: int) -> None:
         """A process has ended; whether it was a worker shows in its connection."""
         self._pids.discard(pid)
+        for job in self._all():
+            if job.pid == pid:
+                job.pid = -1
 
     def _all(self) -> list[Job]:
         return [*self._jobs.values(), *(job for job in self._to_apply if job.number < 0)]
@@ -210,7 +215,10 @@ class FileJobs:
             elif kind == file_worker.ENDED and len(body) <= SAID_BYTES:
                 job.let_go()
                 self._end(job, body)
-            elif kind in (file_worker.INFO, file_worker.PREPARED, file_worker.TAKEN) and len(body) <= SAID_BYTES:
+            elif kind == file_worker.PREPARED and len(body) <= SAID_BYTES:
+                job.fields["prepared"] = _prepared(body)
+                self._say(job, FrameType.FILE_STATE, kind + b"{}")
+            elif kind in (file_worker.INFO, file_worker.TAKEN) and len(body) <= SAID_BYTES:
                 self._say(job, FrameType.FILE_STATE, kind + body)
 
     def _say(self, job: Job, kind: FrameType, body: bytes) -> None:
@@ -258,6 +266,15 @@ class FileJobs:
         if job.changes_something:
             with contextlib.suppress(OSError):  # its part is left there, hidden
                 self._pids.add(file_worker.start_cleaning(job.fields, job.token))
+
+
+def _prepared(body: bytes) -> dict[str, Any] | None:
+    """What a worker says that it has prepared, for another that goes on: both have the user's rights and no others."""
+    try:
+        fields = json.loads(body)
+        return {"target": str(fields["target"]), "inode": int(fields["inode"])}
+    except (ValueError, TypeError, KeyError, RecursionError):  # a removal prepares nothing
+        return None
 
 
 def _failure(message: str) -> bytes:

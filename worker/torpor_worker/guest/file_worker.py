@@ -33,15 +33,20 @@ class Worker:
         self._taken = 0
         self._finished = False
         """The body has ended."""
+        self._has_begun = False
+        """A change that is refused was half made."""
 
     def work(self, *, resume: bool) -> None:
         """Do it and say how it ended; `resume`: another was killed while applying it."""
         with contextlib.suppress(_Abandoned):
             try:
-                answer = self._apply(self._change()) if resume else self._do() or {}
+                if resume:
+                    self._apply(self._change())
+                answer = {} if resume else self._do() or {}
             except Exception as error:
                 refused = file_access.refusal(error)
-                answer = {"error": {"code": refused.code, "message": str(refused)}}
+                half_made = resume or self._has_begun
+                answer = {"error": {"code": refused.code, "message": str(refused), "half_made": half_made}}
             self._say(ENDED, answer)
             while True:  # until it was heard: what is unread when this ends might take the last word along
                 self._receive(DATA, FINISH)
@@ -71,18 +76,21 @@ class Worker:
                     change.prepare(self._take)
                     while not self._finished:
                         self._take()
-                    self._say(PREPARED, {})
+                    self._say(PREPARED, change.about())
                     self._receive(APPLY)
                 except BaseException:
                     change.clean()
                     raise
-                return self._apply(change)
+                self._apply(change)
         return None
 
-    @staticmethod
-    def _apply(change: Change) -> dict[str, Any]:
-        change.apply()
-        return {}
+    def _apply(self, change: Change) -> None:
+        try:
+            change.apply()
+        except Exception:
+            self._has_begun = change.has_begun
+            change.clean()
+            raise
 
     def _tell(self, about: dict[str, Any]) -> None:
         self._say(INFO, about)

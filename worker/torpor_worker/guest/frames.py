@@ -18,6 +18,8 @@ PREFIX = struct.Struct(">2sBBIq")
 HEADER = struct.Struct(">2sBBIqI")
 """The checksum, CRC-32 over prefix and body, comes last."""
 BODY_LIMIT_BYTES = 8 << 20
+ASK_LIMIT_BYTES = 256 << 10
+"""The longest ask for packages."""
 HOST_MARKER = bytes.fromhex("f7d1a9e3b8c6fa95e2d0bd8fc9ffa1ee")
 """In front of each hello. No body of the host's has it: all are ASCII, but for pieces of files."""
 OUTPUT = struct.Struct(">qBB")

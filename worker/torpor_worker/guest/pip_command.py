@@ -224,7 +224,18 @@ def handed_in(wanted: dict[str, Any]) -> str:
 
 
 def await_answer(connection: socket.socket) -> str:
-    """Wait until the archive is there, or is refused."""
+    """Wait until the archive is there, or is refused. Whoever waits no longer takes no room in the user's folder."""
+    paths: list[str] = []
+    try:
+        return _awaited(connection, paths)
+    except BaseException:  # Ctrl-C too
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        raise
+
+
+def _awaited(connection: socket.socket, paths: list[str]) -> str:
     heard, path, refused = b"", "", ""
     deadline = time.monotonic() + LONGEST_SECONDS
     watched = [connection]
@@ -250,6 +261,7 @@ def await_answer(connection: socket.socket) -> str:
         for line in lines:
             fields = json.loads(line)
             path = fields.get("path", path)
+            paths[:] = [path]
             refused = fields.get("refused", refused)
             if fields.get("known"):
                 deadline = min(deadline, time.monotonic() + KNOWN_SECONDS)

@@ -14,11 +14,13 @@ from typing import Any
 import structlog
 
 from torpor_worker.packages.asked import PackageRefused, Rules, Wanted, Wheel
+from torpor_worker.packages.fair_slots import FairSlots
 from torpor_worker.packages.wheel_cache import WheelCache
 
 log = structlog.get_logger(__name__)
 
-AT_ONCE = 2
+AT_ONCE = 4
+OF_ONE_ACCOUNT = 2
 SECONDS = 300.0
 ANSWER_LIMIT_BYTES = 1 << 20
 PIECE_BYTES = 96 << 10
@@ -36,10 +38,10 @@ class Packages:
         self._rules = rules
         self._folder = folder
         self._cache = WheelCache(folder)
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = FairSlots(AT_ONCE, OF_ONE_ACCOUNT)
 
-    async def fetch(self, wanted: Wanted) -> list[Wheel]:
-        """The wheels to hand in, on this host's disk. Raises `PackageRefused`."""
+    async def fetch(self, account: str, wanted: Wanted) -> list[Wheel]:
+        """The wheels to hand in, on this host's disk; accounts take turns. Raises `PackageRefused`."""
         if self._rules.index is None:
             raise PackageRefused(OFF)
         request = {
@@ -52,7 +54,7 @@ class Packages:
             "wanted": wanted.fields(),
             "seconds": SECONDS,
         }
-        async with self._slots:
+        async with self._slots.one(account):
             answer = await _asked(json.dumps(request).encode())
             await asyncio.to_thread(self._cache.prune)
         if "refused" in answer:
