@@ -24,7 +24,7 @@ from mcp_types import (
 from pydantic import BaseModel, Field
 
 from ..._async_machine import AsyncMachine
-from ..._errors import FileNotFound, NotAFolder
+from ..._errors import FileNotFound, IsAFolder, NotAFolder
 from ..._file_models import FileInfo
 from .answers import asked, structured
 from .sources import MachineArgument, NewMachineArgument, Source
@@ -92,7 +92,14 @@ def add_files(server: MCPServer, source: Source) -> None:
         machine: NewMachineArgument = None,
     ) -> str:
         data = content.encode()
-        await asked(lambda: source.machine(context, machine, create=True).files.write(path, data))
+
+        async def work() -> None:
+            try:
+                await source.machine(context, machine, create=True).files.write(path, data)
+            except IsAFolder as error:
+                raise ToolError(f"{path} is a folder: name a file in it.") from error
+
+        await asked(work)
         return f"{path} has {len(data)} bytes now."
 
     @server.tool(
@@ -133,6 +140,8 @@ def add_files(server: MCPServer, source: Source) -> None:
                 return await source.machine(context, machine).files.list(folder, limit=LIST_LENGTH + 1)
             except NotAFolder as error:
                 raise ToolError(f"{error.message} `read_file` reads a file.") from error
+            except FileNotFound as error:
+                raise ToolError(f"{error.message} Without `folder` the home folder is listed.") from error
 
         found = await asked(work)
         rows = [_row(info) for info in found[:LIST_LENGTH]]
