@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import AsyncIterator
 from pathlib import Path as LocalPath
 from typing import BinaryIO, cast
 
@@ -36,16 +35,21 @@ class AsyncFiles:
         self._connection = connection
         self._machine_name = machine_name
 
-    async def read(self, path: Path) -> bytes:
+    async def read(self, path: Path, *, start: int = 0, length: int | None = None) -> bytes:
         r"""A file's bytes. Raises `FileNotFound`, `IsAFolder`, `NotAFile`.
+
+        Args:
+            path: Where.
+            start: The first byte to read. Raises `RangeNotSatisfiable` if the file ends before it.
+            length: How many at most; by default all that there are.
 
         >>> (await machine.run("import matplotlib.pyplot as plt; plt.savefig('plot.png')")).ok
         True
-        >>> (await machine.files.read("plot.png"))[:4]
+        >>> await machine.files.read("plot.png", length=4)
         b'\x89PNG'
         """
         into = io.BytesIO()
-        await self._fetch(text_of(path), into, None)
+        await self._connection.fetch(Download(self._machine_name, text_of(path), into, start=start, length=length))
         return into.getvalue()
 
     async def read_text(self, path: Path, encoding: str = "utf-8") -> str:
@@ -124,14 +128,15 @@ class AsyncFiles:
         part = target.with_name(f".{target.name}.part")
         try:
             with part.open("w+b") as file:
-                state = await self._fetch(path, file, progress)
+                state = Download(self._machine_name, path, file, progress)
+                await self._connection.fetch(state)
             await self._compare(path, state)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
 
-    async def list(self, path: Path = "") -> list[FileInfo]:
-        r"""What is in a folder, by name. Links are not followed.
+    async def list(self, path: Path = "", *, limit: int | None = None) -> list[FileInfo]:
+        r"""What is in a folder, by name; with `limit`, so many at most. Links are not followed.
 
         >>> await machine.files.write("data/in.csv", "a,b\n1,2\n")
         >>> [file.name for file in await machine.files.list("data")]
@@ -139,7 +144,15 @@ class AsyncFiles:
 
         Raises `FileNotFound`, `NotAFolder`.
         """
-        return [entry async for entry in self._entries(text_of(path))]
+        found: list[FileInfo] = []
+        cursor: str | None = None
+        while True:
+            call = _file_calls.entries(self._machine_name, text_of(path), cursor)
+            page = _http.parsed(await self._connection.send(call), FileList)
+            found += map(listed, page.entries)
+            cursor = page.next_cursor
+            if cursor is None or (limit is not None and len(found) >= limit):
+                return found[:limit]
 
     async def info(self, path: Path, *, digest: bool = False) -> FileInfo:
         """What is at a path, behind links; with `digest`, the SHA-256 of a file's bytes too. Raises `FileNotFound`.
@@ -174,23 +187,6 @@ class AsyncFiles:
         >>> await machine.files.remove("old", recursive=True)
         """
         await self._connection.send(_file_calls.remove(self._machine_name, text_of(path), recursive=recursive))
-
-    async def _entries(self, path: str) -> AsyncIterator[FileInfo]:
-        cursor: str | None = None
-        while True:
-            page = _http.parsed(
-                await self._connection.send(_file_calls.entries(self._machine_name, path, cursor)), FileList
-            )
-            for entry in page.entries:
-                yield listed(entry)
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-
-    async def _fetch(self, path: str, into: BinaryIO, progress: Progress | None) -> Download:
-        state = Download(self._machine_name, path, into, progress)
-        await self._connection.fetch(state)
-        return state
 
     async def _compare(self, path: str, state: Download) -> None:
         try:

@@ -56,9 +56,9 @@ def look(machine: str, path: str, *, digest: bool) -> Call:
     return _file("HEAD", machine, path, {"digest": "sha256"} if digest else None)
 
 
-def read(machine: str, path: str, start: int, tag: str | None) -> Call:
-    """A file's bytes from `start` on, if it is still the one with this tag."""
-    more = [("Range", f"bytes={start}-")] if start else []
+def read(machine: str, path: str, start: int, stop: int | None, tag: str | None) -> Call:
+    """A file's bytes from `start` to `stop`, if it is still the one with this tag."""
+    more = [("Range", f"bytes={start}-{'' if stop is None else stop - 1}")] if start or stop else []
     if tag is not None:
         more.append(("If-Match", tag))
     return replace(_file("GET", machine, path), more=tuple(more))

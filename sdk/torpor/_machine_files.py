@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path as LocalPath
 from typing import BinaryIO, cast
 
@@ -36,16 +35,21 @@ class Files:
         self._connection = connection
         self._machine_name = machine_name
 
-    def read(self, path: Path) -> bytes:
+    def read(self, path: Path, *, start: int = 0, length: int | None = None) -> bytes:
         r"""A file's bytes. Raises `FileNotFound`, `IsAFolder`, `NotAFile`.
+
+        Args:
+            path: Where.
+            start: The first byte to read. Raises `RangeNotSatisfiable` if the file ends before it.
+            length: How many at most; by default all that there are.
 
         >>> machine.run("import matplotlib.pyplot as plt; plt.savefig('plot.png')").ok
         True
-        >>> machine.files.read("plot.png")[:4]
+        >>> machine.files.read("plot.png", length=4)
         b'\x89PNG'
         """
         into = io.BytesIO()
-        self._fetch(text_of(path), into, None)
+        self._connection.fetch(Download(self._machine_name, text_of(path), into, start=start, length=length))
         return into.getvalue()
 
     def read_text(self, path: Path, encoding: str = "utf-8") -> str:
@@ -124,14 +128,15 @@ class Files:
         part = target.with_name(f".{target.name}.part")
         try:
             with part.open("w+b") as file:
-                state = self._fetch(path, file, progress)
+                state = Download(self._machine_name, path, file, progress)
+                self._connection.fetch(state)
             self._compare(path, state)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
 
-    def list(self, path: Path = "") -> list[FileInfo]:
-        r"""What is in a folder, by name. Links are not followed.
+    def list(self, path: Path = "", *, limit: int | None = None) -> list[FileInfo]:
+        r"""What is in a folder, by name; with `limit`, so many at most. Links are not followed.
 
         >>> machine.files.write("data/in.csv", "a,b\n1,2\n")
         >>> [file.name for file in machine.files.list("data")]
@@ -139,7 +144,15 @@ class Files:
 
         Raises `FileNotFound`, `NotAFolder`.
         """
-        return list(self._entries(text_of(path)))
+        found: list[FileInfo] = []
+        cursor: str | None = None
+        while True:
+            call = _file_calls.entries(self._machine_name, text_of(path), cursor)
+            page = _http.parsed(self._connection.send(call), FileList)
+            found += map(listed, page.entries)
+            cursor = page.next_cursor
+            if cursor is None or (limit is not None and len(found) >= limit):
+                return found[:limit]
 
     def info(self, path: Path, *, digest: bool = False) -> FileInfo:
         """What is at a path, behind links; with `digest`, the SHA-256 of a file's bytes too. Raises `FileNotFound`.
@@ -174,21 +187,6 @@ class Files:
         >>> machine.files.remove("old", recursive=True)
         """
         self._connection.send(_file_calls.remove(self._machine_name, text_of(path), recursive=recursive))
-
-    def _entries(self, path: str) -> Iterator[FileInfo]:
-        cursor: str | None = None
-        while True:
-            call = _file_calls.entries(self._machine_name, path, cursor)
-            page = _http.parsed(self._connection.send(call), FileList)
-            yield from map(listed, page.entries)
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-
-    def _fetch(self, path: str, into: BinaryIO, progress: Progress | None) -> Download:
-        state = Download(self._machine_name, path, into, progress)
-        self._connection.fetch(state)
-        return state
 
     def _compare(self, path: str, state: Download) -> None:
         try:

@@ -141,13 +141,26 @@ def source_of(path: Path, progress: Progress | None) -> LocalFile | LocalFolder:
 
 
 class Download:
-    """A file on its way here: goes on where it broke, and begins anew if the file is another by then."""
+    """A file, or a piece of it, on its way here: goes on where it broke, and begins anew if the file is another."""
 
-    def __init__(self, machine: str, path: str, into: BinaryIO, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        machine: str,
+        path: str,
+        into: BinaryIO,
+        progress: Progress | None = None,
+        *,
+        start: int = 0,
+        length: int | None = None,
+    ) -> None:
+        if start < 0 or (length is not None and length < 1):
+            raise ValueError("`start` must not be below 0, and `length` not below 1.")
         self._machine = machine
         self._path = path
         self._into = into
         self._progress = progress
+        self._start = start
+        self._stop = None if length is None else start + length
         self._digest = hashlib.sha256()
         self._done = 0
         self._tag: str | None = None
@@ -166,7 +179,7 @@ class Download:
 
     def next_call(self) -> Call:
         """What to ask for now."""
-        return _file_calls.read(self._machine, self._path, self._done, self._tag)
+        return _file_calls.read(self._machine, self._path, self._start + self._done, self._stop, self._tag)
 
     def start_anew(self) -> bool:
         """The file is another: forget what has come; False if nothing had."""
@@ -183,7 +196,7 @@ class Download:
         begins_at = 0
         if status == 206:
             begins_at = int(headers["Content-Range"].removeprefix("bytes ").partition("-")[0])
-        if begins_at != self._done:
+        if begins_at != self._start + self._done:
             raise ProtocolError("The server does not go on where the download broke.")
         self._tag = headers.get("ETag")
         self._total = self._done + int(headers["Content-Length"])

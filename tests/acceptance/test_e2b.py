@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import torpor
 from torpor.compat.e2b import (
+    AsyncCommandHandle,
+    AsyncSandbox,
     CommandExitException,
     CommandHandle,
     CommandResult,
@@ -161,3 +164,101 @@ def test_a_paused_sandbox_is_connected_to_from_anywhere(server: ServerProcess, c
         Sandbox.connect(sandbox.sandbox_id, client=client)
     with pytest.raises(torpor.TorporError, match="java"):
         Sandbox.create(client=client).run_code("1", language="java")
+
+
+async def test_the_asynchronous_sandbox_does_the_same_awaited(server: ServerProcess) -> None:
+    said: list[str] = []
+
+    async def told(piece: object) -> None:
+        await asyncio.sleep(0)
+        said.append(str(piece))
+
+    async with (
+        torpor.AsyncClient(url=server.url, api_key=server.api_key) as client,
+        await AsyncSandbox.create(metadata={"user": "42"}, envs={"GREETING": "hello"}, client=client) as sandbox,
+    ):
+        execution = await sandbox.run_code("import os; print(os.environ['GREETING']); a = 3; a", on_stdout=told)
+        assert (execution.text, execution.logs.stdout, execution.error, said) == ("3", ["hello\n"], None, ["hello\n"])
+        ends: list[Any] = []
+        await sandbox.run_code("a + 5", on_result=ends.append)
+        await sandbox.run_code("1 / 0", on_error=ends.append)
+        assert [ends[0].text, ends[1].name] == ["8", "ZeroDivisionError"]
+        assert (await sandbox.machine.detail()).tags == {"e2b-user": "42"}
+        with pytest.raises(torpor.TorporError, match="java"):
+            await sandbox.run_code("1", language="java")
+
+        said.clear()
+        done = await sandbox.commands.run("echo $WHO; echo careful >&2", envs={"WHO": "ada"}, on_stderr=told)
+        assert isinstance(done, CommandResult)
+        assert (done.stdout, done.stderr, done.exit_code, said) == ("ada\n", "careful\n", 0, ["careful\n"])
+        with pytest.raises(CommandExitException) as caught:
+            await sandbox.commands.run("exit 3")
+        assert caught.value.exit_code == 3
+        handle = await sandbox.commands.run("read line; echo got $line", background=True, stdin=True, on_stdout=told)
+        assert isinstance(handle, AsyncCommandHandle)
+        await handle.send_stdin("3\n")
+        assert ((await handle.wait()).stdout, said[-1]) == ("got 3\n", "got 3\n")
+        assert not await handle.kill()
+        handle = await sandbox.commands.run("sleep 1000", background=True)
+        assert await sandbox.commands.kill(handle.pid)  # type: ignore[union-attr]
+        with pytest.raises(CommandExitException) as caught:
+            await (await sandbox.commands.connect(handle.pid)).wait()  # type: ignore[union-attr]
+        assert caught.value.exit_code == 137
+    assert await _is_gone(server, sandbox.sandbox_id)
+
+
+async def _is_gone(server: ServerProcess, sandbox_id: str) -> bool:
+    async with torpor.AsyncClient(url=server.url, api_key=server.api_key) as client:
+        try:
+            await AsyncSandbox.connect(sandbox_id, client=client)
+        except torpor.MachineNotFound:
+            return True
+        return False
+
+
+async def test_files_of_the_asynchronous_sandbox(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"\x00"
+        yield b"\xff"
+
+    monkeypatch.setenv("TORPOR_URL", server.url)
+    monkeypatch.setenv("TORPOR_API_KEY", server.api_key)
+    async with await AsyncSandbox.create() as sandbox:
+        files = sandbox.files
+        written = await files.write("data/in.csv", "a,b\n1,2\n")
+        assert (written.name, written.type, written.path) == ("in.csv", FileType.FILE, "/home/user/data/in.csv")
+        assert await files.read("data/in.csv") == "a,b\n1,2\n"
+        await files.write_files(
+            [{"path": "data/deep/x", "data": pieces()}, {"path": "data/y", "data": io.StringIO("y")}]
+        )
+        assert await files.read("data/deep/x", "bytes") == bytearray(b"\x00\xff")
+        assert [entry.name for entry in await files.list("data", depth=2)] == ["deep", "x", "in.csv", "y"]
+        assert await files.make_dir("fresh/folder")
+        assert not await files.make_dir("fresh/folder")
+        moved = await files.rename("data/in.csv", "else/where")
+        assert (moved.path, await files.exists("data/in.csv")) == ("/home/user/else/where", False)
+        assert (await files.get_info("else")).type is FileType.DIR
+        await files.remove("else")
+        await files.remove("else")
+        for ask in (files.read, files.list, files.get_info):
+            with pytest.raises(FileNotFoundException):
+                await ask("nowhere")
+        with pytest.raises(InvalidArgumentException):
+            await files.write("new", "", metadata={"a": "b"})
+        with pytest.raises(InvalidArgumentException):
+            await files.read("data")
+
+
+async def test_a_paused_asynchronous_sandbox_is_connected_to_from_anywhere(server: ServerProcess) -> None:
+    async with torpor.AsyncClient(url=server.url, api_key=server.api_key) as client:
+        sandbox = await AsyncSandbox.create(client=client)
+        await sandbox.run_code("a = 3")
+        assert await sandbox.pause()
+        await asyncio.to_thread(server.restart)
+        again = await AsyncSandbox.connect(sandbox.sandbox_id, client=client)
+        assert (await again.run_code("a + 5")).text == "8"
+        assert await again.is_running()
+        assert await again.kill()
+        assert not await again.kill()
+        with pytest.raises(torpor.MachineNotFound):
+            await AsyncSandbox.connect(sandbox.sandbox_id, client=client)

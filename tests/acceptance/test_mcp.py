@@ -166,6 +166,49 @@ async def test_commands_and_code_see_the_same_files(server: ServerProcess) -> No
         assert await call(client, "run_command", command="wc -c", stdin="hello") == ("5", [], False)
 
 
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_files_are_written_shown_and_changed_and_outlive_the_server(server: ServerProcess, way: Any) -> None:
+    async with way(server) as client:
+        assert "4 bytes" in (await call(client, "write_file", path="data/in.csv", content="a\n1\n"))[0]
+        assert await value(client, "import pandas as pd; int(pd.read_csv('data/in.csv').a.sum())") == "1"
+        assert not (await call(client, "edit_file", path="data/in.csv", old="1", new="3"))[2]
+        await value(client, f"{PLOT.partition('; plt.show')[0]}; plt.savefig('data/plot.png')")
+        _, images, is_error = await call(client, "read_file", path="data/plot.png")
+        assert ([image[:8] for image in images], is_error) == ([b"\x89PNG\r\n\x1a\n"], False)
+        await value(client, "import zipfile; zipfile.ZipFile('data/a.zip', 'w').writestr('a', 'hello')")
+        result = await client.call_tool("read_file", {"path": "data/a.zip"})
+        assert [block.type for block in result.content] == ["text", "resource"]
+        text, _, is_error = await call(client, "read_file", path="data")
+        assert is_error
+        assert "`list_files`" in text
+    with torpor.Client(url=server.url, api_key=server.api_key) as api:
+        api.machine("mcp", create=False).sleep()
+    server.restart()
+    async with way(server) as client:
+        listed, _, _ = await call(client, "list_files", folder="data")
+        assert [line.partition(":")[0] for line in listed.splitlines()] == ["a.zip", "in.csv", "plot.png"]
+        assert await call(client, "read_file", path="data/in.csv") == ("a\n3\n", [], False)
+        assert (await call(client, "read_file", path="/etc/hostname"))[0] == "torpor\n"
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_a_cancelled_write_is_done_as_a_whole_or_not_at_all(server: ServerProcess, way: Any) -> None:
+    async with torpor.AsyncClient(url=server.url, api_key=server.api_key) as api, way(server) as client:
+        files = api.machine("mcp").files
+        await files.write("file", b"old")
+        names = [file.name for file in await files.list()]
+        new = "new" * 1_000_000
+        for delay in (0.0, 0.05, 0.1, 0.2):
+            writing = asyncio.create_task(call(client, "write_file", path="file", content=new))
+            await asyncio.sleep(delay)
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            assert await files.read("file") in (b"old", new.encode())
+        assert [file.name for file in await files.list()] == names
+        await call(client, "write_file", path="file", content="last")
+        assert await files.read("file") == b"last"
+
+
 async def test_long_work_reports_what_it_prints(server: ServerProcess) -> None:
     told: list[str | None] = []
 

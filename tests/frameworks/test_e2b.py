@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import e2b_code_interpreter as e2b
 import pytest
+from e2b.sandbox_async.commands.command import Commands as AsyncCommands
+from e2b.sandbox_async.filesystem.filesystem import Filesystem as AsyncFilesystem
 from e2b.sandbox_sync.filesystem.filesystem import Filesystem
 
 import torpor
@@ -31,22 +33,40 @@ def test_answers_have_every_field_that_theirs_have(name: str) -> None:
     assert theirs - own == set()
 
 
-def test_calls_take_the_arguments_that_theirs_take() -> None:
-    for method, left_out in (("run_code", {"context"}),):
-        theirs = set(inspect.signature(getattr(e2b.Sandbox, method)).parameters) - left_out
-        assert theirs - set(inspect.signature(getattr(ours.Sandbox, method)).parameters) == set()
+@pytest.mark.parametrize(
+    ("theirs", "own"), [(e2b.Sandbox, ours.Sandbox), (e2b.AsyncSandbox, ours.AsyncSandbox)], ids=["sync", "async"]
+)
+def test_calls_take_the_arguments_that_theirs_take(theirs: type, own: type) -> None:
+    for method, left_out in (("run_code", {"context"}), ("is_running", set())):
+        names = set(inspect.signature(getattr(theirs, method)).parameters) - left_out
+        assert names - set(inspect.signature(getattr(own, method)).parameters) == set()
 
 
+@pytest.mark.parametrize(
+    ("theirs", "own"), [(Filesystem, ours.Filesystem), (AsyncFilesystem, ours.AsyncFilesystem)], ids=["sync", "async"]
+)
 @pytest.mark.parametrize("method", FILE_METHODS)
-def test_files_take_the_arguments_that_theirs_take_in_the_same_order(method: str) -> None:
-    theirs = inspect.signature(getattr(Filesystem, method)).parameters
-    own = inspect.signature(getattr(ours.Filesystem, method)).parameters
-    assert list(own) == list(theirs)
-    assert [each.default for each in own.values()] == [each.default for each in theirs.values()]
+def test_files_take_the_arguments_that_theirs_take_in_the_same_order(method: str, theirs: type, own: type) -> None:
+    their_parameters = inspect.signature(getattr(theirs, method)).parameters
+    parameters = inspect.signature(getattr(own, method)).parameters
+    assert list(parameters) == list(their_parameters)
+    assert [each.default for each in parameters.values()] == [each.default for each in their_parameters.values()]
+    assert inspect.iscoroutinefunction(getattr(own, method)) == inspect.iscoroutinefunction(getattr(theirs, method))
 
 
-def test_of_files_only_watching_is_not_there() -> None:
-    theirs = {name for name, _ in inspect.getmembers(Filesystem, inspect.isfunction) if not name.startswith("_")}
+def test_what_is_awaited_of_theirs_is_awaited_here() -> None:
+    for theirs, own, names in (
+        (e2b.AsyncSandbox, ours.AsyncSandbox, ("create", "run_code", "is_running")),
+        (AsyncCommands, ours.AsyncCommands, ("run", "kill", "connect")),
+    ):
+        for name in names:
+            assert inspect.iscoroutinefunction(getattr(theirs, name)), name
+            assert inspect.iscoroutinefunction(getattr(own, name)), name
+
+
+@pytest.mark.parametrize("filesystem", [Filesystem, AsyncFilesystem], ids=["sync", "async"])
+def test_of_files_only_watching_is_not_there(filesystem: type) -> None:
+    theirs = {name for name, _ in inspect.getmembers(filesystem, inspect.isfunction) if not name.startswith("_")}
     assert theirs - {*FILE_METHODS} == {"watch_dir"}
     assert [kind.value for kind in ours.FileType] == [kind.value for kind in e2b.FileType]
 
@@ -83,3 +103,12 @@ def test_a_result_lists_its_forms_as_theirs_does(client: torpor.Client) -> None:
         sandbox.kill()
     theirs = e2b.Result(**{field.name: table[field.name] for field in dataclasses.fields(e2b.Result)})
     assert list(theirs.formats()) == table.formats()
+
+
+async def test_the_asynchronous_sandbox_runs_code_beside_theirs() -> None:
+    async with await ours.AsyncSandbox.create() as sandbox:
+        assert (await sandbox.run_code("a = 3; a")).text == "3"
+        info = await sandbox.files.write("a", "1")
+        assert (
+            e2b.WriteInfo(**{field.name: getattr(info, field.name) for field in dataclasses.fields(info)}).name == "a"
+        )

@@ -2,41 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from .._command_models import CommandResult as OwnResult
-from .._events import Stderr, Stdout
 from .._machine import Machine
 from .._machine_commands import Command
-from .e2b_errors import SandboxException
-
-LONGEST_SECONDS = 3600.0
-"""What E2B calls no time-out."""
-
-OnText = Callable[[str], object]
-
-
-@dataclass
-class CommandResult:
-    """How a command ended."""
-
-    stderr: str
-    stdout: str
-    exit_code: int
-    """128 and the signal's number if a signal ended it, as shells say it."""
-    error: str | None
-
-
-class CommandExitException(SandboxException):
-    """A command ended with another exit code than 0."""
-
-    def __init__(self, result: CommandResult) -> None:
-        super().__init__(f"Command exited with code {result.exit_code} and error:\n{result.stderr}")
-        self.stderr: str = result.stderr
-        self.stdout: str = result.stdout
-        self.exit_code: int = result.exit_code
-        self.error: str | None = result.error
+from .e2b_command_models import LONGEST_SECONDS, CommandResult, OnText, checked, told
 
 
 class CommandHandle:
@@ -52,7 +22,7 @@ class CommandHandle:
 
     def wait(self, on_stdout: OnText | None = None, on_stderr: OnText | None = None) -> CommandResult:
         """How it ended, once it has. Raises `CommandExitException`."""
-        return checked(self._command.wait(on_output=_told(on_stdout, on_stderr)))
+        return checked(self._command.wait(on_output=told(on_stdout, on_stderr)))
 
     def kill(self) -> bool:
         """SIGKILL it; False if it has ended."""
@@ -96,7 +66,7 @@ class Commands:
             cwd=cwd,
             env=envs,
             timeout_seconds=timeout or LONGEST_SECONDS,
-            on_output=_told(on_stdout, on_stderr),
+            on_output=told(on_stdout, on_stderr),
         )
         return checked(result)
 
@@ -107,29 +77,3 @@ class Commands:
     def connect(self, pid: int) -> CommandHandle:
         """The handle of a command by its number."""
         return CommandHandle(self._machine.commands.get(pid))
-
-
-def checked(result: OwnResult) -> CommandResult:
-    """The result in E2B's form. Raises `CommandExitException` unless it ended with 0."""
-    exit_code = result.exit_code
-    if exit_code is None:
-        import signal  # noqa: PLC0415
-
-        number = getattr(signal, result.signal or "", None)
-        exit_code = 1 if number is None else 128 + int(number)
-    answer = CommandResult(result.stderr, result.stdout, exit_code, result.error)
-    if exit_code:
-        raise CommandExitException(answer)
-    return answer
-
-
-def _told(on_stdout: OnText | None, on_stderr: OnText | None) -> Callable[[Stdout | Stderr], object] | None:
-    if on_stdout is None and on_stderr is None:
-        return None
-
-    def tell(event: Stdout | Stderr) -> None:
-        call = on_stderr if isinstance(event, Stderr) else on_stdout
-        if call is not None:
-            call(event.text)
-
-    return tell

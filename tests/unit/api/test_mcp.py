@@ -152,6 +152,7 @@ async def test_machines_are_resources(api_client: torpor.AsyncClient, mode: str)
             "torpor://machine/{name}",
             "torpor://machine/{name}/history",
             "torpor://machine/{name}/output/{seq}",
+            "torpor://machine/{name}/file/{+path}",
         }
 
 

@@ -34,6 +34,16 @@ async def test_bytes_and_text_are_written_and_read(machine: torpor.AsyncMachine)
     assert await files.read("a/b") == DATA
     await files.write("text", "größe\n")
     assert await files.read_text("text") == "größe\n"
+    assert await files.read("a/b", length=5) == DATA[:5]
+    assert await files.read("a/b", start=699_990) == await files.read("a/b", start=699_990, length=99) == DATA[-10:]
+    with pytest.raises(torpor.RangeNotSatisfiable):
+        await files.read("a/b", start=700_000)
+    with pytest.raises(ValueError, match="below"):
+        await files.read("a/b", start=-1)
+    with pytest.raises(ValueError, match="below"):
+        await files.read("a/b", length=0)
+    await files.write("empty", b"")
+    assert await files.read("empty", length=5) == b""
     info = await files.info("text", digest=True)
     assert (info.name, info.kind, info.size, info.mode) == ("text", "file", 8, 0o644)
     assert info.sha256 == hashlib.sha256("größe\n".encode()).hexdigest()
@@ -59,6 +69,7 @@ async def test_a_list_of_many_pages_is_one_list(machine: torpor.AsyncMachine) ->
     for number in range(7):
         await machine.files.write(f"many/{number}", b"")
     assert [file.name for file in await machine.files.list("many")] == [str(number) for number in range(7)]
+    assert [file.name for file in await machine.files.list("many", limit=2)] == ["0", "1"]
 
 
 async def test_each_refusal_is_an_error_of_its_own(machine: torpor.AsyncMachine) -> None:
@@ -158,6 +169,10 @@ async def test_a_download_that_is_cut_goes_on_where_it_was_and_begins_anew_if_th
         await machine.files.write("f", DATA)
         assert await machine.files.read("f") == DATA
         assert transport.ranges == [None, "bytes=100000-", "bytes=150000-", "bytes=150001-"]
+        transport.ranges.clear()
+        transport.cuts.append(7)
+        assert await machine.files.read("f", start=3, length=20) == DATA[3:23]
+        assert transport.ranges == ["bytes=3-22", "bytes=10-22"]
 
         async def swap() -> None:
             transport.before_a_resume = None

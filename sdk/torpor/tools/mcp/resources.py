@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
-from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import Context, MCPServer, ResourceSecurity
+from mcp.server.mcpserver.exceptions import ResourceError
 from mcp.shared.exceptions import MCPError
 from mcp_types import INTERNAL_ERROR, Resource
 
@@ -17,6 +18,7 @@ from .python import output_text
 from .sources import Source
 
 LIST_LENGTH = 100
+FILE_BYTES = 8 << 20
 
 
 def add_resources(server: MCPServer, source: Source) -> None:
@@ -41,6 +43,24 @@ def add_resources(server: MCPServer, source: Source) -> None:
     async def output_resource(name: str, seq: int, context: Context) -> str:
         """All that an instruction printed."""
         return output_text(await read(lambda: source.machine(context, name).instruction(seq)))
+
+    @server.resource(
+        "torpor://machine/{name}/file/{+path}",
+        name="file",
+        title="A file",
+        mime_type="application/octet-stream",
+        security=ResourceSecurity(exempt_params={"path"}),  # the machine is its wall
+    )
+    async def file_resource(name: str, path: str, context: Context) -> bytes:
+        """The bytes of a machine's file, 8 MiB at most."""
+
+        async def whole() -> bytes:
+            files = source.machine(context, name).files
+            if (size := (await files.info(path)).size) > FILE_BYTES:
+                raise ResourceError(f"{path} has {size} bytes: `torpor cp` copies a file of any size.")
+            return await files.read(path)
+
+        return await read(whole)
 
     server.middleware.append(_listing(source))
 

@@ -8,6 +8,7 @@ from mcp.server.mcpserver import MCPServer
 
 from .._words import INSTRUCTIONS
 from .commands import add_commands
+from .files import add_files
 from .machines import add_machines
 from .python import add_python
 from .resources import add_resources
@@ -26,6 +27,7 @@ def build_server(source: Source) -> MCPServer:
     )
     add_python(server, source)
     add_commands(server, source)
+    add_files(server, source)
     add_machines(server, source)
     add_resources(server, source)
     return server

@@ -1,0 +1,63 @@
+"""What E2B knows of commands, with the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .._command_models import CommandResult as OwnResult
+from .._events import Stderr, Stdout
+from .e2b_errors import SandboxException
+
+LONGEST_SECONDS = 3600.0
+"""What E2B calls no time-out."""
+
+OnText = Callable[[str], object]
+
+
+@dataclass
+class CommandResult:
+    """How a command ended."""
+
+    stderr: str
+    stdout: str
+    exit_code: int
+    """128 and the signal's number if a signal ended it, as shells say it."""
+    error: str | None
+
+
+class CommandExitException(SandboxException):
+    """A command ended with another exit code than 0."""
+
+    def __init__(self, result: CommandResult) -> None:
+        super().__init__(f"Command exited with code {result.exit_code} and error:\n{result.stderr}")
+        self.stderr: str = result.stderr
+        self.stdout: str = result.stdout
+        self.exit_code: int = result.exit_code
+        self.error: str | None = result.error
+
+
+def checked(result: OwnResult) -> CommandResult:
+    """The result in E2B's form. Raises `CommandExitException` unless it ended with 0."""
+    exit_code = result.exit_code
+    if exit_code is None:
+        import signal  # noqa: PLC0415
+
+        number = getattr(signal, result.signal or "", None)
+        exit_code = 1 if number is None else 128 + int(number)
+    answer = CommandResult(result.stderr, result.stdout, exit_code, result.error)
+    if exit_code:
+        raise CommandExitException(answer)
+    return answer
+
+
+def told(on_stdout: OnText | None, on_stderr: OnText | None) -> Callable[[Stdout | Stderr], object] | None:
+    """What tells of a piece of output, and returns what the callback did; None if nobody wants to know."""
+    if on_stdout is None and on_stderr is None:
+        return None
+
+    def tell(event: Stdout | Stderr) -> object:
+        call = on_stderr if isinstance(event, Stderr) else on_stdout
+        return None if call is None else call(event.text)
+
+    return tell
