@@ -141,6 +141,23 @@ async def test_the_asynchronous_twins_answer_the_same(conversation: str) -> None
         assert answer["content"] == "8"
 
 
+def test_what_is_too_long_for_an_answer_is_read_on(client: torpor.Client, conversation: str) -> None:
+    from openai.types.responses import Response
+
+    python = ResponsesTool(client, conversation, limit_tokens=500)
+
+    def said(call_id: str, code: str) -> str:
+        (output,) = python.outputs(Response.model_validate(response(call(call_id, code))))
+        return str(output["output"])
+
+    shown = said("c1", "for i in range(1000): print('line', i)")
+    assert shown.startswith("line 0\n")
+    assert shown.endswith("line 999")
+    more = said("c2", shown.split("`")[1])
+    assert more.startswith(f"line {shown.count(chr(10), 0, shown.index('[…'))}\n")
+    assert [row.seq for row in client.machine(conversation).history()] == [0]
+
+
 def test_the_guide(programs: Any, model: Any) -> None:
     model.answers = [response(call("guide_1", PLOT)), response(saying("drawn"))]
     model.answers += [completion(("guide_2", "3 + 5")), completion(text="8")]
