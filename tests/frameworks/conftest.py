@@ -66,10 +66,10 @@ def started() -> Callable[[torpor.Machine], None]:
 
 @pytest.fixture
 def replaced(request: pytest.FixtureRequest) -> Callable[..., str]:
-    """Run `later(...)` of the test in a new process; the last line of what it returns."""
+    """Run `later(...)` of the test, or another `function`, in a new process; the last line of what it returns."""
 
-    def run(*arguments: str) -> str:
-        code = f"import runpy; print(runpy.run_path({str(request.path)!r})['later'](*{arguments!r}))"
+    def run(*arguments: str, function: str = "later") -> str:
+        code = f"import runpy; print(runpy.run_path({str(request.path)!r})[{function!r}](*{arguments!r}))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip().splitlines()[-1]
@@ -229,6 +229,7 @@ class Programs:
             **dict.fromkeys(("ANTHROPIC_BASE_URL", "ANTHROPIC_API_URL"), url),
             **dict.fromkeys(("ANTHROPIC_API_KEY", "OPENAI_API_KEY"), "none"),
             "OPENAI_BASE_URL": f"{url}/v1",
+            "OPENAI_AGENTS_DISABLE_TRACING": "1",
         }
         done = subprocess.run(
             [sys.executable, "-c", _RUN, f"{before}\n{program}"],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import pytest
 from anthropic import Anthropic, AsyncAnthropic
 from anthropic.types import Message
 
@@ -99,6 +101,21 @@ async def test_the_asynchronous_twins_do_the_same(conversation: str, model: Any)
         )
     assert model.requests[1]["messages"][-1]["content"][0]["content"][0]["text"] == "3"
     assert next(iter(result["content"]))["text"] == "8"  # type: ignore[index]
+
+
+async def test_a_cancelled_answer_ends_its_code_and_the_calls_behind_it(
+    client: torpor.Client, conversation: str, started: Any
+) -> None:
+    machine = client.machine(conversation)
+    machine.run("a = 3")
+    asked = Message.model_validate(message(use("t1", "import time\nwhile True: time.sleep(1)"), use("t2", "a = 4")))
+    running = asyncio.ensure_future(MessagesTool(client, conversation).aresults(asked))
+    await asyncio.to_thread(started, machine)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert machine.run("a", queue=True).value == "3"
+    assert machine.instruction(1).ended_by == "interrupt"
 
 
 def test_the_guide(programs: Any) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
+import pytest
 from openai import OpenAI
 
 import torpor
@@ -139,6 +141,41 @@ async def test_the_asynchronous_twins_answer_the_same(conversation: str) -> None
         message = ChatCompletion.model_validate(completion(("c2", "a + 5"))).choices[0].message
         (answer,) = await ChatTool(client, conversation).amessages(message)
         assert answer["content"] == "8"
+
+
+async def test_a_cancelled_answer_ends_its_code_and_the_calls_behind_it(
+    client: torpor.Client, conversation: str, started: Any
+) -> None:
+    from openai.types.responses import Response
+
+    client.machine(conversation).run("a = 3")
+    endless = "import time\nwhile True: time.sleep(1)"
+    asked = Response.model_validate(response(call("c1", endless), call("c2", "a = 4")))
+    async with torpor.AsyncClient() as asynchronous:
+        running = asyncio.ensure_future(ResponsesTool(asynchronous, conversation).aoutputs(asked))
+        await asyncio.to_thread(started, client.machine(conversation))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    assert client.machine(conversation).run("a", queue=True).value == "3"
+    assert client.machine(conversation).instruction(1).ended_by == "interrupt"
+
+
+def test_what_is_too_long_for_an_answer_is_read_on(client: torpor.Client, conversation: str) -> None:
+    from openai.types.responses import Response
+
+    python = ResponsesTool(client, conversation, limit_tokens=500)
+
+    def said(call_id: str, code: str) -> str:
+        (output,) = python.outputs(Response.model_validate(response(call(call_id, code))))
+        return str(output["output"])
+
+    shown = said("c1", "for i in range(1000): print('line', i)")
+    assert shown.startswith("line 0\n")
+    assert shown.endswith("line 999")
+    more = said("c2", shown.split("`")[1])
+    assert more.startswith(f"line {shown.count(chr(10), 0, shown.index('[…'))}\n")
+    assert [row.seq for row in client.machine(conversation).history()] == [0]
 
 
 def test_the_guide(programs: Any, model: Any) -> None:

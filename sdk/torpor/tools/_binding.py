@@ -48,12 +48,12 @@ def alias_of(conversation_id: str) -> str:
     return f"conversation-{digest[:32]}"
 
 
-def idempotency_key(call_id: str | None, code: str) -> str | None:
+def idempotency_key(call_id: str | None, code: str, timeout_seconds: float | None = None) -> str | None:
     """The word under which a framework's call is run once, however often the framework sends it.
 
     Some models count their calls anew in each answer, so that ids return with other code: that is another call.
     """
     if call_id is None:
         return None
-    words = f"{call_id}\0{code}".encode("utf-8", "surrogatepass")
+    words = f"{call_id}\0{timeout_seconds}\0{code}".encode("utf-8", "surrogatepass")
     return f"call {hashlib.sha256(words).hexdigest()}"

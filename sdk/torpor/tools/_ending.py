@@ -68,9 +68,13 @@ async def end_async(machine: AsyncMachine, stream: AsyncRunStream) -> None:
 async def end_command_async(machine: AsyncMachine, stream: AsyncCommandStream) -> None:
     """The same for a command, which is killed with all that it has started."""
     with anyio.move_on_after(PATIENCE_SECONDS, shield=True), contextlib.suppress(TorporError):
-        command = machine.commands.get(await _number(machine, stream))
-        while not await _killed(command) and not await command.done():  # noqa: ASYNC110 - another process has it
-            await asyncio.sleep(_WAIT_SECONDS)  # it was accepted, and its machine wakes
+        await _kill(machine.commands.get(await _number(machine, stream)))
+
+
+async def end_started_async(starting: asyncio.Future[AsyncCommand]) -> None:
+    """The same for a command in the background, whose start may still be on its way."""
+    with anyio.move_on_after(PATIENCE_SECONDS, shield=True), contextlib.suppress(TorporError):
+        await _kill(await starting)
 
 
 async def _number(machine: AsyncMachine, stream: AsyncRunStream | AsyncCommandStream) -> int:
@@ -87,6 +91,11 @@ def _told(state: StreamState) -> int:
     if state.seq is None:  # never to be taken for "whatever runs"
         raise ProtocolError("The server did not say the instruction's number.")
     return state.seq
+
+
+async def _kill(command: AsyncCommand) -> None:
+    while not await _killed(command) and not await command.done():  # noqa: ASYNC110 - another process has it
+        await asyncio.sleep(_WAIT_SECONDS)  # it was accepted, and its machine wakes
 
 
 async def _killed(command: AsyncCommand) -> bool:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from .._async_client import AsyncClient
-from .._async_machine import AsyncMachine
+from .._async_machine import AsyncMachine, AsyncRunStream
 from .._client import Client
 from .._errors import ApiError, Unauthorized
 from .._machine import Machine, RunStream
+from .._models import Instruction
 from .._reading import DEFAULT_TOKENS
 from .._result import Result
+from ._arguments import AskedForOutput, AskedToRun, BadArguments, asked
 from ._binding import idempotency_key, machine_of
 from ._ending import end, end_async, end_in_thread
+from ._output import read_on, says_how_to_read_on
 from ._rendering import Rendered, refusal, render
 from ._turns import turn
 from ._words import DESCRIPTION, PARAMETERS
@@ -23,6 +25,9 @@ from ._words import DESCRIPTION, PARAMETERS
 
 class PythonTool:
     """Runs a model's code on the machine of its conversation, and answers as models read.
+
+    Of a long output the answer has the beginning and the end, and names the code that shows the rest, such as
+    `%output 7 9000`, which the tool answers from the machine's log.
 
     >>> tool = PythonTool(client, conversation="thread-42")
     >>> tool.call({"code": "1 / 0"}).is_error
@@ -66,77 +71,72 @@ class PythonTool:
         """
         if isinstance(self.machine, AsyncMachine):
             raise TypeError("This machine is asynchronous: use `await tool.acall(...)`.")
-        asked = _parsed(arguments)
-        if isinstance(asked, str):
-            return Rendered(asked, is_error=True)
-        stream = self._stream(self.machine, asked, call_id)
         try:
-            return self._run(stream)
-        except (KeyboardInterrupt, SystemExit):
-            end(self.machine, stream)
-            raise
+            wish = asked(arguments)
+            if isinstance(wish, AskedForOutput):
+                return self._output(self.machine.instruction(wish.seq), wish)
+            stream = self._stream(self.machine, wish, call_id)
+            try:
+                return self._run(stream)
+            except (KeyboardInterrupt, SystemExit):
+                end(self.machine, stream)
+                raise
+        except (BadArguments, ApiError) as error:
+            return _refused(error)
 
     async def acall(self, arguments: Mapping[str, Any] | str, *, call_id: str | None = None) -> Rendered:
         """The same for asynchronous programs, whatever the machine is. Cancelled, it ends what it runs, only that."""
-        asked = _parsed(arguments)
-        if isinstance(asked, str):
-            return Rendered(asked, is_error=True)
-        async with turn(self.machine):
-            return await self._arun(asked, call_id)
+        try:
+            wish = asked(arguments)
+            if isinstance(wish, AskedForOutput):
+                return self._output(await self._instruction(wish.seq), wish)
+            async with turn(self.machine):
+                return await self._arun(wish, call_id)
+        except (BadArguments, ApiError) as error:
+            return _refused(error)
 
-    async def _arun(self, asked: tuple[str, float | None], call_id: str | None) -> Rendered:
+    async def _arun(self, wish: AskedToRun, call_id: str | None) -> Rendered:
         if isinstance(self.machine, AsyncMachine):
-            following = self.machine.stream(asked[0], queue=True, **self._options(asked, call_id))
+            following = self._async_stream(self.machine, wish, call_id)
             try:
                 return self._rendered(await following.result())
             except asyncio.CancelledError:
                 await end_async(self.machine, following)
                 raise
-            except ApiError as error:
-                return _refused(error)
-        stream = self._stream(self.machine, asked, call_id)
+        stream = self._stream(self.machine, wish, call_id)
         try:
             return await asyncio.to_thread(self._run, stream)
         except asyncio.CancelledError:  # the thread goes on until the interrupt has ended what it waits for
             await end_in_thread(self.machine, stream)
             raise
 
-    def _stream(self, machine: Machine, asked: tuple[str, float | None], call_id: str | None) -> RunStream:
-        return machine.stream(asked[0], queue=True, **self._options(asked, call_id))
+    async def _instruction(self, seq: int) -> Instruction:
+        if isinstance(self.machine, AsyncMachine):
+            return await self.machine.instruction(seq)
+        return await asyncio.to_thread(self.machine.instruction, seq)
 
-    def _options(self, asked: tuple[str, float | None], call_id: str | None) -> dict[str, Any]:
-        code, timeout_seconds = asked
-        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        return {"timeout_seconds": seconds, "idempotency_key": idempotency_key(call_id, code)}
+    def _stream(self, machine: Machine, wish: AskedToRun, call_id: str | None) -> RunStream:
+        return machine.stream(wish.code, queue=True, **self._options(wish, call_id))
+
+    def _async_stream(self, machine: AsyncMachine, wish: AskedToRun, call_id: str | None) -> AsyncRunStream:
+        return machine.stream(wish.code, queue=True, **self._options(wish, call_id))
+
+    def _options(self, wish: AskedToRun, call_id: str | None) -> dict[str, Any]:
+        seconds = self._timeout_seconds if wish.timeout_seconds is None else wish.timeout_seconds
+        key = idempotency_key(call_id, wish.code, wish.timeout_seconds)
+        return {"timeout_seconds": seconds, "idempotency_key": key}
 
     def _run(self, stream: RunStream) -> Rendered:
-        try:
-            return self._rendered(stream.result())
-        except ApiError as error:
-            return _refused(error)
+        return self._rendered(stream.result())
 
     def _rendered(self, result: Result) -> Rendered:
-        return render(result, limit_tokens=self._limit_tokens)
+        return render(result, limit_tokens=self._limit_tokens, rest=says_how_to_read_on(result.seq))
+
+    def _output(self, instruction: Instruction, wish: AskedForOutput) -> Rendered:
+        return read_on(instruction, wish.position, limit_tokens=self._limit_tokens)
 
 
-def _refused(error: ApiError) -> Rendered:
+def _refused(error: BadArguments | ApiError) -> Rendered:
     if isinstance(error, Unauthorized):
         raise error
-    return refusal(error)
-
-
-def _parsed(arguments: Mapping[str, Any] | str) -> tuple[str, float | None] | str:
-    """Code and time-out; or what is wrong, in words that a model can follow."""
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except ValueError as error:
-            return f'The arguments are not JSON ({error}): they read {{"code": "..."}}.'
-    if not isinstance(arguments, Mapping) or not isinstance(code := arguments.get("code"), str):
-        return 'The arguments must be an object with a text `code`: {"code": "..."}.'
-    timeout_seconds = arguments.get("timeout_seconds")
-    if timeout_seconds is not None and (
-        isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, int | float)
-    ):
-        return "`timeout_seconds` must be a number of seconds."
-    return code, timeout_seconds
+    return Rendered(str(error), is_error=True) if isinstance(error, BadArguments) else refusal(error)

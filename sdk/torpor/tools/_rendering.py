@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from .._errors import ApiError
@@ -26,13 +27,15 @@ class Rendered:
     """The instruction's number there, under which all of its output can be read."""
 
 
-def render(result: Result, *, limit_tokens: int = DEFAULT_TOKENS) -> Rendered:
+def render(result: Result, *, limit_tokens: int = DEFAULT_TOKENS, rest: Callable[[int], str] | None = None) -> Rendered:
     r"""Output, value or error, and notices as a text of about so many tokens at most; the figures as images.
+
+    Of what is longer, `rest` says how a model can read on from a position (in characters).
 
     >>> render(machine.run("print('adding'); 3 + 5")).text
     'adding\n8'
     """
-    text, images = text_of(result, limit_tokens=limit_tokens), pictures_of(result)
+    text, images = text_of(result, limit_tokens=limit_tokens, rest=rest), pictures_of(result)
     if len(images) > IMAGES_LIMIT:
         text += f"\n[{len(images) - IMAGES_LIMIT} more figures were shown than the {IMAGES_LIMIT} here]"
         images = images[:IMAGES_LIMIT]

@@ -59,6 +59,19 @@ async def test_what_is_wrong_is_told_to_the_model(client: torpor.AsyncClient) ->
             await PythonTool(stranger, "thread-42").acall({"code": "1"})
 
 
+async def test_what_is_too_long_for_an_answer_is_read_on_without_running_anything(client: torpor.AsyncClient) -> None:
+    tool = PythonTool(client, "thread-42", limit_tokens=100)
+    pieces = [(await tool.acall({"code": "list(range(500))"})).text]
+    whole = str(list(range(500)))
+    read = pieces[0].partition("\n[")[0]
+    while "`" in pieces[-1]:
+        pieces.append((await tool.acall({"code": pieces[-1].split("`")[1]})).text)
+        read += pieces[-1].partition("\n[")[0]
+    assert read == whole
+    assert len([row async for row in machine_of(client, "thread-42").history()]) == 1
+    assert (await tool.acall({"code": "%output 7"})).is_error
+
+
 async def test_a_cancelled_call_ends_what_it_runs_and_nothing_else(client: torpor.AsyncClient) -> None:
     tool = PythonTool(client, "thread-42")
     machine = machine_of(client, "thread-42")
