@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,10 +147,10 @@ class Bodies:
                 waiting_bytes += len(piece)
                 if waiting_bytes >= BATCH_BYTES:
                     self._take(account, key, waiting_bytes)
-                    size += await asyncio.to_thread(self._put, fd, batch)
+                    size += await _to_end(self._put, fd, batch)
                     batch, waiting_bytes = [], 0
             self._take(account, key, waiting_bytes)
-            return size + await asyncio.to_thread(self._finish, fd, batch)
+            return size + await _to_end(self._finish, fd, batch)
         finally:
             os.close(fd)
 
@@ -174,6 +174,17 @@ class Bodies:
 
     def _path(self, key: str) -> Path:
         return self._folder / key
+
+
+async def _to_end(work: Callable[[int, Sequence[bytes]], int], fd: int, pieces: Sequence[bytes]) -> int:
+    """Do it in a thread, to its end though this be cancelled: another file may get the number of one that is closed."""
+    writing = asyncio.ensure_future(asyncio.to_thread(work, fd, pieces))
+    try:
+        return await asyncio.shield(writing)
+    finally:
+        while not writing.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([writing])
 
 
 def _write_all(fd: int, pieces: Sequence[bytes]) -> int:
