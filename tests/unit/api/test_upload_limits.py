@@ -59,7 +59,7 @@ async def test_an_account_may_upload_so_much_and_others_as_much_again(bounded: A
 
 async def test_what_is_longer_than_it_may_be_is_refused_before_any_of_it_is_taken(bounded: Api) -> None:
     machine = await bounded.new_machine()
-    taken = []
+    taken: list[bytes] = []
 
     async def pieces() -> AsyncIterator[bytes]:
         async for piece in _pieces(4 * MIB):
