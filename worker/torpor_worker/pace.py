@@ -8,6 +8,9 @@ SHARE = 0.25
 AT_ONCE_SECONDS = 0.1
 """So much may be taken at once by a guest that was quiet before."""
 
+LONGEST_SECONDS = 2.0
+"""Well below what a guest has for an answer: who said one large thing must not be taken for dead."""
+
 
 class Pace:
     """One guest's. Time is that of this thread's work, not of waiting for a processor."""
@@ -27,4 +30,4 @@ class Pace:
         self._left_seconds = min(AT_ONCE_SECONDS, self._left_seconds + SHARE * (now - self._at))
         self._at = now
         self._left_seconds -= time.thread_time() - self._began
-        return max(0.0, -self._left_seconds / SHARE)
+        return min(LONGEST_SECONDS, max(0.0, -self._left_seconds / SHARE))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from tests.support.api import OTHER_KEY, Api, application
+from tests.support.api import KEY, OTHER_KEY, Api, application, behind_a_server
 
+import torpor
 from torpor_api.collector import Collector
 from torpor_worker.bodies import Bodies, BodyLimits
 
@@ -58,7 +59,7 @@ async def test_an_account_may_upload_so_much_and_others_as_much_again(bounded: A
 
 async def test_what_is_longer_than_it_may_be_is_refused_before_any_of_it_is_taken(bounded: Api) -> None:
     machine = await bounded.new_machine()
-    taken = []
+    taken: list[bytes] = []
 
     async def pieces() -> AsyncIterator[bytes]:
         async for piece in _pieces(4 * MIB):
@@ -69,6 +70,18 @@ async def test_what_is_longer_than_it_may_be_is_refused_before_any_of_it_is_take
     answer = await bounded.client.put(f"/v1/machine/{machine}/files/a", content=pieces(), headers=headers)
     assert _refusal(answer) == (507, "storage_full")
     assert (taken, _kept(bounded)) == ([], [])
+
+
+async def test_a_client_that_is_refused_while_it_sends_hears_why(bounded: Api, tmp_path: Path) -> None:
+    machine = await bounded.new_machine()
+    file = tmp_path / "large"
+    file.write_bytes(bytes(40 * MIB))
+    async with (
+        behind_a_server(bounded) as live,
+        torpor.AsyncClient(api_key=KEY, url=str(live.client.base_url)) as client,
+    ):
+        with pytest.raises(torpor.StorageFull, match="3 MiB"):
+            await client.machine(machine).files.upload(file, "large")
 
 
 async def test_what_does_not_say_how_long_it_is_is_cut_off_and_leaves_nothing(bounded: Api) -> None:

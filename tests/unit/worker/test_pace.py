@@ -2,7 +2,7 @@
 
 import time
 
-from torpor_worker.pace import AT_ONCE_SECONDS, SHARE, Pace
+from torpor_worker.pace import AT_ONCE_SECONDS, LONGEST_SECONDS, SHARE, Pace
 
 
 def _work(seconds: float) -> None:
@@ -23,6 +23,15 @@ def test_who_takes_long_waits_for_so_long_that_his_share_is_kept() -> None:
     pace.begin()
     _work(AT_ONCE_SECONDS + 0.1)
     assert 0.1 / SHARE * 0.5 < pace.end() < 0.1 / SHARE * 1.5
+
+
+def test_what_is_owed_is_waited_for_in_pieces() -> None:
+    pace = Pace()
+    pace.begin()
+    _work(AT_ONCE_SECONDS + 1.5 * SHARE * LONGEST_SECONDS)
+    assert pace.end() == LONGEST_SECONDS
+    pace.begin()
+    assert pace.end() > LONGEST_SECONDS * 0.9
 
 
 def test_the_time_in_which_this_process_had_no_processor_does_not_count() -> None:

@@ -7,6 +7,7 @@ packets with the same `ident`, the last without MORE. Either end may be lied to 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import socket
 import struct
@@ -21,6 +22,7 @@ PACKET = struct.Struct(">BBIq")
 """Type, flags, ident of a message in several packets, seq."""
 PACKET_BYTES = 48 << 10
 MESSAGE_LIMIT_BYTES = 7 << 20
+NOTICE_CHARACTERS = 2000
 MORE = 1
 TASKS = 2
 """Flag of a result: tasks of the user's are left on the event loop."""
@@ -135,6 +137,14 @@ def opened(fd: int) -> socket.socket:
     connection.setblocking(False)
     os.set_inheritable(fd, False)
     return connection
+
+
+def notice(body: bytes) -> str | None:
+    """What a notice says, as far as anybody will read it; None if it is none."""
+    try:
+        return str(json.loads(body)["message"])[:NOTICE_CHARACTERS]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def accept(listener: socket.socket) -> socket.socket | None:

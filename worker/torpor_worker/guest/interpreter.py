@@ -276,7 +276,7 @@ class Interpreter:
         return tasks | (channel.THREADS if count_threads() > 1 else 0)
 
     def _notice(self, message: str) -> None:
-        self._output.send(channel.NOTICE, 0, json.dumps({"message": message}).encode())
+        self._output.send(channel.NOTICE, 0, json.dumps({"code": "guest_repaired", "message": message}).encode())
 
     # Signals.
 

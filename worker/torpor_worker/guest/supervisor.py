@@ -24,7 +24,6 @@ from .outbox import Outbox
 
 READ_BYTES = 64 << 10
 """What a pipe holds. A larger buffer would be mapped and unmapped for every read, which is slow in a sandbox."""
-NOTICE_CHARACTERS = 2000
 ABSENT_SECONDS = 0.02
 """How long to look away from a stream whose other end is gone."""
 DRAIN_SECONDS = 0.05
@@ -404,7 +403,10 @@ class Supervisor:
             if message.flags & channel.BURST and self._nudge_at == float("inf"):
                 self._nudge_at = time.monotonic() + NUDGE_SECONDS
         elif message.type == channel.NOTICE:
-            self._notice(message.body)
+            if (said := channel.notice(message.body)) is None:
+                self._garbage("a notice that is none")
+            else:
+                self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_repaired", "message": said}).encode())
         elif message.type == channel.COMPLETION:
             if message.seq == self._completing:
                 self._completed(message.body)
@@ -426,14 +428,6 @@ class Supervisor:
             given.close()
         self._nudge_at = float("inf")
         self._out.keep(FrameType.RESULT, frames.RESULT.pack(message.seq) + message.body)
-
-    def _notice(self, body: bytes) -> None:
-        try:
-            message = str(json.loads(body)["message"])[:NOTICE_CHARACTERS]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            self._garbage("a notice that is none")
-            return
-        self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_repaired", "message": message}).encode())
 
     def _garbage(self, what: str) -> None:
         if self._garbage_seq != self._last_seq:
