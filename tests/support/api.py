@@ -21,7 +21,7 @@ from torpor_api.services import Services
 from torpor_api.websocket_protocol import QuietWebSocketProtocol
 from torpor_worker.bodies import Bodies, BodyLimits
 from torpor_worker.config import WorkerConfig
-from torpor_worker.fake_sandbox import FakeSandboxHost
+from torpor_worker.fake_host import FakeSandboxHost
 from torpor_worker.local_images import LocalImages
 from torpor_worker.memory_snapshotter import MemorySnapshotter
 from torpor_worker.metrics import Metrics

@@ -50,7 +50,7 @@ def play(seed: int, seconds: float) -> tuple[Counter[str], list[str]]:
 
 
 @contextmanager
-def _store(seed: int) -> Iterator[tuple[MoodyBucket | None, dict[str, str]]]:
+def _store(seed: int) -> Iterator[tuple[MoodyBucket | None, dict[str, Any]]]:
     with moody_bucket() if seed % 2 == 0 else nullcontext() as bucket:
         yield bucket, {} if bucket is None else {"store_url": STORE_URL}
 

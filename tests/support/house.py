@@ -9,7 +9,7 @@ from typing import Any
 
 from torpor_worker.bodies import Bodies
 from torpor_worker.config import WorkerConfig
-from torpor_worker.fake_sandbox import FakeSandboxHost
+from torpor_worker.fake_host import FakeSandboxHost
 from torpor_worker.ledger import Entry, InstructionResult, Ledger
 from torpor_worker.local_images import LocalImages
 from torpor_worker.memory_ledger import MachineMemory, MemoryLedger

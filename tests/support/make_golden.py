@@ -32,7 +32,7 @@ from torpor_snapshotter.runtimes.folder import file_sha256, series_name
 from torpor_snapshotter.runtimes.mirror import choose_mirror
 from torpor_snapshotter.runtimes.runsc import MODULE
 from torpor_snapshotter.runtimes.wheels import SITE, fetch_wheels
-from torpor_worker.guest_link import guest_sha256
+from torpor_worker.guest_code import own_code
 from torpor_worker.gvisor import GVisorHost
 from torpor_worker.gvisor.spec import spec_sha256
 
@@ -285,7 +285,7 @@ def main(folder: Path) -> None:
         "go_wheel_sha256": lock.go_wheel_sha256,
         "rootfs_sha256": runtime.rootfs_sha256,
         "spec_sha256": spec_sha256(),
-        "guest_sha256": guest_sha256(),
+        "guest_sha256": own_code().sha256,
         "snapshots": snapshots,
     }
     (folder / "golden.json").write_text(json.dumps(facts, indent=2) + "\n")

@@ -8,7 +8,7 @@ from tests.support.house import PATIENCE_SECONDS, House, until
 from tests.support.ledger import ACCOUNT
 
 from torpor_api.ledger import Accepted, InstructionRow, SqlLedger
-from torpor_worker.fake_sandbox import FakeSandboxHost
+from torpor_worker.fake_host import FakeSandboxHost
 
 
 class SqlHouse:

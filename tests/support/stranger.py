@@ -6,6 +6,7 @@ It reads slowly, and checks only what the ciphers check. Nothing of the project 
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -23,7 +24,7 @@ def machine_key(keys: Path, machine: str) -> bytes:
     return AESGCM(master).decrypt(blob[4:16], blob[16:], machine.encode())
 
 
-def runs(table: bytes):
+def runs(table: bytes) -> list[tuple[int, int]]:
     """For each page: pack (0: none) and the number in it."""
     n = len(table) // 10
     counts, packs, firsts = (
@@ -34,7 +35,8 @@ def runs(table: bytes):
 
 class Snapshot:
     def __init__(self, store: Path, keys: Path, name: str) -> None:
-        self.store, self.opened = store, {}
+        self.store = store
+        self.opened: dict[tuple[int, int], bytes] = {}
         blob = (store / name).read_bytes()
         magic, version, self.generation, length = struct.unpack_from("<8sHQH", blob)
         assert (magic, version) == (b"TORPSNAP", 1)
@@ -60,7 +62,8 @@ class Snapshot:
         secret = aes_key_unwrap(self.wrapping, bytes.fromhex(said["secret"]))
         with (self.store / said["key"]).open("rb") as file:
             file.seek(sum(sizes[:number]))
-            return AESGCM(secret).decrypt(number.to_bytes(12, "big"), file.read(sizes[number]), None)
+            content: bytes = AESGCM(secret).decrypt(number.to_bytes(12, "big"), file.read(sizes[number]), None)
+            return content
 
     def page(self, pack: int, number: int, behind: int = 0) -> bytes:
         where = pack - 1, behind + number // A_FRAME
@@ -82,7 +85,7 @@ class Snapshot:
             done.append(content)
         return b"".join(done)
 
-    def small_file(self, where: dict) -> bytes:
+    def small_file(self, where: dict[str, Any]) -> bytes:
         dictionary = None
         if where["dictionary"] is not None:
             raw = ZstdDecompressor().decompress(self.frame(*where["dictionary"]), LIMIT)

@@ -5,21 +5,19 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
-import itertools
 import pickle
 import string
 import traceback
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torpor_worker.command import CommandInput, CommandSignal, CommandSpec
-from torpor_worker.fake_commands import FakeCommand, FakeCommands
+from torpor_worker.fake_calls import Takes, calls_of
+from torpor_worker.fake_commands import FakeCommands
 from torpor_worker.fake_files import FakeTransfer, Files, package_ask
+from torpor_worker.fake_image import FakeImage
 from torpor_worker.files import FileRefused, FileTransfer, FileWork
 from torpor_worker.sandbox import (
-    Adopted,
     Completion,
     Event,
     GuestState,
@@ -28,50 +26,17 @@ from torpor_worker.sandbox import (
     Output,
     OutputKind,
     Result,
-    RuntimeUnavailable,
-    Sandbox,
     SandboxDied,
     SandboxError,
     SandboxLost,
 )
 from torpor_worker.stdin import Stdin
-from torpor_worker.survivors import ProcessFacts, Survivor
+from torpor_worker.survivors import ProcessFacts
+
+if TYPE_CHECKING:
+    from torpor_worker.fake_host import FakeSandboxHost
 
 WINDOW_BYTES = 1024 * 1024
-
-
-class _Takes(BaseException):
-    """Raised by a scripted call in user code: the instruction goes on as `program`."""
-
-    def __init__(self, program: dict[str, Any]) -> None:
-        super().__init__()
-        self.program = program
-
-
-@dataclass(slots=True)
-class _Image:
-    """All that survives a checkpoint."""
-
-    names: dict[str, Any] = field(default_factory=dict)
-    preloaded: tuple[str, ...] = ()
-    said: list[Event] = field(default_factory=list)
-    """What is not acknowledged, and said again after a restore."""
-    last_position: int = -1
-    last_seq: int | None = None
-    said_bytes: int = 0
-    """Under the last seq."""
-    running: int | None = None
-    program: dict[str, Any] | None = None
-    background: bool = False
-    files: Files = field(default_factory=dict)
-    commands: dict[int, FakeCommand] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
-    """What the instruction that runs has not read yet."""
-    reads_on: bool = False
-    """Whether it may be given more."""
-    doom: str | None = None
-    """A thread that will end the process: it does so again after every restore."""
-    doom_seconds: float = 0.0
 
 
 class FakeSandbox:
@@ -85,7 +50,7 @@ class FakeSandbox:
     """
 
     def __init__(
-        self, host: FakeSandboxHost, name: str, image: _Image, machine: str, limits: Limits, series: str
+        self, host: FakeSandboxHost, name: str, image: FakeImage, machine: str, limits: Limits, series: str
     ) -> None:
         self._host = host
         self.series = series
@@ -169,7 +134,7 @@ class FakeSandbox:
         value: str | None = None
         error: dict[str, Any] | None = None
         names = self._image.names
-        scope = names | self._host.scope(self)
+        scope = names | calls_of(self, self._host)
         try:
             tree = ast.parse(code)
             last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
@@ -177,7 +142,7 @@ class FakeSandbox:
             if isinstance(last, ast.Expr):
                 answer = eval(compile(ast.Expression(last.value), "<instruction>", "eval"), scope)  # noqa: S307
                 value = None if answer is None else repr(answer)
-        except _Takes as takes:
+        except Takes as takes:
             self._keep(scope)
             self._image.program = takes.program
             self._player = self._spawn(self._play())
@@ -191,7 +156,7 @@ class FakeSandbox:
         self._end(value, error)
 
     def _keep(self, scope: dict[str, Any]) -> None:
-        own = self._host.scope(self)
+        own = calls_of(self, self._host)
         kept = {name: value for name, value in scope.items() if name not in own}
         self._image.names.clear()  # commands have it too
         self._image.names.update(kept)
@@ -501,225 +466,3 @@ class FakeSandbox:
     def _alive(self) -> None:
         if self._dead:
             raise SandboxDied("the sandbox is gone")
-
-
-class FakeSandboxHost:
-    """Implements `SandboxHost`. Its attributes say what goes wrong next, and what happened."""
-
-    def __init__(self) -> None:
-        self.sandboxes: dict[str, FakeSandbox] = {}
-        self.frames: list[tuple[int, bool]] = []
-        """Instructions sent: seq, and whether as a replay."""
-        self.commands: list[int] = []
-        """Commands sent, by seq."""
-        self.is_old = False
-        """Its guests know of no commands."""
-        self.sandbox_bytes = 32 * 1024 * 1024
-        self.open = asyncio.Event()
-        """While it is not set, sandboxes take for ever to start."""
-        self.open.set()
-        self.start_failures = 0
-        self.restore_failures = 0
-        self.rehearsal_failures = 0
-        self.checkpoint_failures = 0
-        self.adopt_failures = 0
-        self.checkpoint_deaths = 0
-        self.checkpoints_hang = False
-        self.may_checkpoint = asyncio.Event()
-        """While it is not set, checkpoints that have begun do not end."""
-        self.may_checkpoint.set()
-        self.checkpointing = asyncio.Event()
-        """Set by every checkpoint that begins."""
-        self.may_answer = asyncio.Event()
-        """While it is not set, pings are not answered."""
-        self.may_answer.set()
-        self.pinged = asyncio.Event()
-        """Set by every ping."""
-        self.poisoned: set[str] = set()
-        """Images with a variable of such a name die as soon as they are restored."""
-        self.version = "fake"
-        self.series = "fake"
-        """Of new sandboxes."""
-        self.knows_files = True
-        self.apply_deaths = 0
-        """So many changes of files end their process when they are made."""
-        self.apply_refusal: FileRefused | None = None
-        """Why the next change of files is refused when it is made."""
-        self.may_apply = asyncio.Event()
-        """While it is not set, changes of files that are to be made are not."""
-        self.may_apply.set()
-        self.prepared = asyncio.Event()
-        """Set by every change that is about to be prepared."""
-        self.may_prepare = asyncio.Event()
-        """While it is not set, none is."""
-        self.may_prepare.set()
-        self.missing: set[str] = set()
-        """Runtime series that cannot be had."""
-        self.started: list[str] = []
-        """Machines whose sandboxes began with an empty interpreter."""
-        self.restored = 0
-        self.spares = 0
-        self.spares_used = 0
-        self.spare_size_bytes = 12 * 1024 * 1024
-        self.calls = 0
-        self._numbers = itertools.count()
-
-    def scope(self, sandbox: FakeSandbox) -> dict[str, Any]:
-        """What user code finds beside the builtins."""
-
-        def takes(**program: Any) -> None:
-            raise _Takes(program)
-
-        def count(end: int, seconds: float = 0.01) -> None:
-            takes(next=0, end=end, seconds=seconds, text="")
-
-        def flood(size: int) -> None:
-            takes(next=0, end=size // 65536, seconds=0, text="x" * 65535)
-
-        def hang(ignore: int = 0, immortal: bool = False) -> None:
-            takes(ignore=ignore, immortal=immortal)
-
-        def install(wanted: str) -> None:
-            takes(wants=wanted)
-
-        def lines(count: int) -> None:
-            takes(lines=count)
-
-        def lose(reason: str = "used more than its memory") -> None:
-            sandbox.end(SandboxLost(reason))
-
-        def use(size: int) -> None:
-            sandbox.used_bytes = size
-
-        def content(path: str) -> str | None:
-            found = sandbox.files.get(path)
-            return None if found is None else found.decode()
-
-        def preloaded() -> list[str]:
-            return sandbox.preloaded
-
-        def times() -> int:
-            self.calls += 1
-            return self.calls
-
-        calls: list[Callable[..., Any]] = [content, count, flood, hang, install, lines, lose, preloaded, use, times]
-        calls += [
-            sandbox.die,
-            sandbox.die_after,
-            sandbox.die_later,
-            sandbox.input,
-            sandbox.print,
-            sandbox.say_later,
-            sandbox.write,
-        ]
-        return {call.__name__: call for call in calls} | {
-            "background": sandbox.set_background,
-            "__builtins__": __builtins__,
-        }
-
-    async def start(
-        self, machine: str, limits: Limits, preload: Sequence[str] = (), series: str | None = None
-    ) -> Sandbox:
-        """See `SandboxHost`."""
-        self.started.append(machine)
-        await self.open.wait()
-        if self.start_failures:
-            self.start_failures -= 1
-            raise SandboxError("runsc does not start")
-        return self._add(machine, _Image(preloaded=tuple(preload)), limits, series)
-
-    def runtime_facts(self, series: str) -> dict[str, str]:
-        """See `SandboxHost`."""
-        return {"series": series}
-
-    async def have(self, series: str) -> None:
-        """See `SandboxHost`."""
-        if series in self.missing:
-            raise RuntimeUnavailable(f"Runtime {series} is neither here nor in the store.")
-
-    async def restore(
-        self, machine: str, image: Path, limits: Limits, series: str | None = None, *, waited_for: bool = True
-    ) -> tuple[Sandbox, GuestState]:
-        """See `SandboxHost`."""
-        if waited_for and self.spares:
-            self.spares -= 1
-            self.spares_used += 1
-        await self.open.wait()
-        if self.restore_failures:
-            self.restore_failures -= 1
-            raise SandboxError("runsc does not restore")
-        loaded = self._read(image)
-        self.restored += 1
-        sandbox = self._add(machine, loaded, limits, series)
-        if self.poisoned & loaded.names.keys():
-            with contextlib.suppress(SandboxDied):
-                sandbox.die("killed by signal 11 (SIGSEGV)")
-        return sandbox, GuestState(loaded.last_position, loaded.running, loaded.background or bool(loaded.commands))
-
-    @staticmethod
-    def _read(image: Path) -> _Image:
-        loaded: _Image = pickle.loads((image / "state").read_bytes())  # noqa: S301 — written by ourselves
-        return loaded
-
-    def _add(self, machine: str, image: _Image, limits: Limits, series: str | None = None) -> FakeSandbox:
-        name = f"{machine}-{next(self._numbers)}"
-        sandbox = self.sandboxes[name] = FakeSandbox(self, name, image, machine, limits, series or self.series)
-        return sandbox
-
-    async def preparing(self) -> None:
-        """A change is about to be prepared."""
-        self.prepared.set()
-        await self.may_prepare.wait()
-
-    @property
-    def spare_bytes(self) -> int:
-        """See `SandboxHost`."""
-        return self.spares * self.spare_size_bytes
-
-    async def add_spare(self) -> None:
-        """See `SandboxHost`."""
-        self.spares += 1
-
-    async def drop_spare(self) -> bool:
-        """See `SandboxHost`."""
-        dropped = self.spares > 0
-        self.spares -= dropped
-        return dropped
-
-    def forsake(self) -> None:
-        """The worker was killed: its sandboxes are left over."""
-        for name, sandbox in list(self.sandboxes.items()):
-            self.sandboxes[name] = sandbox.outlive()
-
-    async def survivors(self) -> list[Survivor]:
-        """See `SandboxHost`."""
-        return [Survivor(name, each.facts) for name, each in self.sandboxes.items() if each.facts is not None]
-
-    async def adopt(self, survivor: Survivor, limits: Limits) -> Adopted:
-        """See `SandboxHost`."""
-        sandbox = self.sandboxes[survivor.id]
-        if self.adopt_failures:
-            self.adopt_failures -= 1
-            await sandbox.destroy()
-            raise SandboxError("the guest does not answer")
-        was_frozen = sandbox.paused
-        if was_frozen:
-            await sandbox.resume()
-        sandbox.limits = limits
-        return Adopted(sandbox, await sandbox.ping(), was_frozen)
-
-    async def dismiss(self, survivor: Survivor) -> None:
-        """See `SandboxHost`."""
-        await self.sandboxes[survivor.id].destroy()
-
-    async def remove_leftovers(self, keep: Collection[str] = ()) -> int:
-        """See `SandboxHost`."""
-        leftovers = [sandbox for name, sandbox in self.sandboxes.items() if name not in keep]
-        for sandbox in leftovers:
-            await sandbox.destroy()
-        return len(leftovers)
-
-    async def close(self) -> None:
-        """See `SandboxHost`."""
-        for sandbox in list(self.sandboxes.values()):
-            await sandbox.destroy()

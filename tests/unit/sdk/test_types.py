@@ -8,7 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-OF_FRAMEWORKS = ("anthropic", "deepagents", "langchain", "llama_index", "openai", "pydantic_ai", "smolagents")
+OF_FRAMEWORKS = (
+    "anthropic",
+    "deepagents",
+    "langchain",
+    "llama_index",
+    "openai",
+    "openai_agents",
+    "pydantic_ai",
+    "smolagents",
+)
 """Each of these is checked in the environment where its framework is."""
 
 
