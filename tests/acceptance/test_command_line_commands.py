@@ -96,7 +96,7 @@ def test_a_detached_command_prints_its_number(server: ServerProcess, environment
 def test_a_shell_on_a_terminal_is_left_and_gone_on_with_after_a_sleep(
     server: ServerProcess, environment: dict[str, str], name: str
 ) -> None:
-    with terminal(environment, "sh", name, columns=90) as screen:
+    with terminal(environment | {"COLUMNS": "80"}, "sh", name, columns=90) as screen:
         screen.wait_for("$ ")
         screen.type("stty size; colour=gr''een\r")
         screen.wait_for("24 90")

@@ -52,6 +52,14 @@ def kernel(server: ServerProcess, **more: str) -> Iterator[tuple[KernelManager, 
         manager.shutdown_kernel(now=True)
 
 
+def reply_to(client: BlockingKernelClient, request: str) -> dict[str, Any]:
+    """What is replied to a request; a late one to an earlier request, while the kernel started, is passed by."""
+    while (reply := client.get_shell_msg(timeout=SECONDS))["parent_header"].get("msg_id") != request:
+        pass
+    content: dict[str, Any] = reply["content"]
+    return content
+
+
 def execute(client: BlockingKernelClient, code: str) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
     """The reply to a cell, and the messages that it published."""
     shown: list[tuple[str, dict[str, Any]]] = []
@@ -114,7 +122,7 @@ def test_an_interrupt_ends_the_cell_and_leaves_the_variables(server: ServerProce
         asked = client.execute("print('begun', flush=True)\nwhile True: pass", stop_on_error=False)
         _wait_for(client, asked, "stream")
         manager.interrupt_kernel()
-        reply = client.get_shell_msg(timeout=SECONDS)["content"]
+        reply = reply_to(client, asked)
         assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
         assert value(client, "a + 5") == "8"
 
@@ -142,16 +150,16 @@ def test_a_cell_asks_whoever_sits_at_the_notebook(server: ServerProcess) -> None
 
 def test_a_question_that_nobody_answers_can_be_interrupted(server: ServerProcess) -> None:
     with kernel(server, TORPOR_MACHINE="analysis") as (manager, client):
-        client.execute("input('First? ')", allow_stdin=True)
+        asked = client.execute("input('First? ')", allow_stdin=True)
         assert client.get_stdin_msg(timeout=SECONDS)["content"]["prompt"] == "First? "
         manager.interrupt_kernel()
-        reply = client.get_shell_msg(timeout=SECONDS)["content"]
+        reply = reply_to(client, asked)
         assert (reply["status"], reply["ename"]) == ("error", "KeyboardInterrupt")
         client.input("too late")
-        client.execute("second = input('Second? ')", allow_stdin=True)
+        asked = client.execute("second = input('Second? ')", allow_stdin=True)
         assert client.get_stdin_msg(timeout=SECONDS)["content"]["prompt"] == "Second? "
         client.input("in time")
-        assert client.get_shell_msg(timeout=SECONDS)["content"]["status"] == "ok"
+        assert reply_to(client, asked)["status"] == "ok"
         assert value(client, "second") == "'in time'"
 
 
@@ -195,8 +203,8 @@ def test_a_frontend_learns_what_is_complete_and_what_was_run_before(server: Serv
     with kernel(server, TORPOR_MACHINE="analysis") as (_, client):
         assert execute(client, "number = 3")[0]["status"] == "ok"
         assert value(client, "number") == "3"
-        client.is_complete("for i in range(3):")
-        assert client.get_shell_msg(timeout=SECONDS)["content"] == {"status": "incomplete", "indent": "    "}
+        asked = client.is_complete("for i in range(3):")
+        assert reply_to(client, asked) == {"status": "incomplete", "indent": "    "}
         history = client.history(hist_access_type="tail", n=10, reply=True, timeout=SECONDS)["content"]["history"]
         assert [row[2] for row in history] == ["number = 3", "number"]
 

@@ -36,8 +36,11 @@ class Left(Exception):
 
 
 def window() -> tuple[int, int]:
-    """Rows and columns of the user's terminal."""
-    size = shutil.get_terminal_size()
+    """Rows and columns of the user's terminal, whatever `COLUMNS` and `LINES` say."""
+    try:
+        size = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        size = shutil.get_terminal_size()
     return size.lines, size.columns
 
 
