@@ -407,8 +407,11 @@ class Ledger(Protocol):
         """Remember that a finished instruction was executed again."""
         ...
 
-    async def undo(self, hold: Hold, seq: int) -> None:
-        """Mark a finished instruction as undone: it killed its process later, and is never replayed."""
+    async def undo(self, hold: Hold, seq: int, notice: str | None = None) -> None:
+        """Mark a finished instruction as undone: it killed its process later, and is never replayed.
+
+        A notice `undone` is left in the same step.
+        """
         ...
 
     async def allot_save(self, hold: Hold) -> tuple[int, str]:
@@ -441,10 +444,10 @@ class Ledger(Protocol):
         """Snapshots that are not condemned, newest first."""
         ...
 
-    async def go_back(self, hold: Hold, to: int | None) -> Hold:
+    async def go_back(self, hold: Hold, to: int | None, notice: str | None = None) -> Hold:
         """Set the head aside for an older generation (None: the empty interpreter), on a new line. The new hold.
 
-        What was counted about the old head is forgotten.
+        What was counted about the old head is forgotten. A notice `set_aside` is left in the same step.
         """
         ...
 

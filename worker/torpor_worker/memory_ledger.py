@@ -369,10 +369,12 @@ class MemoryLedger:
         """See `Ledger`."""
         self._held(hold).replayed.append(seq)
 
-    async def undo(self, hold: Hold, seq: int) -> None:
+    async def undo(self, hold: Hold, seq: int, notice: str | None = None) -> None:
         """See `Ledger`."""
         machine = self._held(hold)
         machine.replace(machine.instruction(seq), undone=True)
+        if notice is not None:
+            machine.notices["undone"] = (notice, [seq])
 
     async def allot_save(self, hold: Hold) -> tuple[int, str]:
         """See `Ledger`."""
@@ -420,9 +422,11 @@ class MemoryLedger:
         """See `Ledger`."""
         return [snapshot for _, snapshot in sorted(self._held(hold).snapshots.items(), reverse=True)]
 
-    async def go_back(self, hold: Hold, to: int | None) -> Hold:
+    async def go_back(self, hold: Hold, to: int | None, notice: str | None = None) -> Hold:
         """See `Ledger`."""
         machine = self._held(hold)
+        if notice is not None:
+            machine.notices["set_aside"] = (notice, [])
         machine.head = None if to is None else machine.snapshots[to]
         machine.tries = machine.deaths = 0
         return self._new_line(machine)

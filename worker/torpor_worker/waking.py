@@ -252,13 +252,8 @@ class Waking:
                 return hold
             case "undo" if suspicion.suspect is not None:
                 seq = suspicion.suspect
-                await self._services.ledger.undo(hold, seq)
-                await self._services.ledger.notice(
-                    hold,
-                    "undone",
-                    f"Instruction {seq} was undone: the machine's process ended after it each time ({reason}).",
-                    [seq],
-                )
+                sentence = f"Instruction {seq} was undone: the machine's process ended after it each time ({reason})."
+                await self._services.ledger.undo(hold, seq, sentence)
                 return hold
             case _ if suspicion.suspect_change is not None and suspicion.suspect_change.position is not None:
                 change = suspicion.suspect_change
@@ -291,17 +286,14 @@ class Waking:
         if head is None or end is not None:
             await self._park(hold, f"{reason}{end or ''}")
         lost = hold.rebuilt_from is not None and (older is None or older.generation < hold.rebuilt_from)
-        hold = await ledger.go_back(hold, None if older is None else older.generation)
-        self.suspicion.gone_back()
         where = "its beginning and its whole log" if older is None else f"generation {older.generation}"
         if lost:
             where += f", without what it did up to generation {hold.rebuilt_from}: that log is not known any more"
-        await ledger.notice(
-            hold,
-            "set_aside",
-            f"Generation {head.generation} could not be used ({reason}); the machine was brought back from {where}.",
-            [],
+        sentence = (
+            f"Generation {head.generation} could not be used ({reason}); the machine was brought back from {where}."
         )
+        hold = await ledger.go_back(hold, None if older is None else older.generation, sentence)
+        self.suspicion.gone_back()
         await ledger.event(self._machine, "set_aside", generation=head.generation, reason=reason)
         return hold
 

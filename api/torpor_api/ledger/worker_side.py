@@ -220,9 +220,15 @@ class WorkerSide:
         """Remember that a finished instruction was executed again."""
         await self._write(hold, lambda connection, machine_id: entries.note_replay(connection, machine_id, seq))
 
-    async def undo(self, hold: Hold, seq: int) -> None:
+    async def undo(self, hold: Hold, seq: int, notice: str | None = None) -> None:
         """Mark a finished instruction as undone: it is never replayed."""
-        await self._write(hold, lambda connection, machine_id: entries.undo(connection, machine_id, seq))
+
+        def work(connection: Connection, machine_id: int) -> None:
+            entries.undo(connection, machine_id, seq)
+            if notice is not None:
+                notices.leave(connection, machine_id, "undone", notice, [seq])
+
+        await self._write(hold, work)
 
     async def allot_save(self, hold: Hold) -> tuple[int, str]:
         """A new generation number and the key of its object, registered before it is put."""
@@ -259,12 +265,16 @@ class WorkerSide:
         """The head and the snapshots it came from that are not condemned, newest first."""
         return await self._read(hold, saves.line_of_descent)
 
-    async def go_back(self, hold: Hold, to: int | None) -> Hold:
+    async def go_back(self, hold: Hold, to: int | None, notice: str | None = None) -> Hold:
         """Set the head aside for an older generation (None: the empty interpreter), on a new line. The new hold."""
         session = self._session
-        return await self._writer.run(
-            lambda connection: holds.go_back(connection, session, hold, to), touches=hold.machine
-        )
+
+        def work(connection: Connection) -> Hold:
+            if notice is not None:
+                notices.leave(connection, holds.held(connection, session, hold), "set_aside", notice, [])
+            return holds.go_back(connection, session, hold, to)
+
+        return await self._writer.run(work, touches=hold.machine)
 
     async def forgo(self, hold: Hold, forgone: Forgone) -> Hold:
         """Leave behind what was started behind a position, on a new line. The new hold."""

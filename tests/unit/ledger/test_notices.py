@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from tests.support.ledger import ACCOUNT, saved
+import pytest
+from tests.support.ledger import ACCOUNT, ran, saved, started
 
 from torpor_api.ledger import SqlLedger
 from torpor_api.ledger.notices import NOTICES_KEPT
@@ -61,3 +62,17 @@ async def test_notices_and_events_are_bounded(ledger: SqlLedger, hold: Hold) -> 
     assert (await told(ledger, hold.machine))[0] == "1"
     events = await ledger.events(hold.machine, limit=2)
     assert [(event.action, event.fields) for event in events] == [("woke", {"number": 2}), ("woke", {"number": 1})]
+
+
+async def test_what_is_undone_or_set_aside_is_said_in_the_same_step(ledger: SqlLedger, hold: Hold) -> None:
+    await ran(ledger, hold)
+    await started(ledger, hold)
+    with pytest.raises(ValueError, match="not finished"):
+        await ledger.undo(hold, 1, "of which nothing is known")
+    with pytest.raises(ValueError, match="no generation 7"):
+        await ledger.go_back(hold, 7, "which is not kept")
+    assert await ledger.read_notices(hold.machine) == []
+    await ledger.undo(hold, 0, "it killed its process")
+    back = await ledger.go_back(hold, None, "the head was of no use")
+    said = {notice.code: (notice.message, notice.seqs) for notice in await ledger.read_notices(back.machine)}
+    assert said == {"undone": ("it killed its process", [0]), "set_aside": ("the head was of no use", [])}
