@@ -407,7 +407,7 @@ def test_a_process_that_was_given_the_number_of_a_dead_worker_is_left_alone() ->
     os.waitpid(job.pid, 0)
     other = subprocess.Popen(["sleep", "60"])
     job.pid = other.pid  # as it happens, once the dead one was reaped
-    jobs.reaped(other.pid)
+    jobs.reaped(other.pid, 0)
     while jobs._jobs:
         jobs.serve({job.connection.fileno(): select.POLLIN} if job.connection is not None else {})
     try:

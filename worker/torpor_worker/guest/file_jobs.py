@@ -18,6 +18,7 @@ from collections import deque
 from typing import Any
 
 from . import file_worker
+from .cleaners import Cleaners, Part
 from .file_changes import CHANGES
 from .frames import FILE_BASE64, FILE_CANCEL, FILE_END, FrameType
 from .outbox import Outbox
@@ -96,11 +97,12 @@ class FileJobs:
         self._to_apply: deque[Job] = deque()
         """The first is being applied."""
         self._pids: set[int] = set()
+        self._cleaners = Cleaners()
 
     @property
     def pids(self) -> set[int]:
         """Processes that are no background work of the user's."""
-        return self._pids
+        return self._pids | self._cleaners.pids
 
     @property
     def are_applying(self) -> bool:
@@ -110,7 +112,8 @@ class FileJobs:
     @property
     def deadline(self) -> float:
         """When to look again though nobody has said anything."""
-        return self._to_apply[0].deadline if self._to_apply else float("inf")
+        applied_by = self._to_apply[0].deadline if self._to_apply else float("inf")
+        return min(applied_by, self._cleaners.deadline)
 
     # What the host says.
 
@@ -177,14 +180,16 @@ class FileJobs:
             job.feed()
             if job.connection is not None and ready.get(job.connection.fileno(), 0) & ~select.POLLOUT:
                 self._hear(job)
+        self._cleaners.serve()
         if self._to_apply and time.monotonic() >= self._to_apply[0].deadline:
             job = self._to_apply[0]
             job.kill()
             self._end(job, _failure(f"it took longer than {APPLY_SECONDS:g} s"))
 
-    def reaped(self, pid: int) -> None:
+    def reaped(self, pid: int, status: int) -> None:
         """A process has ended; whether it was a worker shows in its connection."""
         self._pids.discard(pid)
+        self._cleaners.reaped(pid, status)
         for job in self._all():
             if job.pid == pid:
                 job.pid = -1
@@ -264,8 +269,7 @@ class FileJobs:
 
     def _clean(self, job: Job) -> None:
         if job.changes_something:
-            with contextlib.suppress(OSError):  # its part is left there, hidden
-                self._pids.add(file_worker.start_cleaning(job.fields, job.token))
+            self._cleaners.start(Part(job.fields, job.token))
 
 
 def _prepared(body: bytes) -> dict[str, Any] | None:

@@ -531,7 +531,7 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            self._files.reaped(pid)
+            self._files.reaped(pid, status)
             if self._interpreter is not None and pid == self._interpreter.pid:
                 self._buried(self._interpreter, status)
             else:
