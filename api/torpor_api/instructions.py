@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -39,9 +40,11 @@ KEEPALIVE_SECONDS = 15.0
 
 
 def timeout_of(services: Services, asked_seconds: float | None, field: str = "timeout_seconds") -> float:
-    """The time-out in force. Raises `InvalidRequest` if it is over the maximum."""
+    """The time-out in force; the maximum if infinity is asked for. Raises `InvalidRequest` if it is over that."""
     if asked_seconds is None:
         return services.config.timeout_seconds
+    if asked_seconds == math.inf:
+        return services.config.timeout_maximum_seconds
     if asked_seconds > services.config.timeout_maximum_seconds:
         raise InvalidRequest(f"{field}: it may be at most {services.config.timeout_maximum_seconds:g}.")
     return asked_seconds

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import math
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from torpor_api.ledger.machines import TAGS_LIMIT
 from torpor_api.names import is_alias
@@ -16,6 +17,8 @@ TAG_VALUE_LIMIT = 512
 MEMORY_MINIMUM_MB = 256
 FORKS_LIMIT = 16
 LONGEST_IDLE_SECONDS = 366 * 24 * 3600
+LONGEST: Final = "longest"
+"""In place of a time-out's seconds: the longest that the server allows."""
 
 
 def _clean(value: str) -> str:
@@ -33,6 +36,14 @@ def _code(value: str) -> str:
 def _stdin(value: str) -> str:
     if len(value) > STDIN_LIMIT_BYTES or len(value.encode()) > STDIN_LIMIT_BYTES:
         raise ValueError(f"must not be longer than {STDIN_LIMIT_BYTES} bytes of UTF-8")
+    return value
+
+
+def _seconds(value: object) -> object:
+    if value == LONGEST:
+        return math.inf
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f'must be a finite number of seconds, or "{LONGEST}"')
     return value
 
 
@@ -56,7 +67,13 @@ STDIN_OPEN = Field(default=False, description="More may follow while it runs, by
 TagKey = Annotated[str, Field(min_length=1, max_length=TAG_KEY_LIMIT), AfterValidator(_clean)]
 TagValue = Annotated[str, Field(max_length=TAG_VALUE_LIMIT), AfterValidator(_clean)]
 Tags = Annotated[dict[TagKey, TagValue], Field(max_length=TAGS_LIMIT)]
-TimeoutSeconds = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+TimeoutSeconds = Annotated[
+    float,
+    Field(ge=1),
+    BeforeValidator(_seconds),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 1}, {"type": "string", "const": LONGEST}]}),
+]
+"""Infinite for `LONGEST`."""
 IdleSeconds = Annotated[float, Field(gt=0, le=LONGEST_IDLE_SECONDS, allow_inf_nan=False)]
 MemoryMb = Annotated[int, Field(ge=MEMORY_MINIMUM_MB, le=2**31 - 1)]
 
@@ -150,7 +167,9 @@ class Instruction(Request):
 
     code: Code
     timeout_seconds: TimeoutSeconds | None = Field(
-        default=None, description="From 1 to the server's maximum; 15 by default. Counts running time only."
+        default=None,
+        description="From 1 to the server's maximum, or `longest`, which is that; 15 by default. Counts running time "
+        "only, and so what `input()` waits.",
     )
     stdin: Stdin | None = STDIN
     stdin_open: bool | None = STDIN_OPEN

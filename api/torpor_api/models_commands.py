@@ -57,8 +57,8 @@ class CommandRequest(StrictRequest):
     )
     timeout_seconds: TimeoutSeconds | None = Field(
         default=None,
-        description="From 1 to the server's maximum; as for instructions by default, and none in the background. "
-        "Counts running time only.",
+        description="From 1 to the server's maximum, or `longest`, which is that; as for instructions by default, and "
+        "none in the background. Counts running time only.",
     )
     background: bool | None = Field(
         default=False, description="Answer at once; it runs on while the machine is awake, and sleeps with it."

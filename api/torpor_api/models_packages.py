@@ -32,7 +32,8 @@ class PackagesRequest(StrictRequest):
     )
     upgrade: bool | None = Field(default=False, description="Install a newer version though one that does is there.")
     timeout_seconds: TimeoutSeconds | None = Field(
-        default=None, description="From 1 to the server's maximum; by default 300, or that."
+        default=None,
+        description="From 1 to the server's maximum, or `longest`, which is that; by default 300, or that.",
     )
 
 

@@ -98,7 +98,8 @@ class AsyncMachine:
 
         Args:
             code: Python, as in a notebook's cell: the last expression is the value, and top-level `await` works.
-            timeout_seconds: After so much running time it is ended; the server's default is 15.
+            timeout_seconds: After so much running time it is ended; the server's default is 15, and `math.inf` is
+                the longest that it allows.
             queue: If the machine runs something else, wait for that to end. Else `MachineBusy` is raised.
             interrupt: If the machine runs something else, end that.
             timings: Let `timings` of the result have, as `wake`, the phases of the wake if the machine was asleep.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,8 @@ TRANSITION_SECONDS = 120.0
 """How long a save or a wake may take before it is asked after again."""
 DEFAULT_TIMEOUT_SECONDS = 15.0
 """The server's default time-out of an instruction, for the patience with which its answer is awaited."""
+LONGEST_ANSWER_SECONDS = 24 * 3600.0
+"""An answer that code may take longer for is asked for again."""
 GRACE_SECONDS = 30.0
 """Waking, the steps that end an instruction, and the way back."""
 QUIET_STREAM_SECONDS = 90.0
@@ -142,6 +145,17 @@ def list_machines(tags: Mapping[str, str] | None) -> Call:
     return _post("/v1/machine/list", {"tags": dict(tags) if tags else None})
 
 
+def asked_timeout(seconds: float | None) -> float | str | None:
+    """How the time-out of code is asked for. Infinite: the longest that the server allows, which it knows itself."""
+    return "longest" if seconds == math.inf else seconds
+
+
+def answer_seconds(timeout_seconds: float | None, default_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> float:
+    """How long the answer may take of a call that waits for code with this time-out."""
+    running_seconds = default_seconds if timeout_seconds is None else timeout_seconds
+    return min(running_seconds + GRACE_SECONDS, LONGEST_ANSWER_SECONDS)
+
+
 def run(
     machine: str | None,
     code: str,
@@ -156,7 +170,7 @@ def run(
     stdin_open: bool = False,
 ) -> Call:
     """Run code on a machine, or on a new one (None)."""
-    body: dict[str, Any] = {"code": code, "timeout_seconds": timeout_seconds}
+    body: dict[str, Any] = {"code": code, "timeout_seconds": asked_timeout(timeout_seconds)}
     if queue:
         body["queue"] = True
     if interrupt:
@@ -164,11 +178,10 @@ def run(
     if timings:
         body["timings"] = True
     body |= _stdin(stdin, stdin_open=stdin_open)
-    running_seconds = DEFAULT_TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
     call = _post(
         "/v1/run" if machine is None else _machine(machine, "/run"),
         body,
-        answer_seconds=QUIET_STREAM_SECONDS if streamed else running_seconds + GRACE_SECONDS,
+        answer_seconds=QUIET_STREAM_SECONDS if streamed else answer_seconds(timeout_seconds),
         patient=True,
         streamed=streamed,
     )
@@ -189,7 +202,7 @@ def start(
     """Have code run on a machine, and do not wait for it."""
     instruction = {"code": code, **_stdin(stdin, stdin_open=stdin_open)}
     if timeout_seconds is not None:
-        instruction["timeout_seconds"] = timeout_seconds
+        instruction["timeout_seconds"] = asked_timeout(timeout_seconds)
     body: dict[str, Any] = {"instruction": instruction}
     if queue:
         body["queue"] = True

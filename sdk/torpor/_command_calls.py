@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ._calls import DEFAULT_TIMEOUT_SECONDS, GRACE_SECONDS, QUIET_STREAM_SECONDS, Call, _get, _machine, _post
+from ._calls import QUIET_STREAM_SECONDS, Call, _get, _machine, _post, answer_seconds, asked_timeout
 
 
 def execute(machine: str, body: Mapping[str, Any], *, streamed: bool, idempotency_key: str | None) -> Call:
     """A command, to be answered when it has ended, with its events, or at once if it is in the background."""
-    running_seconds = body.get("timeout_seconds") or DEFAULT_TIMEOUT_SECONDS
+    timeout_seconds = body.get("timeout_seconds")
     call = _post(
         _machine(machine, "/commands"),
-        body,
-        answer_seconds=QUIET_STREAM_SECONDS if streamed else running_seconds + GRACE_SECONDS,
+        {**body, "timeout_seconds": asked_timeout(timeout_seconds)},
+        answer_seconds=QUIET_STREAM_SECONDS if streamed else answer_seconds(timeout_seconds),
         patient=True,
         streamed=streamed,
     )

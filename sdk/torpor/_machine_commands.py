@@ -225,7 +225,8 @@ class Commands:
             cwd: The folder to begin in; the home folder by default.
             env: Variables beside those that every process of the machine has.
             stdin: What it reads; nothing by default.
-            timeout_seconds: After so much running time it is ended; the server's default is 15.
+            timeout_seconds: After so much running time it is ended; the server's default is 15, and `math.inf` is
+                the longest that it allows.
             on_output: Called with each piece of output at the moment when it appears.
             idempotency_key: The same key does not execute it twice, and gets the first answer.
 
@@ -321,7 +322,8 @@ class Commands:
             env: Variables beside those that every process of the machine has.
             stdin: What it reads first.
             stdin_open: Whether more input may follow, by `get(seq).send_stdin`; by default only with a terminal.
-            timeout_seconds: After so much running time it is ended; the server's default is 15.
+            timeout_seconds: After so much running time it is ended; the server's default is 15, and `math.inf` is
+                the longest that it allows.
             pty: Give it a terminal instead of pipes; or the rows and columns of its window.
             idempotency_key: The same key does not execute it twice, and follows the first.
 

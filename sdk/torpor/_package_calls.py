@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ._calls import GRACE_SECONDS, Call, _machine, _post
+from ._calls import Call, _machine, _post, answer_seconds, asked_timeout
 
 TIMEOUT_SECONDS = 300.0
 
@@ -22,8 +22,8 @@ def install(
     body = {
         "packages": [packages] if isinstance(packages, str) else list(packages),
         "upgrade": upgrade or None,
-        "timeout_seconds": timeout_seconds,
+        "timeout_seconds": asked_timeout(timeout_seconds),
     }
-    answer_seconds = (timeout_seconds or TIMEOUT_SECONDS) + GRACE_SECONDS
-    call = _post(_machine(machine, "/packages"), body, answer_seconds=answer_seconds, patient=True)
+    patience_seconds = answer_seconds(timeout_seconds, TIMEOUT_SECONDS)
+    call = _post(_machine(machine, "/packages"), body, answer_seconds=patience_seconds, patient=True)
     return call if idempotency_key is None else replace(call, idempotency_key=idempotency_key)

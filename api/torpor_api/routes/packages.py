@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fastapi import APIRouter
@@ -91,11 +92,12 @@ async def install(request: Request, account: AccountOf, name: Name) -> Response:
 
 def _command(asked: PackagesRequest, longest_seconds: float) -> CommandRequest:
     upgrade = ["--upgrade"] if asked.upgrade else []
+    seconds = TIMEOUT_SECONDS if asked.timeout_seconds is None else asked.timeout_seconds
+    if asked.timeout_seconds in (None, math.inf):
+        seconds = min(seconds, longest_seconds)
     return CommandRequest(
         command=["pip", "install", "--no-color", "--progress-bar=off", *upgrade, "--", *asked.packages],
-        timeout_seconds=min(TIMEOUT_SECONDS, longest_seconds)
-        if asked.timeout_seconds is None
-        else asked.timeout_seconds,
+        timeout_seconds=seconds,
     )
 
 

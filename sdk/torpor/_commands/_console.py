@@ -24,6 +24,17 @@ MachineName = Annotated[
     str, typer.Argument(metavar="MACHINE", help="The machine's name.", autocompletion=machine_names)
 ]
 
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        "-t",
+        metavar="SECONDS",
+        help="End it after so much running time.",
+        show_default="as long as the server allows",
+    ),
+]
+"""Infinite by default: at a terminal it is a person who ends what takes too long."""
 MemoryOption = Annotated[int | None, typer.Option("--memory", metavar="MB", help="Memory that it may use.", min=1)]
 IdleOption = Annotated[
     str | None,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Annotated
 
 import typer
 
-from ._console import MachineName, client, note, single_command, tags_of
+from ._console import MachineName, TimeoutOption, client, note, single_command, tags_of
 from ._remote import Left, Remote, status_of, window
 
 INTERRUPTED = 130
-LONGEST_SECONDS = 3600.0
 
 app = single_command()
 
@@ -23,9 +23,7 @@ def execute(
     *,
     cwd: Annotated[str | None, typer.Option("--cwd", "-w", metavar="FOLDER", help="Where to begin.")] = None,
     env: Annotated[list[str] | None, typer.Option("--env", "-e", metavar="NAME=VALUE", help="A variable.")] = None,
-    timeout: Annotated[
-        float, typer.Option("--timeout", "-t", metavar="SECONDS", help="End it after so much running time.")
-    ] = LONGEST_SECONDS,
+    timeout: TimeoutOption = math.inf,
     terminal: Annotated[
         bool | None, typer.Option("--tty/--no-tty", help="Give it a terminal; so by default where there is one.")
     ] = None,

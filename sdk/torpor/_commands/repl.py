@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from .._client import Client
 from .._errors import TorporError
 from .._retry import RetryPolicy
-from ._console import note, single_command
+from ._console import TimeoutOption, note, single_command
 from ._machine_names import machine_names
 
 PATIENCE_SECONDS = 3600.0
@@ -31,10 +32,7 @@ def repl(
             autocompletion=machine_names,
         ),
     ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option("--timeout", "-t", metavar="SECONDS", help="End each input after so much running time."),
-    ] = None,
+    timeout: TimeoutOption = math.inf,
 ) -> None:
     """Talk to a machine line by line, as to Python itself.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from .._cli import INTERRUPTED
 from .._errors import TorporError
 from .._result import Result
 from .._terminal.screen import Screen, exit_status
-from ._console import Json, client, note, single_command, write_json
+from ._console import Json, TimeoutOption, client, note, single_command, write_json
 from ._execution import watch
 from ._machine_names import machine_names
 from ._own_input import own_input
@@ -36,9 +37,7 @@ def run(
             autocompletion=machine_names,
         ),
     ] = None,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", "-t", metavar="SECONDS", help="End it after so much running time.")
-    ] = None,
+    timeout: TimeoutOption = math.inf,
     queue: Annotated[bool, typer.Option("--queue", help="If something else runs there, wait for it.")] = False,
     interrupt: Annotated[bool, typer.Option("--interrupt", help="If something else runs there, end it.")] = False,
     pictures: Annotated[

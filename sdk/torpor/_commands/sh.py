@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Annotated
 
 import typer
 
 from .._errors import TorporError
-from ._console import MachineName, client, note, single_command
+from ._console import MachineName, TimeoutOption, client, note, single_command
 from ._remote import Left, Remote, status_of, window
 
 INTERRUPTED = 130
@@ -27,9 +28,7 @@ def sh(
     attach: Annotated[
         int | None, typer.Option("--attach", "-a", metavar="SEQ", min=0, help="Go on with a command that runs.")
     ] = None,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", "-t", metavar="SECONDS", help="Of a line: end it after so much time.")
-    ] = None,
+    timeout: TimeoutOption = math.inf,
 ) -> None:
     """A shell on a machine, beside whatever else runs there.
 

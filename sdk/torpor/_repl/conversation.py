@@ -32,7 +32,7 @@ class Clients:
 class Conversation:
     """One machine at a time, with its history and its completions."""
 
-    def __init__(self, clients: Clients, machine_name: str, timeout_seconds: float | None) -> None:
+    def __init__(self, clients: Clients, machine_name: str, timeout_seconds: float) -> None:
         self._clients = clients
         self._timeout_seconds = timeout_seconds
         self._turn_to(machine_name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -23,7 +24,6 @@ from .e2b_cells import (
     tags_of,
     telling,
 )
-from .e2b_command_models import LONGEST_SECONDS
 from .e2b_results import Execution, execution_of
 
 
@@ -106,7 +106,7 @@ class AsyncSandbox:
             await settled(None if tell is None else tell(event))
 
         result = await self._machine.run(
-            code, timeout_seconds=timeout or LONGEST_SECONDS, queue=True, on_output=show if tell else None
+            code, timeout_seconds=timeout or math.inf, queue=True, on_output=show if tell else None
         )
         execution = execution_of(result)
         for call in endings(execution, on_result, on_error):

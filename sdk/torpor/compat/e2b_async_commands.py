@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 
 from .._async_machine import AsyncMachine
 from .._async_machine_commands import AsyncCommand, AsyncCommandStream
 from .._events import Stderr, Stdout
-from .e2b_command_models import LONGEST_SECONDS, CommandResult, OnText, checked, told
+from .e2b_command_models import CommandResult, OnText, checked, told
 
 
 async def settled(answer: object) -> None:
@@ -69,7 +70,7 @@ class AsyncCommands:
         if background:
             command = await commands.start(cmd, cwd=cwd, env=envs, stdin_open=bool(stdin))
             return AsyncCommandHandle(command, on_stdout, on_stderr)
-        stream = commands.stream(cmd, cwd=cwd, env=envs, timeout_seconds=timeout or LONGEST_SECONDS)
+        stream = commands.stream(cmd, cwd=cwd, env=envs, timeout_seconds=timeout or math.inf)
         return await _followed(stream, told(on_stdout, on_stderr))
 
     async def kill(self, pid: int) -> bool:

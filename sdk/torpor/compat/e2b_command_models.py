@@ -9,9 +9,6 @@ from .._command_models import CommandResult as OwnResult
 from .._events import Stderr, Stdout
 from .e2b_errors import SandboxException
 
-LONGEST_SECONDS = 3600.0
-"""What E2B calls no time-out."""
-
 OnText = Callable[[str], object]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from .._machine import Machine
 from .._machine_commands import Command
-from .e2b_command_models import LONGEST_SECONDS, CommandResult, OnText, checked, told
+from .e2b_command_models import CommandResult, OnText, checked, told
 
 
 class CommandHandle:
@@ -65,7 +66,7 @@ class Commands:
             cmd,
             cwd=cwd,
             env=envs,
-            timeout_seconds=timeout or LONGEST_SECONDS,
+            timeout_seconds=timeout or math.inf,
             on_output=told(on_stdout, on_stderr),
         )
         return checked(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import TracebackType
 
@@ -19,7 +20,6 @@ from .e2b_cells import (
     tags_of,
     telling,
 )
-from .e2b_command_models import LONGEST_SECONDS
 from .e2b_commands import Commands
 from .e2b_files import Filesystem
 from .e2b_results import Execution, execution_of
@@ -104,13 +104,14 @@ class Sandbox:
     ) -> Execution:
         """Run a cell. An error of the code is in the answer, and is not raised.
 
-        `timeout` 0 or None is an hour. Raises `TorporError` for another language than Python.
+        `timeout` 0 or None is the longest that the server allows. Raises `TorporError` for a language that is not
+        Python.
         """
         check_language(language)
         if envs:
             self._machine.run(setting(envs), queue=True).raise_for_error()
         tell = telling(on_stdout, on_stderr, on_result)
-        result = self._machine.run(code, timeout_seconds=timeout or LONGEST_SECONDS, queue=True, on_output=tell)
+        result = self._machine.run(code, timeout_seconds=timeout or math.inf, queue=True, on_output=tell)
         execution = execution_of(result)
         for call in endings(execution, on_result, on_error):
             call()

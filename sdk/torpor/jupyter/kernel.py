@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,7 +12,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from .._asking import Asking
 from .._client import Client
-from .._errors import InvalidRequest, TorporError
+from .._errors import TorporError
 from .._events import Display, InputRequest, Notice, Stderr, Stdout
 from .._machine import Machine, RunStream
 from .._mime import mime_bundle
@@ -21,8 +22,6 @@ from .frontend import REQUEST, Frontend
 from .magic import obey
 from .notebook_machine import NotebookMachine
 
-LONGEST_SECONDS = 3600.0
-"""The time-out of a cell, where the server allows as much: in a notebook it is a person who interrupts."""
 _SEQ_SECONDS = 30.0
 _HISTORY_LENGTH = 1000
 
@@ -48,7 +47,6 @@ class TorporKernel(Kernel):
         self.torpor: NotebookMachine = NotebookMachine(Client(), binding_of())
         self._running: tuple[Machine, RunStream] | None = None
         self._told = False
-        self._timeout_seconds: float | None = LONGEST_SECONDS
 
     async def do_execute(
         self,
@@ -87,17 +85,11 @@ class TorporKernel(Kernel):
         await super().execute_request(stream, ident, parent)  # type: ignore[no-untyped-call]
 
     def _run(self, machine: Machine, code: str, silent: bool, frontend: Frontend | None) -> Result:
-        try:
-            return self._follow(machine, code, silent, frontend)
-        except InvalidRequest as error:
-            if self._timeout_seconds is None or not str(error).startswith("timeout_seconds"):
-                raise
-            self._timeout_seconds = None  # the server's own, which is shorter
-            return self._follow(machine, code, silent, frontend)
-
-    def _follow(self, machine: Machine, code: str, silent: bool, frontend: Frontend | None) -> Result:
         stream = machine.stream(
-            code, timeout_seconds=self._timeout_seconds, queue=True, stdin_open=frontend is not None
+            code,
+            timeout_seconds=math.inf,  # it is a person who interrupts a notebook
+            queue=True,
+            stdin_open=frontend is not None,
         )
         asking = None if frontend is None else Asking(stream, "", frontend.answer, self.log.error)
         with stream, asking or nullcontext():

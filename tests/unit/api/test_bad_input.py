@@ -39,6 +39,7 @@ def exec_body(code: str = '"1"', timeout: str = "15") -> bytes:
         ("exec", exec_body(timeout="3601"), "instruction.timeout_seconds"),
         ("exec", exec_body(timeout='"15"'), "instruction.timeout_seconds"),
         ("exec", exec_body(timeout="true"), "instruction.timeout_seconds"),
+        ("exec", exec_body(timeout='"shortest"'), "instruction.timeout_seconds"),
         ("exec", b'{"instruction": {"code": "1"}, "interrupt": 1}', "interrupt"),
         ("run", b'{"code": null}', "code"),
         ("run", b'{"code": "1", "queue": "yes"}', "queue"),

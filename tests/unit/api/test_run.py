@@ -65,6 +65,23 @@ async def test_a_new_machine_starts_from_the_template_that_run_names(api: Api) -
     assert refused.status_code == 422
 
 
+async def test_the_longest_time_out_is_what_the_server_allows(api: Api) -> None:
+    machine = await api.new_machine()
+    asked = {"code": "1", "timeout_seconds": "longest"}
+    calls = {
+        "run": asked,
+        "exec": {"instruction": asked, "queue": True},
+        "commands": {"command": "true", "timeout_seconds": "longest"},
+        "packages": {"packages": ["tidy"], "timeout_seconds": "longest"},
+    }
+    for path, body in calls.items():
+        assert (await api.client.post(f"/v1/machine/{machine}/{path}", json=body)).status_code < 422, path
+
+    history = (await api.client.get(f"/v1/machine/{machine}/exec")).json()["instructions"]
+    commands = (await api.client.get(f"/v1/machine/{machine}/commands")).json()["commands"]
+    assert {entry["timeout_seconds"] for entry in history + commands} == {3600}
+
+
 async def test_an_error_comes_with_its_traceback(api: Api) -> None:
     body = (await api.client.post("/v1/run", json={"code": "1 / 0"})).json()
 

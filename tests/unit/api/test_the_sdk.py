@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -191,6 +192,8 @@ async def test_refusals_are_errors_of_their_own(live: Api, client: torpor.AsyncC
         await machine.run("null \0 byte")
     with pytest.raises(torpor.InvalidRequest, match="timeout_seconds"):
         await machine.run("1", timeout_seconds=10**7)
+    assert (await machine.run("1", timeout_seconds=math.inf)).ok
+    assert (await machine.commands.run("true", timeout_seconds=math.inf)).exit_code == 0
     with pytest.raises(torpor.InstructionNotFound):
         await machine.attach(7).result()
     async with torpor.AsyncClient(url=client.url, api_key=OTHER_KEY) as other:

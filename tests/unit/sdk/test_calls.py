@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,7 +65,9 @@ def test_a_post_has_a_key_of_its_own_or_changes_nothing_or_is_not_sent_again(nam
         assert call.idempotency_key != dict(every_call())[name].idempotency_key
 
 
-@pytest.mark.parametrize(("timeout_seconds", "read_seconds"), [(None, 45), (1, 31), (15, 45), (500, 530), (3600, 3630)])
+@pytest.mark.parametrize(
+    ("timeout_seconds", "read_seconds"), [(None, 45), (1, 31), (15, 45), (500, 530), (3600, 3630), (math.inf, 86400)]
+)
 def test_the_time_out_of_a_request_follows_from_that_of_the_code(
     timeout_seconds: float | None, read_seconds: float
 ) -> None:

@@ -142,7 +142,7 @@ def test_tab_indents_at_the_beginning_of_a_line(screen: Terminal, stub: StubServ
 def test_a_server_that_knows_no_completion_completes_nothing(screen: Terminal, stub: StubServer) -> None:
     stub.completions["prin"] = None
     screen.type("prin\t")
-    assert screen.shows_for(0.5).count("prin") <= 1
+    assert "print" not in screen.shows_for(0.5)
     screen.say("t()\r")
     assert stub.ran == ["print()"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 import uuid
 from pathlib import Path
 from typing import Literal
@@ -33,7 +34,7 @@ from ._terminals import Terminals
 
 HOME = "/home/user"
 SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 3600.0
-"""What a server takes by default as a command's time-out; the longest also stands where none is asked for."""
+"""What a server takes by default as a command's time-out."""
 _MARKERS = "/tmp/openai-agents/torpor"  # noqa: S108 - on the machine, which is the agent's own
 
 
@@ -87,7 +88,7 @@ class TorporSandboxSession(BaseSandboxSession):
 
     async def _exec_internal(self, *command: str | Path, timeout: float | None = None) -> ExecResult:
         words = [str(word) for word in command]
-        seconds = LONGEST_SECONDS if timeout is None else _in_bounds(timeout)
+        seconds = math.inf if timeout is None else _in_bounds(timeout)
         stream = self.machine.commands.stream(
             words, cwd=self._folder(), env=await self._variables(), timeout_seconds=seconds
         )

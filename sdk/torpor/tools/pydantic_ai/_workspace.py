@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -39,7 +40,7 @@ class MachineWorkspaceBackend(WorkspaceBackend, SupportsCommands):
     """A machine as a workspace: the conversation's, one that a ref names, or a new one.
 
     Its ref is the machine's own name. When a run ends the machine stays, with its files and whatever runs there.
-    A command without a time-out is ended after an hour. Files are read and written by commands.
+    A command without a time-out has the longest that the server allows. Files are read and written by commands.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class MachineWorkspaceBackend(WorkspaceBackend, SupportsCommands):
         if timeout is not None and not 0 < timeout < float("inf"):
             raise ValueError("`timeout` must be a positive number of seconds, or None.")
         machine = await self._found()
-        seconds = LONGEST_SECONDS if timeout is None else min(timeout, LONGEST_SECONDS)
+        seconds = math.inf if timeout is None else min(timeout, LONGEST_SECONDS)
         with _available():
             stream = machine.commands.stream(command, env=env, timeout_seconds=seconds)
             try:
@@ -157,7 +158,8 @@ def _available() -> Iterator[None]:
 def _answer(result: Result, seconds: float) -> CommandResult:
     said = {"stdout": result.stdout, "stderr": result.stderr}
     if result.timed_out:
-        raise WorkspaceTimeoutError(f"The command was ended after {seconds:g} s.", **said)
+        after = "as much time as the server allows" if seconds == math.inf else f"{seconds:g} s"
+        raise WorkspaceTimeoutError(f"The command was ended after {after}.", **said)
     if result.truncated_bytes:
         limit = len(result.stdout) + len(result.stderr)
         raise WorkspaceOutputLimitError("The command said more than is kept: send it to a file.", limit=limit, **said)
