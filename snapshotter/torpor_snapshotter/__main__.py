@@ -41,6 +41,9 @@ async def _serve(config: Config, store: ObjectStore) -> None:
     connection.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_LONGEST_LINE_BYTES)
     await SnapshotterServer(store, FolderKeyStore(config.key_folder)).serve(reader, writer)
+    # A thread that digests a runtime would be waited for; nobody needs its result, nor a tidy end of this process.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _die_with_parent(parent_pid: int) -> None:

@@ -18,6 +18,8 @@ from torpor_worker.snapshots import DescribedRuntime, SnapshotterError
 
 log = structlog.get_logger(__name__)
 
+KEEP_AFTER_SECONDS = 10.0
+"""To digest a runtime takes seconds of a processor, which a server that has just started needs for sandboxes."""
 KEEP_AGAIN_SECONDS = 60.0
 """How long to wait after the store has refused a runtime."""
 CONDEMNED_SECONDS = 5.0
@@ -137,7 +139,9 @@ class RuntimeShelf:
 
     async def keep(self) -> None:
         """Put every runtime that is needed into the store, once; ends when all are there."""
-        while True:
+        wait_seconds = KEEP_AFTER_SECONDS
+        while wait_seconds:
+            await asyncio.sleep(wait_seconds)
             try:
                 wait_seconds = await self._keep_missing()
             except SnapshotterError as error:
@@ -146,9 +150,6 @@ class RuntimeShelf:
             except Exception:
                 log.exception("Keeping runtimes failed; it is tried again", action="runtime")
                 wait_seconds = KEEP_AGAIN_SECONDS
-            if not wait_seconds:
-                return
-            await asyncio.sleep(wait_seconds)
 
     async def close(self) -> None:
         """Give up what is being brought."""
