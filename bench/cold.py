@@ -37,8 +37,8 @@ def measure_cold_waking(folder: Path, machines: int) -> list[Measurement]:
                 for name in names:
                     place.sleep(name)
             return [
-                _measure(server, folder, "no image on the disk", ["images"], names[:machines]),
-                _measure(server, folder, "nor templates", ["images", "templates"], names[machines:]),
+                _measure(server, folder, "no image on the disk", ["images", "cache"], names[:machines]),
+                _measure(server, folder, "nor templates", ["images", "cache", "templates"], names[machines:]),
             ]
 
 

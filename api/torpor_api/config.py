@@ -119,6 +119,8 @@ class Config(BaseSettings):
     """The ledger's database; by default `torpor.db` in the data folder."""
     store_url: Annotated[str | None, AfterValidator(_store_url)] = None
     """Where snapshots are kept; by default `store` in the data folder."""
+    store_cache: Size = ByteSize(4 * 1024 * MIB)
+    """What may be kept on the disk of what was read of a store elsewhere; 0: nothing."""
     keep_runtimes: bool = True
     """Whether runtimes that snapshots need are put into the store too, so that another host finds them there."""
     idle_seconds: Seconds = 60.0

@@ -101,7 +101,9 @@ async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple
         ledger = await SqlLedger.open(config.database, folder, output_limit_bytes=int(config.output_limit))
         stack.push_async_callback(_close, "ledger", ledger.close)
         tell("Starting the snapshotter ...")
-        snapshotter = SnapshotterProcess(config.store, folder / "keys")
+        snapshotter = SnapshotterProcess(
+            config.store, folder / "keys", cache_folder=folder / "cache", cache_bytes=int(config.store_cache)
+        )
         stack.push_async_callback(_close, "snapshotter", snapshotter.close)
         await snapshotter.start()
         await snapshotter.check()

@@ -64,7 +64,7 @@ class StoreCheck:
     def __init__(self, store: ObjectStore, keys: KeyStore, inventory: Inventory, report: Report) -> None:
         self._store = store
         self._archive = Archive(store, keys)
-        self._reader = PackReader(store)
+        self._reader = PackReader(store.read)
         self._inventory = inventory
         self._report = report
         self._looked_at = 0

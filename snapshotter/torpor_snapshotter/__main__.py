@@ -11,8 +11,10 @@ import sys
 from typing import Final
 
 from torpor_snapshotter.config import Config, read_config
+from torpor_snapshotter.folder_store import FolderStore
 from torpor_snapshotter.heap import give_large_buffers_back
 from torpor_snapshotter.keys import FolderKeyStore
+from torpor_snapshotter.read_cache import ReadCache
 from torpor_snapshotter.server import SnapshotterServer
 from torpor_snapshotter.store import ObjectStore
 from torpor_snapshotter.store_url import BadStoreUrl, open_store
@@ -40,10 +42,16 @@ async def _serve(config: Config, store: ObjectStore) -> None:
     connection = socket.socket(fileno=config.socket_fd)
     connection.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_LONGEST_LINE_BYTES)
-    await SnapshotterServer(store, FolderKeyStore(config.key_folder)).serve(reader, writer)
+    await SnapshotterServer(store, FolderKeyStore(config.key_folder), _cache(config, store)).serve(reader, writer)
     # A thread that digests a runtime would be waited for; nobody needs its result, nor a tidy end of this process.
     sys.stderr.flush()
     os._exit(0)
+
+
+def _cache(config: Config, store: ObjectStore) -> ReadCache | None:
+    if config.cache_folder is None or not config.cache_bytes or isinstance(store, FolderStore):
+        return None
+    return ReadCache(store, config.cache_folder, config.cache_bytes)
 
 
 def _die_with_parent(parent_pid: int) -> None:

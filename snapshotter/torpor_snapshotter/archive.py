@@ -22,6 +22,7 @@ from torpor_snapshotter.keys import KeyMissing, KeyStore
 from torpor_snapshotter.local_pages import LocalImage
 from torpor_snapshotter.manifest import BadManifest, Manifest
 from torpor_snapshotter.pack_reader import PackReader
+from torpor_snapshotter.read_cache import PIECE_BYTES, ReadCache
 from torpor_snapshotter.store import DamagedObject, NotStored, ObjectStore, StoreError
 
 Answer = TypeVar("Answer")
@@ -80,10 +81,13 @@ class Archive:
     One image is stored at a time, in threads of low priority; some are fetched meanwhile.
     """
 
-    def __init__(self, store: ObjectStore, keys: KeyStore) -> None:
+    def __init__(self, store: ObjectStore, keys: KeyStore, cache: ReadCache | None = None) -> None:
+        """With a cache of what is read of that store, or without one."""
         self._store = store
         self._keys = keys
-        self._reader = PackReader(store)
+        self._cache = cache
+        self._read = store.read if cache is None else cache.read
+        self._reader = PackReader(self._read)
         self._likes: dict[str, Manifest] = {}
         """Manifests of templates, by key."""
         self._storing = asyncio.Semaphore(1)
@@ -143,12 +147,17 @@ class Archive:
         """
         async with self._fetching:
             manifest, local = await asyncio.gather(self.read_manifest(key, sha256), self._local_image(like))
-            return await decode(manifest, self._reader, into, self._fetching_threads, local)
+            try:
+                return await decode(manifest, self._reader, into, self._fetching_threads, local)
+            except DamagedObject:
+                await self._forget(*(pack.key for pack in manifest.packs))
+                raise
 
     async def read_manifest(self, key: str, sha256: str) -> Manifest:
         """A manifest. Raises `DamagedObject`, `NotStored`, `KeyMissing`, `StoreError`."""
-        data = await self._store.read(key)
+        data = await self._read(key)
         if hashlib.sha256(data).hexdigest() != sha256:
+            await self._forget(key)
             raise _damaged(key, "its SHA-256 is not that of the object that was written")
         return (await self._open(key, data)).manifest
 
@@ -178,6 +187,11 @@ class Archive:
     async def destroy_key(self, machine: str) -> None:
         """Make everything that was stored of a machine, and of no other, unreadable for ever."""
         await asyncio.to_thread(self._keys.destroy, machine)
+
+    async def delete(self, key: str) -> None:
+        """Delete an object; no error if it is not there. Raises `StoreError`."""
+        await self._store.delete(key)
+        await self._forget(key)
 
     async def close(self) -> None:
         """Let the threads end."""
@@ -230,6 +244,8 @@ class Archive:
         size_bytes = 0
         while piece := await self._store.read(key, size_bytes, _PIECE_BYTES):
             await self._run(hasher.update, piece)
+            if self._cache is not None:
+                self._cache.keep(key, size_bytes // PIECE_BYTES, piece)
             size_bytes += len(piece)
         return hasher.hexdigest(), size_bytes
 
@@ -239,7 +255,12 @@ class Archive:
 
     async def _discard(self, key: str) -> None:
         with suppress(StoreError):  # what stays is garbage, and a row names it
-            await self._store.delete(key)
+            await self.delete(key)
+
+    async def _forget(self, *keys: str) -> None:
+        if self._cache is not None:
+            for key in keys:
+                await self._cache.drop(key)
 
 
 def _damaged(key: str, reason: object) -> DamagedObject:

@@ -19,6 +19,10 @@ class Config:
     store_url: str
     key_folder: Path
     """Where machines' keys are."""
+    cache_folder: Path | None
+    """Where to keep what was read of a store that is not on this host's disk."""
+    cache_bytes: int
+    """How much of it; 0: none."""
 
 
 def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
@@ -29,10 +33,14 @@ def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Con
     store_url = environment.get("TORPOR_STORE_URL")
     parser.add_argument("--store-url", default=store_url, required=store_url is None)
     parser.add_argument("--key-folder", type=Path, required=True)
+    parser.add_argument("--cache-folder", type=Path)
+    parser.add_argument("--cache-bytes", type=int, default=0)
     read = parser.parse_args(arguments)
     return Config(
         socket_fd=read.socket_fd,
         parent_pid=read.parent_pid,
         store_url=read.store_url,
         key_folder=read.key_folder,
+        cache_folder=read.cache_folder,
+        cache_bytes=read.cache_bytes,
     )

@@ -8,7 +8,7 @@ from typing import Final
 
 from torpor_snapshotter.known_pages import Digests, digests_from_bytes
 from torpor_snapshotter.pack import BadFrame, Pack, decompress_file, unseal
-from torpor_snapshotter.store import DamagedObject, ObjectStore
+from torpor_snapshotter.store import DamagedObject, Read
 
 _KEPT_BYTES: Final = 1 << 20
 """Opened frames that are kept, so that a line's next save need not read them again."""
@@ -16,17 +16,18 @@ _PIECE_BYTES: Final = 4 << 20
 
 
 class PackReader:
-    """Frames of any pack in a store. Damage is `DamagedObject`, with the pack's key in it."""
+    """Frames of any pack. Damage is `DamagedObject`, with the pack's key in it."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
+    def __init__(self, read: Read) -> None:
+        """With the `read` of a store, or of a cache of one."""
+        self._read = read
         self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
         self._kept_bytes = 0
 
     async def sealed(self, pack: Pack, first: int, last: int) -> list[bytes]:
         """Frames `first` to `last`, as they are stored, in one read."""
         sizes = pack.frame_bytes[first : last + 1]
-        data = await self._store.read(pack.key, sum(pack.frame_bytes[:first]), sum(sizes))
+        data = await self._read(pack.key, sum(pack.frame_bytes[:first]), sum(sizes))
         if len(data) < sum(sizes):
             raise DamagedObject(f"The object {pack.key} is damaged: it ends too early.")
         frames, start = [], 0
@@ -75,7 +76,7 @@ class PackReader:
             except BadFrame as error:
                 raise DamagedObject(f"The object {pack.key} is damaged: {error}.") from error
             first = last + 1
-        if await self._store.read(pack.key, pack.size_bytes, 1):
+        if await self._read(pack.key, pack.size_bytes, 1):
             raise DamagedObject(f"The object {pack.key} is damaged: it is longer than it was written.")
 
     async def _file(self, pack: Pack, frame: int, size_bytes: int, dictionary: bytes | None) -> bytes:

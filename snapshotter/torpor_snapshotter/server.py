@@ -35,6 +35,7 @@ from torpor_snapshotter.image import BadImage
 from torpor_snapshotter.key import BadKey
 from torpor_snapshotter.keys import KeyStore
 from torpor_snapshotter.owner import OWNER_KEY, StoreOwned, claim, is_marked
+from torpor_snapshotter.read_cache import ReadCache
 from torpor_snapshotter.runtimes.description import Description
 from torpor_snapshotter.runtimes.errors import RuntimeProblem
 from torpor_snapshotter.runtimes.folder import read_runtime
@@ -50,9 +51,9 @@ _Request: TypeAlias = dict[str, Any]
 class SnapshotterServer:
     """Answers one connection."""
 
-    def __init__(self, store: ObjectStore, keys: KeyStore) -> None:
+    def __init__(self, store: ObjectStore, keys: KeyStore, cache: ReadCache | None = None) -> None:
         self._store = store
-        self._archive = Archive(store, keys)
+        self._archive = Archive(store, keys, cache)
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._sending = asyncio.Lock()
 
@@ -117,7 +118,7 @@ class SnapshotterServer:
             case "bring_runtime":
                 return await self._bring(request, writer)
             case "delete":
-                await self._store.delete(request["key"])
+                await self._archive.delete(request["key"])
             case "destroy_key":
                 await self._archive.destroy_key(request["machine"])
             case "list":

@@ -22,6 +22,14 @@ class DamagedObject(StoreError):
     """An object's bytes are not those that were written; the message names its key."""
 
 
+class Read(Protocol):
+    """As `ObjectStore.read`."""
+
+    async def __call__(self, key: str, start: int = 0, length: int | None = None, /) -> bytes:
+        """Bytes of an object."""
+        ...
+
+
 class ObjectStore(Protocol):
     """Where packs and manifests live. Keys are immutable: an object is written once or not at all."""
 

@@ -53,9 +53,25 @@ def test_a_machine_comes_back_from_the_bucket_alone(server: ServerProcess) -> No
     machine = new_machine(server)
     run(server, machine, "a = 3")
     server.stop()
-    shutil.rmtree(server.data_dir / "images")
+    for folder in ("images", "cache"):
+        shutil.rmtree(server.data_dir / folder)
     server.start()
     assert run(server, machine, "a + 5") == "8"
+
+
+def test_a_machine_whose_image_is_gone_wakes_from_what_was_kept_of_the_bucket(
+    server: ServerProcess, bucket: S3Server
+) -> None:
+    machine = new_machine(server)
+    run(server, machine, "a = 3")
+    server.stop()
+    shutil.rmtree(server.data_dir / "images")
+    server.start()
+    bucket.stop()
+    try:
+        assert run(server, machine, "a + 5") == "8"
+    finally:
+        bucket.start()
 
 
 def test_a_new_host_gets_the_runtime_from_the_bucket_too(bucket: S3Server, tmp_path: Path) -> None:
@@ -70,7 +86,7 @@ def test_a_new_host_gets_the_runtime_from_the_bucket_too(bucket: S3Server, tmp_p
             assert time.monotonic() < deadline
             time.sleep(0.1)
         server.stop()
-        for folder in ("runtimes", "images", "templates"):
+        for folder in ("runtimes", "images", "templates", "cache"):
             shutil.rmtree(server.data_dir / folder)
         server.start()
         assert run(server, machine, "a + 5") == "8"
@@ -98,6 +114,7 @@ def test_while_the_bucket_is_away_machines_stay_awake_and_lose_nothing(server: S
     bucket.start()
     assert post(server, f"{machine}/sync").is_success
     server.kill_all()
-    shutil.rmtree(server.data_dir / "images")
+    for folder in ("images", "cache"):
+        shutil.rmtree(server.data_dir / folder)
     server.start()
     assert run(server, machine, "a + 6") == "9"

@@ -53,8 +53,18 @@ class SnapshotterProcess:
     it. Use it as an asynchronous context, or call `start` and `close`.
     """
 
-    def __init__(self, store_url: str, key_folder: Path, program: Sequence[str] = PROGRAM) -> None:
+    def __init__(
+        self,
+        store_url: str,
+        key_folder: Path,
+        program: Sequence[str] = PROGRAM,
+        *,
+        cache_folder: Path | None = None,
+        cache_bytes: int = 0,
+    ) -> None:
         """Machines' keys are in `key_folder`, and never here. `program` is started with the flags of a snapshotter.
+
+        What is read of a store elsewhere is kept in `cache_folder`, at most `cache_bytes` of it.
 
         Raises `torpor_snapshotter.store_url.BadStoreUrl`.
         """
@@ -62,6 +72,8 @@ class SnapshotterProcess:
         self._program = program
         self._store_url = store_url
         self._key_folder = key_folder
+        self._cache_folder = cache_folder
+        self._cache_bytes = cache_bytes
         self._numbers = itertools.count(1)
         self._requests: dict[int, _Request] = {}
         self._stores_in_hand: dict[object, int] = {}
@@ -243,7 +255,7 @@ class SnapshotterProcess:
             with theirs:
                 process = self._process = await asyncio.create_subprocess_exec(
                     *self._program,
-                    *_flags(self._store_url, self._key_folder, theirs.fileno()),
+                    *self._flags(theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
@@ -266,15 +278,16 @@ class SnapshotterProcess:
                 await _wait_or_kill(process)
         return answered
 
-
-def _flags(store_url: str, key_folder: Path, socket_fd: int) -> list[str]:
-    flags = {
-        "--socket-fd": socket_fd,
-        "--parent-pid": os.getpid(),
-        "--store-url": store_url,
-        "--key-folder": key_folder,
-    }
-    return [f"{flag}={value}" for flag, value in flags.items()]
+    def _flags(self, socket_fd: int) -> Sequence[str]:
+        flags = {
+            "--socket-fd": socket_fd,
+            "--parent-pid": os.getpid(),
+            "--store-url": self._store_url,
+            "--key-folder": self._key_folder,
+        }
+        if self._cache_folder is not None:
+            flags |= {"--cache-folder": self._cache_folder, "--cache-bytes": self._cache_bytes}
+        return [f"{flag}={value}" for flag, value in flags.items()]
 
 
 def _stored(answer: dict[str, Any]) -> Stored:
