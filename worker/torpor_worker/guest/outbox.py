@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from typing import Any
 
@@ -12,6 +13,8 @@ from .frames import FrameType
 WINDOW_BYTES = 1 << 20
 COMMANDS_BYTES = WINDOW_BYTES // 2
 """Of the window, what commands' output may take: the interpreter is heard however much they say."""
+GATHER_SECONDS = 0.002
+"""How long a little output waits for more, or for the result, so that the host is woken once for all of it."""
 TYPE_PLACE = 3
 """Of the type in a frame."""
 
@@ -29,9 +32,16 @@ class Outbox:
         self._serial = 0
         self.urgent = False
         """Whether anything in it is not to wait for what may come next."""
+        self.write_at = 0.0
+        """When what is not urgent is to be written."""
 
     def __bool__(self) -> bool:
         return bool(self._pending)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is anything to be written now."""
+        return bool(self._pending) and (self.urgent or time.monotonic() >= self.write_at)
 
     @property
     def has_room(self) -> bool:
@@ -47,6 +57,11 @@ class Outbox:
     def is_behind(self) -> bool:
         """Whether the host has so much to read that what nobody must hear should wait."""
         return sum(map(len, self._pending)) >= WINDOW_BYTES
+
+    def gather(self) -> None:
+        """What is kept next may wait a little for what follows it."""
+        if not self._pending:
+            self.write_at = time.monotonic() + GATHER_SECONDS
 
     def say(self, kind: FrameType, body: bytes, number: int = -1) -> None:
         """Say something that is for the present host only."""

@@ -27,8 +27,6 @@ READ_BYTES = 64 << 10
 ABSENT_SECONDS = 0.02
 """How long to look away from a stream whose other end is gone."""
 DRAIN_SECONDS = 0.05
-GATHER_SECONDS = 0.002
-"""How long a little output waits for more, or for the result, so that the host is woken once for all of it."""
 GATHER_BYTES = 4 << 10
 NUDGE_SECONDS = 0.02
 COUNT_SECONDS = 0.25
@@ -56,7 +54,7 @@ class Supervisor:
         self._reader = frames.FrameReader(frames.HOST_MARKER, restarts=True)
         self._out = Outbox()
         self._files = FileJobs(self._out)
-        self._commands = Commands(self._out, self._gather)
+        self._commands = Commands(self._out)
         self._asks = Asks(self._out)
         self._last_position = -1
         self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
@@ -73,8 +71,6 @@ class Supervisor:
         self._ready = False
         self._kill_reason: str | None = None
         self._absent_until = 0.0
-        self._write_at = 0.0
-        """When what is not urgent is to be written."""
         self._process_limit = 256
         self._count_at = self._nudge_at = float("inf")
         self._completing: int | None = None
@@ -138,7 +134,7 @@ class Supervisor:
                 if fd in ready and fd in interpreter.pipes:
                     self._read_pipe(interpreter, fd, kind)
             self._feed_interpreter()
-        if self._out and self._is_due():
+        if self._out.is_due:
             self._write_host()
         if self._upgrade is not None:
             self._make_way()
@@ -163,7 +159,7 @@ class Supervisor:
             if self._out.urgent:
                 wants += (STDOUT, select.POLLOUT)
             elif self._out:
-                wake_at = min(wake_at, self._write_at)
+                wake_at = min(wake_at, self._out.write_at)
         else:
             wake_at = min(wake_at, self._absent_until)
         interpreter = self._interpreter
@@ -334,9 +330,6 @@ class Supervisor:
         }
         return json.dumps(state | more).encode()
 
-    def _is_due(self) -> bool:
-        return self._out.urgent or time.monotonic() >= self._write_at
-
     def _write_host(self) -> None:
         try:
             self._out.write(STDOUT)
@@ -448,13 +441,8 @@ class Supervisor:
         self._said_bytes += len(data)
         urgent = self._running is None or len(data) > GATHER_BYTES
         if not urgent:
-            self._gather()
+            self._out.gather()
         self._out.keep(FrameType.OUTPUT, head + data, urgent=urgent)
-
-    def _gather(self) -> None:
-        """What is kept next may wait a little for what follows it."""
-        if not self._out:
-            self._write_at = time.monotonic() + GATHER_SECONDS
 
     def _read_pipe(self, interpreter: processes.Interpreter, fd: int, kind: int) -> bool:
         try:
