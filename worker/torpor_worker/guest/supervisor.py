@@ -19,13 +19,10 @@ from .command import Limits
 from .commands import Commands
 from .file_jobs import FileJobs
 from .frames import FrameType
+from .host_link import READ_BYTES, HostLink
 from .input import Input
 from .outbox import Outbox
 
-READ_BYTES = 64 << 10
-"""What a pipe holds. A larger buffer would be mapped and unmapped for every read, which is slow in a sandbox."""
-ABSENT_SECONDS = 0.02
-"""How long to look away from a stream whose other end is gone."""
 DRAIN_SECONDS = 0.05
 GATHER_BYTES = 4 << 10
 NUDGE_SECONDS = 0.02
@@ -36,7 +33,6 @@ IDLE_SECONDS = 60.0
 TASKS_PER_PROCESS = 2
 """How many processes and threads commands may start for each process that there may be."""
 
-STDIN, STDOUT = 0, 1
 KIND_OF_MESSAGE = {channel.STDOUT: 0, channel.STDERR: 1, channel.DISPLAY: 2}
 
 
@@ -51,8 +47,8 @@ class Supervisor:
         """What to become at the end of this turn."""
         self._channel = channel.VERSION
         """In which the interpreter speaks: it may be of older code than this."""
-        self._reader = frames.FrameReader(frames.HOST_MARKER, restarts=True)
         self._out = Outbox()
+        self._host = HostLink(self._out)
         self._files = FileJobs(self._out)
         self._commands = Commands(self._out)
         self._asks = Asks(self._out)
@@ -70,7 +66,6 @@ class Supervisor:
         self._background = 0
         self._ready = False
         self._kill_reason: str | None = None
-        self._absent_until = 0.0
         self._process_limit = 256
         self._count_at = self._nudge_at = float("inf")
         self._completing: int | None = None
@@ -97,8 +92,7 @@ class Supervisor:
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        os.set_blocking(STDIN, False)
-        os.set_blocking(STDOUT, False)
+        self._host.open()
 
     def run(self) -> None:
         """Serve for ever."""
@@ -116,8 +110,8 @@ class Supervisor:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_read, 4096)
             self._reap()
-        if STDIN in ready:
-            self._read_host()
+        for frame in self._host.read(ready):
+            self._handle(frame)
         self._files.serve(ready)
         self._commands.serve(ready)
         self._asks.serve(ready, self._seq_of)
@@ -134,8 +128,7 @@ class Supervisor:
                 if fd in ready and fd in interpreter.pipes:
                     self._read_pipe(interpreter, fd, kind)
             self._feed_interpreter()
-        if self._out.is_due:
-            self._write_host()
+        self._host.write()
         if self._upgrade is not None:
             self._make_way()
 
@@ -149,19 +142,17 @@ class Supervisor:
             now = time.monotonic()
         if now >= self._complete_by:
             self._hurry_completion()
-        wake_at = min(self._nudge_at, self._count_at, self._complete_by, self._files.deadline, now + IDLE_SECONDS)
+        wake_at = min(
+            self._nudge_at,
+            self._count_at,
+            self._complete_by,
+            self._files.deadline,
+            self._host.deadline(now),
+            now + IDLE_SECONDS,
+        )
         if self._commands.are_waiting:
             wake_at = now
-        present = now >= self._absent_until
-        wants = [self._wake_read, select.POLLIN]
-        if present:
-            wants += (STDIN, select.POLLIN)
-            if self._out.urgent:
-                wants += (STDOUT, select.POLLOUT)
-            elif self._out:
-                wake_at = min(wake_at, self._out.write_at)
-        else:
-            wake_at = min(wake_at, self._absent_until)
+        wants = [self._wake_read, select.POLLIN, *self._host.wants(now)]
         interpreter = self._interpreter
         if interpreter is not None:
             wants += (self._listener.fileno(), select.POLLIN)
@@ -186,23 +177,6 @@ class Supervisor:
         return dict(self._poll.poll(max(0.0, wake_at - now) * 1000 + 1))
 
     # The host's side.
-
-    def _read_host(self) -> None:
-        try:
-            data = os.read(STDIN, READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._absent_until = time.monotonic() + ABSENT_SECONDS
-            return
-        try:
-            arrived = self._reader.feed(data)
-        except frames.ProtocolError:
-            return  # the next hello starts afresh
-        for frame in arrived:
-            self._handle(frame)
 
     def _handle(self, frame: frames.Frame) -> None:
         kind, number, body = frame
@@ -329,12 +303,6 @@ class Supervisor:
             "commands": self._commands.running,
         }
         return json.dumps(state | more).encode()
-
-    def _write_host(self) -> None:
-        try:
-            self._out.write(STDOUT)
-        except OSError:
-            self._absent_until = time.monotonic() + ABSENT_SECONDS
 
     # The interpreter's side.
 
@@ -606,7 +574,6 @@ class Supervisor:
 
     def _handed_over(self) -> dict[str, Any]:
         interpreter = self._interpreter
-        seeking, buffer = self._reader.rest
         commands = self._commands.handed_over()
         return {
             "format": handover.format_of(commands=bool(commands), stdin=bool(self._inputs)),
@@ -614,8 +581,7 @@ class Supervisor:
             "inputs": [each.handed_over() for each in self._inputs.values()],
             "command_limits": self._commands.limits,
             "channel": self._channel,
-            "seeking": seeking,
-            "buffer": handover.pack(buffer),
+            **self._host.handed_over(),
             "out": self._out.handed_over(),
             "last_position": self._last_position,
             "waiting": [[seq, list(map(handover.pack, packets))] for seq, packets in self._waiting],
@@ -639,7 +605,7 @@ class Supervisor:
         """Take what the predecessor had, without touching a descriptor."""
         handover.check(fields)
         self._channel = fields["channel"]
-        self._reader.go_on_with(fields["seeking"], handover.unpack(fields["buffer"]))
+        self._host.take_over(fields)
         self._out.take_over(fields["out"])
         self._last_position = fields["last_position"]
         self._waiting.extend((seq, list(map(handover.unpack, packets))) for seq, packets in fields["waiting"])
