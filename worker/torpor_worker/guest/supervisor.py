@@ -20,7 +20,7 @@ from .commands import Commands
 from .file_jobs import FileJobs
 from .frames import FrameType
 from .host_link import READ_BYTES, HostLink
-from .input import Input
+from .inputs import Inputs
 from .outbox import Outbox
 
 DRAIN_SECONDS = 0.05
@@ -56,8 +56,7 @@ class Supervisor:
         self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
         """For the interpreter, while it runs nothing: seq of an instruction (else None), and packets."""
         self._to_interpreter: deque[bytes] = deque()
-        self._inputs: dict[int, Input] = {}
-        """What instructions may still be given to read, by seq."""
+        self._inputs = Inputs(self._out)
         self._running: int | None = None
         self._running_since = 0.0
         self._last_seq = -1
@@ -115,9 +114,7 @@ class Supervisor:
         self._files.serve(ready)
         self._commands.serve(ready)
         self._asks.serve(ready, self._seq_of)
-        for each in self._inputs.values():
-            if each.wanted in ready:
-                each.write()
+        self._inputs.serve(ready)
         interpreter = self._interpreter
         if interpreter is not None:
             if self._listener.fileno() in ready:
@@ -166,9 +163,7 @@ class Supervisor:
         wants += self._files.wants()
         wants += self._commands.wants()
         wants += self._asks.wants()
-        for each in self._inputs.values():
-            if each.wanted is not None:
-                wants += (each.wanted, select.POLLOUT)
+        wants += self._inputs.wants()
         if tuple(wants) != self._polled:
             self._polled = tuple(wants)
             self._poll = select.poll()
@@ -189,13 +184,13 @@ class Supervisor:
                 code = fields["code"].encode("utf-8", "surrogatepass")
                 flags = channel.REPLAYING if fields["replaying"] else 0
                 packets = channel.packets(channel.EXECUTE, flags, fields["seq"], code)
-                self._waiting.append((fields["seq"], [*self._stdin(fields), *packets]))
+                self._waiting.append((fields["seq"], [*self._inputs.begin(fields, self._channel), *packets]))
             else:
                 self._waiting.append((None, channel.packets(channel.RESEED, 0, 0, bytes.fromhex(body.decode("ascii")))))
         elif kind == FrameType.STDIN:
             if number > self._last_position:
                 self._last_position = number
-                self._feed(json.loads(body))
+                self._inputs.feed(json.loads(body))
         elif kind in (FrameType.COMMAND, FrameType.COMMAND_INPUT, FrameType.COMMAND_SIGNAL):
             self._handle_command(kind, number, json.loads(body))
         elif kind == FrameType.ACKNOWLEDGE:
@@ -239,32 +234,6 @@ class Supervisor:
         elif number > self._last_position:
             self._last_position = number
             self._files.apply(json.loads(body))
-
-    def _stdin(self, fields: dict[str, Any]) -> list[bytes]:
-        """The packets that give an instruction its input, in front of those of its code."""
-        if fields.get("stdin") is None:
-            return []
-        if self._channel < channel.READS:
-            message = "This machine's interpreter is older than `stdin`, and reads nothing; a new machine's does."
-            self._out.keep(FrameType.NOTICE, json.dumps({"code": "no_stdin", "message": message}).encode())
-            return []
-        data, seq = handover.unpack(fields["stdin"]), fields["seq"]
-        if not fields["stdin_open"]:
-            return channel.packets(channel.STDIN, 0, seq, data)
-        with contextlib.suppress(OSError):  # without a pipe there is nothing to read
-            self._inputs[seq] = Input(seq)
-            self._inputs[seq].add(data, close=False)
-        return [channel.PACKET.pack(kind, channel.OPEN, 0, seq) for kind in (channel.STDIN, channel.PIPE)]
-
-    def _feed(self, fields: dict[str, Any]) -> None:
-        given = self._inputs.get(fields["seq"])
-        if given is not None:
-            given.add(handover.unpack(fields["data"]), close=fields["close"])
-
-    def _close_inputs(self) -> None:
-        while self._inputs:
-            _, given = self._inputs.popitem()
-            given.close()
 
     def _handle_command(self, kind: int, position: int, fields: dict[str, Any]) -> None:
         if 0 <= position <= self._last_position:
@@ -323,8 +292,9 @@ class Supervisor:
         while self._to_interpreter and interpreter.socket_fd >= 0:
             try:
                 packet = self._to_interpreter[0]
-                if packet[0] == channel.PIPE and self._running in self._inputs:
-                    self._inputs[self._running].hand_to(interpreter.socket, packet)
+                given = self._inputs.of(self._running) if packet[0] == channel.PIPE else None
+                if given is not None:
+                    given.hand_to(interpreter.socket, packet)
                 else:
                     interpreter.socket.send(packet)
             except BlockingIOError:
@@ -385,8 +355,7 @@ class Supervisor:
             self._drain_pipes(interpreter)
         self._background = message.flags & (channel.TASKS | channel.THREADS)
         self._running = None
-        if (given := self._inputs.pop(message.seq, None)) is not None:
-            given.close()
+        self._inputs.end(message.seq)
         self._nudge_at = float("inf")
         self._out.keep(FrameType.RESULT, frames.RESULT.pack(message.seq) + message.body)
 
@@ -510,7 +479,7 @@ class Supervisor:
         interpreter.close()
         self._interpreter = None
         self._running = None
-        self._close_inputs()
+        self._inputs.close()
         self._nudge_at = float("inf")
         self._completed(b"")
 
@@ -561,8 +530,7 @@ class Supervisor:
                 fds = [self._listener.fileno()]
                 if self._interpreter is not None:
                     fds += self._interpreter.fds
-                fds += self._commands.fds + self._asks.fds
-                fds += [fd for each in self._inputs.values() for fd in each.fds]
+                fds += self._commands.fds + self._asks.fds + self._inputs.fds
                 handover.become(load, fields, fds)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
@@ -574,11 +542,11 @@ class Supervisor:
 
     def _handed_over(self) -> dict[str, Any]:
         interpreter = self._interpreter
-        commands = self._commands.handed_over()
+        commands, inputs = self._commands.handed_over(), self._inputs.handed_over()
         return {
-            "format": handover.format_of(commands=bool(commands), stdin=bool(self._inputs)),
+            "format": handover.format_of(commands=bool(commands), stdin=bool(inputs)),
             "commands": commands,
-            "inputs": [each.handed_over() for each in self._inputs.values()],
+            "inputs": inputs,
             "command_limits": self._commands.limits,
             "channel": self._channel,
             **self._host.handed_over(),
@@ -623,7 +591,7 @@ class Supervisor:
         self._count_at = self._nudge_at = time.monotonic()
         self._commands.take_over(fields.get("commands", []))
         self._commands.limits = Limits(*fields.get("command_limits", ()))
-        self._inputs = {each["seq"]: Input.taken_over(each) for each in fields.get("inputs", [])}
+        self._inputs.take_over(fields.get("inputs", []))
 
     def succeed(self, fields: dict[str, Any]) -> None:
         """Go on where the predecessor was, after `take_over`."""
@@ -637,8 +605,7 @@ class Supervisor:
             self._asks.take_over(fields["asks"])
         else:
             processes.install_pip(self._pip, self._asks.listen())
-        for each in self._inputs.values():
-            each.keep_to_itself()
+        self._inputs.keep_to_themselves()
         self._tell_code(None)
         self._reap()  # whoever ended while nobody listened
 
