@@ -7,7 +7,6 @@ import json
 import os
 import select
 import signal
-import socket
 import time
 import traceback
 from collections import deque
@@ -19,8 +18,9 @@ from .command import Limits
 from .commands import Commands
 from .file_jobs import FileJobs
 from .frames import FrameType
-from .host_link import READ_BYTES, HostLink
+from .host_link import HostLink
 from .inputs import Inputs
+from .interpreter_link import InterpreterLink
 from .outbox import Outbox
 
 DRAIN_SECONDS = 0.05
@@ -45,17 +45,15 @@ class Supervisor:
         self._pip = pip
         self._upgrade: dict[str, Any] | None = None
         """What to become at the end of this turn."""
-        self._channel = channel.VERSION
-        """In which the interpreter speaks: it may be of older code than this."""
         self._out = Outbox()
         self._host = HostLink(self._out)
+        self._interpreter = InterpreterLink()
         self._files = FileJobs(self._out)
         self._commands = Commands(self._out)
         self._asks = Asks(self._out)
         self._last_position = -1
         self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
         """For the interpreter, while it runs nothing: seq of an instruction (else None), and packets."""
-        self._to_interpreter: deque[bytes] = deque()
         self._inputs = Inputs(self._out)
         self._running: int | None = None
         self._running_since = 0.0
@@ -64,7 +62,6 @@ class Supervisor:
         """Output under the last seq, since it was begun."""
         self._background = 0
         self._ready = False
-        self._kill_reason: str | None = None
         self._process_limit = 256
         self._count_at = self._nudge_at = float("inf")
         self._completing: int | None = None
@@ -74,16 +71,12 @@ class Supervisor:
         self._garbage_seq: int | None = None
         self._poll = select.poll()
         self._polled: tuple[int, ...] = ()
-        self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
-        self._listener: socket.socket
-        self._interpreter: processes.Interpreter | None = None
 
     def begin(self, load_body: bytes) -> None:
         """Start the interpreter, with the same code."""
         self._prepare()
         processes.install_pip(self._pip, self._asks.listen())
-        self._listener, address = channel.listen()
-        self._interpreter = processes.start_interpreter(load_body, address)
+        self._interpreter.start(load_body)
 
     def _prepare(self) -> None:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -115,23 +108,14 @@ class Supervisor:
         self._commands.serve(ready)
         self._asks.serve(ready, self._seq_of)
         self._inputs.serve(ready)
-        interpreter = self._interpreter
-        if interpreter is not None:
-            if self._listener.fileno() in ready:
-                self._reconnected(interpreter)
-            elif interpreter.socket_fd in ready:
-                self._read_interpreter(interpreter, ready)
-            for kind, fd in enumerate(list(interpreter.pipes)):
-                if fd in ready and fd in interpreter.pipes:
-                    self._read_pipe(interpreter, fd, kind)
-            self._feed_interpreter()
+        self._serve_interpreter(ready)
         self._host.write()
         if self._upgrade is not None:
             self._make_way()
 
     def _wait(self) -> dict[int, int]:
         now = time.monotonic()
-        if now >= self._nudge_at and self._interpreter is not None:
+        if now >= self._nudge_at:
             self._nudge_at = float("inf")
             self._interpreter.signal(signal.SIGURG)
         if now >= self._count_at:
@@ -150,16 +134,7 @@ class Supervisor:
         if self._commands.are_waiting:
             wake_at = now
         wants = [self._wake_read, select.POLLIN, *self._host.wants(now)]
-        interpreter = self._interpreter
-        if interpreter is not None:
-            wants += (self._listener.fileno(), select.POLLIN)
-            room = self._out.has_room
-            mask = (select.POLLIN if room else 0) | (select.POLLOUT if self._to_interpreter else 0)
-            if mask and interpreter.socket_fd >= 0:
-                wants += (interpreter.socket_fd, mask)
-            if room:  # after the socket: what was written before a result is seen with it
-                for fd in interpreter.pipes:
-                    wants += (fd, select.POLLIN)
+        wants += self._interpreter.wants(has_room=self._out.has_room)
         wants += self._files.wants()
         wants += self._commands.wants()
         wants += self._asks.wants()
@@ -184,7 +159,9 @@ class Supervisor:
                 code = fields["code"].encode("utf-8", "surrogatepass")
                 flags = channel.REPLAYING if fields["replaying"] else 0
                 packets = channel.packets(channel.EXECUTE, flags, fields["seq"], code)
-                self._waiting.append((fields["seq"], [*self._inputs.begin(fields, self._channel), *packets]))
+                self._waiting.append(
+                    (fields["seq"], [*self._inputs.begin(fields, self._interpreter.version), *packets])
+                )
             else:
                 self._waiting.append((None, channel.packets(channel.RESEED, 0, 0, bytes.fromhex(body.decode("ascii")))))
         elif kind == FrameType.STDIN:
@@ -213,7 +190,7 @@ class Supervisor:
         elif kind == FrameType.COMPLETE:
             self._complete(number, body)
         elif kind == FrameType.REHEARSE:
-            if self._channel >= channel.REHEARSES:
+            if self._interpreter.version >= channel.REHEARSES:
                 self._waiting.append((None, channel.packets(channel.REHEARSE, 0, 0, b"")))
             else:
                 self._out.say(FrameType.READY, b"")
@@ -266,7 +243,7 @@ class Supervisor:
             "last_position": self._last_position,
             "running": self._running,
             "background": self._has_background(),
-            "ready": self._ready or self._interpreter is None,
+            "ready": self._ready or self._interpreter.pid is None,
             "running_seconds": 0.0 if self._running is None else time.monotonic() - self._running_since,
             "applying": self._files.are_applying,
             "commands": self._commands.running,
@@ -275,64 +252,56 @@ class Supervisor:
 
     # The interpreter's side.
 
-    def _feed_interpreter(self) -> None:
-        interpreter = self._interpreter
-        if interpreter is None:
+    def _serve_interpreter(self, ready: dict[int, int]) -> None:
+        link = self._interpreter
+        if link.pid is None:
             return
+        if (connection := link.accept(ready)) is not None:
+            self._drain_pipes()
+            link.adopt(connection)
+        elif link.is_heard(ready):
+            self._read_interpreter(ready)
+        for kind, fd in enumerate(link.pipes):
+            if fd in ready and fd in link.pipes:
+                self._read_pipe(fd, kind)
         # What comes behind a change of files in the log finds it made.
         free = self._completing is None and not self._files.are_applying
         while self._waiting and self._running is None and free:
             seq, packets = self._waiting.popleft()
-            self._to_interpreter.extend(packets)
+            link.say(packets)
             if seq is not None:
                 self._running = self._last_seq = seq
                 self._running_since = time.monotonic()
                 self._said_bytes = 0
                 self._count_at = min(self._count_at, time.monotonic() + COUNT_SECONDS)
-        while self._to_interpreter and interpreter.socket_fd >= 0:
-            try:
-                packet = self._to_interpreter[0]
-                given = self._inputs.of(self._running) if packet[0] == channel.PIPE else None
-                if given is not None:
-                    given.hand_to(interpreter.socket, packet)
-                else:
-                    interpreter.socket.send(packet)
-            except BlockingIOError:
-                return
-            except OSError:
-                return  # it comes back, or it is dead
-            self._to_interpreter.popleft()
+        link.feed(self._inputs.of(self._running))
 
-    def _read_interpreter(self, interpreter: processes.Interpreter, ready: dict[int, int]) -> None:
+    def _read_interpreter(self, ready: dict[int, int]) -> None:
         first = True
         try:
             while self._out.has_room:
-                packet = interpreter.socket.recv(channel.PACKET.size + channel.PACKET_BYTES)
-                if not packet:
-                    interpreter.disconnect()
-                    return
-                message = self._assembler.add(packet)
+                message = self._interpreter.receive()
                 if message is not None:
+                    # With the first packet, `ready` knows what the pipes held when it was sent.
+                    self._take(message, ready if first else None)
                     if message.type == channel.RESULT:
-                        # With the first packet, `ready` knows what the pipes held when it was sent.
-                        self._result(interpreter, message, ready if first else None)
                         return
-                    self._take(message)
                 first = False
         except BlockingIOError:
             return
         except channel.ChannelError as error:
-            self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
             self._garbage(str(error))
         except OSError:
-            interpreter.disconnect()
+            self._interpreter.disconnect()
 
-    def _take(self, message: channel.Message) -> None:
+    def _take(self, message: channel.Message, ready: dict[int, int] | None) -> None:
         kind = KIND_OF_MESSAGE.get(message.type)
         if kind is not None:
             self._output(kind, message.body)
             if message.flags & channel.BURST and self._nudge_at == float("inf"):
                 self._nudge_at = time.monotonic() + NUDGE_SECONDS
+        elif message.type == channel.RESULT:
+            self._result(message, ready)
         elif message.type == channel.NOTICE:
             if (said := channel.notice(message.body)) is None:
                 self._garbage("a notice that is none")
@@ -345,14 +314,12 @@ class Supervisor:
             self._ready = True
             self._out.say(FrameType.READY, b"")
 
-    def _result(
-        self, interpreter: processes.Interpreter, message: channel.Message, ready: dict[int, int] | None
-    ) -> None:
+    def _result(self, message: channel.Message, ready: dict[int, int] | None) -> None:
         if message.seq != self._running:
             self._garbage("a result that nobody waits for")
             return
-        if ready is None or any(fd in ready for fd in interpreter.pipes):
-            self._drain_pipes(interpreter)
+        if ready is None or any(fd in ready for fd in self._interpreter.pipes):
+            self._drain_pipes()
         self._background = message.flags & (channel.TASKS | channel.THREADS)
         self._running = None
         self._inputs.end(message.seq)
@@ -365,13 +332,6 @@ class Supervisor:
             message = f"What user code wrote into the machine's own connection was ignored: {what}."
             self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_garbage", "message": message}).encode())
 
-    def _reconnected(self, interpreter: processes.Interpreter) -> None:
-        connection = channel.accept(self._listener)
-        if connection is not None:
-            self._drain_pipes(interpreter)
-            interpreter.adopt(connection)
-            self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
-
     def _output(self, kind: int, data: bytes) -> None:
         flags = frames.HAS_OFFSET | (frames.BACKGROUND if self._running is None else 0)
         head = frames.OUTPUT.pack(self._last_seq, kind, flags) + frames.OFFSET.pack(self._said_bytes)
@@ -381,59 +341,51 @@ class Supervisor:
             self._out.gather()
         self._out.keep(FrameType.OUTPUT, head + data, urgent=urgent)
 
-    def _read_pipe(self, interpreter: processes.Interpreter, fd: int, kind: int) -> bool:
-        try:
-            data = os.read(fd, READ_BYTES)
-        except BlockingIOError:
-            return False
-        if not data:
-            interpreter.close_pipe(fd)
-            return False
-        self._output(kind, data)
-        return True
+    def _read_pipe(self, fd: int, kind: int) -> bool:
+        data = self._interpreter.read_pipe(fd)
+        if data:
+            self._output(kind, data)
+        return bool(data)
 
-    def _drain_pipes(self, interpreter: processes.Interpreter) -> None:
+    def _drain_pipes(self) -> None:
         deadline = time.monotonic() + DRAIN_SECONDS
-        for kind, fd in enumerate(list(interpreter.pipes)):
-            while self._read_pipe(interpreter, fd, kind) and time.monotonic() < deadline:
+        for kind, fd in enumerate(self._interpreter.pipes):
+            while self._read_pipe(fd, kind) and time.monotonic() < deadline:
                 pass
 
     def _interrupt(self, seq: int, step: str) -> None:
-        interpreter = self._interpreter
-        if interpreter is None:
-            return
-        if interpreter.socket_fd >= 0:
-            self._read_interpreter(interpreter, {})  # it may have finished already
+        link = self._interpreter
+        if link.is_connected:
+            self._read_interpreter({})  # it may have finished already
         if self._running != seq:
             return
         if step == "kill":
-            self._kill("killed, because it did not stop when it was interrupted")
+            link.kill("killed, because it did not stop when it was interrupted")
         else:
-            interpreter.signal(signal.SIGCONT)
-            interpreter.signal(signal.SIGINT)
+            link.signal(signal.SIGCONT)
+            link.signal(signal.SIGINT)
 
     # Completions.
 
     def _complete(self, number: int, body: bytes) -> None:
         busy = self._running is not None or self._completing is not None or bool(self._waiting)
-        if busy or self._interpreter is None or self._channel < channel.COMPLETES:
+        if busy or self._interpreter.pid is None or self._interpreter.version < channel.COMPLETES:
             self._out.say(FrameType.COMPLETION, b"", number)
             return
-        self._to_interpreter.extend(channel.packets(channel.COMPLETE, 0, number, body))
+        self._interpreter.say(channel.packets(channel.COMPLETE, 0, number, body))
         self._completing, self._complete_tries = number, 0
         self._complete_by = time.monotonic() + COMPLETE_SECONDS
 
     def _hurry_completion(self) -> None:
-        interpreter = self._interpreter
-        if interpreter is not None and interpreter.socket_fd >= 0:
-            self._read_interpreter(interpreter, {})  # it may be there already
-        if self._completing is None or interpreter is None:
+        if self._interpreter.is_connected:
+            self._read_interpreter({})  # it may be there already
+        if self._completing is None:
             return
         self._complete_tries += 1
         if self._complete_tries > 2:
             self._completed(b"")
         else:
-            interpreter.signal(signal.SIGINT)
+            self._interpreter.signal(signal.SIGINT)
             self._complete_by = time.monotonic() + COMPLETE_SECONDS
 
     def _completed(self, body: bytes) -> None:
@@ -442,11 +394,6 @@ class Supervisor:
         self._completing, self._complete_by = None, float("inf")
 
     # Deaths and limits.
-
-    def _kill(self, reason: str) -> None:
-        if self._interpreter is not None:
-            self._kill_reason = self._kill_reason or reason
-            self._interpreter.signal(signal.SIGKILL)
 
     def _reap(self) -> None:
         while True:
@@ -457,27 +404,20 @@ class Supervisor:
             if pid == 0:
                 return
             self._files.reaped(pid, status)
-            if self._interpreter is not None and pid == self._interpreter.pid:
-                self._buried(self._interpreter, status)
+            if pid == self._interpreter.pid:
+                self._buried(status)
             else:
                 self._commands.reaped(pid, status)
 
-    def _buried(self, interpreter: processes.Interpreter, status: int) -> None:
+    def _buried(self, status: int) -> None:
         with contextlib.suppress(channel.ChannelError, OSError):
-            while interpreter.socket_fd >= 0:
-                packet = interpreter.socket.recv(channel.PACKET.size + channel.PACKET_BYTES)
-                message = self._assembler.add(packet) if packet else None
-                if message is not None and message.type == channel.RESULT:
-                    self._result(interpreter, message, None)
-                elif message is not None:
-                    self._take(message)
-                elif not packet:
-                    break
-        self._drain_pipes(interpreter)
-        reason = self._kill_reason or processes.describe(status)
+            while self._interpreter.is_connected:
+                message = self._interpreter.receive()
+                if message is not None:
+                    self._take(message, None)
+        self._drain_pipes()
+        reason = self._interpreter.bury(status)
         self._out.keep(FrameType.DIED, json.dumps({"seq": self._running, "reason": reason}).encode())
-        interpreter.close()
-        self._interpreter = None
         self._running = None
         self._inputs.close()
         self._nudge_at = float("inf")
@@ -487,8 +427,8 @@ class Supervisor:
         pid = processes.largest()
         if pid is None:
             return
-        if self._interpreter is not None and pid == self._interpreter.pid:
-            self._kill(reason)
+        if pid == self._interpreter.pid:
+            self._interpreter.kill(reason)
         else:
             self._commands.blame(pid, reason)
             processes.kill(pid)
@@ -499,20 +439,21 @@ class Supervisor:
             reason = f"killed with all its children, because there were more than {self._process_limit} processes"
             # What a command started ends with it; what is there at the next count is the interpreter's doing.
             if not self._commands.kill(reason):
-                self._kill(reason)
+                self._interpreter.kill(reason)
                 processes.kill_all_of_user()
         # With nothing that could start another process there is nothing to count, and an idle machine costs nothing.
         active = self._running is not None or len(pids) > 1 or self._background
         self._count_at = time.monotonic() + COUNT_SECONDS if active else float("inf")
 
     def _has_background(self) -> bool:
-        if self._interpreter is None:
+        interpreter = self._interpreter.pid
+        if interpreter is None:
             return False
         if self._background & channel.TASKS:
             return True
-        if self._background & channel.THREADS and processes.has_threads(self._interpreter.pid):
+        if self._background & channel.THREADS and processes.has_threads(interpreter):
             return True
-        return any(pid != self._interpreter.pid and pid not in self._files.pids for pid in processes.of_user())
+        return any(pid != interpreter and pid not in self._files.pids for pid in processes.of_user())
 
     # The successor.
 
@@ -527,11 +468,8 @@ class Supervisor:
             fields = self._handed_over()
             problem = handover.rehearse(load, fields)
             if problem is None:
-                fds = [self._listener.fileno()]
-                if self._interpreter is not None:
-                    fds += self._interpreter.fds
-                fds += self._commands.fds + self._asks.fds + self._inputs.fds
-                handover.become(load, fields, fds)
+                parts = self._interpreter, self._commands, self._asks, self._inputs
+                handover.become(load, fields, [fd for part in parts for fd in part.fds])
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
         self._tell_code(problem)
@@ -541,51 +479,42 @@ class Supervisor:
         self._out.say(FrameType.UPGRADED, json.dumps(body).encode())
 
     def _handed_over(self) -> dict[str, Any]:
-        interpreter = self._interpreter
         commands, inputs = self._commands.handed_over(), self._inputs.handed_over()
         return {
             "format": handover.format_of(commands=bool(commands), stdin=bool(inputs)),
             "commands": commands,
             "inputs": inputs,
             "command_limits": self._commands.limits,
-            "channel": self._channel,
             **self._host.handed_over(),
+            **self._interpreter.handed_over(),
             "out": self._out.handed_over(),
             "last_position": self._last_position,
             "waiting": [[seq, list(map(handover.pack, packets))] for seq, packets in self._waiting],
-            "to_interpreter": list(map(handover.pack, self._to_interpreter)),
-            "parts": [[ident, handover.pack(part)] for ident, part in self._assembler.parts.items()],
             "running": self._running,
             "running_since": self._running_since,
             "last_seq": self._last_seq,
             "said_bytes": self._said_bytes,
             "background": self._background,
             "ready": self._ready,
-            "kill_reason": self._kill_reason,
             "process_limit": self._process_limit,
             "garbage_seq": self._garbage_seq,
             "asks": self._asks.handed_over(),
-            "listener": self._listener.fileno(),
-            "interpreter": None if interpreter is None else interpreter.handed_over(),
         }
 
     def take_over(self, fields: dict[str, Any]) -> None:
         """Take what the predecessor had, without touching a descriptor."""
         handover.check(fields)
-        self._channel = fields["channel"]
         self._host.take_over(fields)
+        self._interpreter.take_over(fields)
         self._out.take_over(fields["out"])
         self._last_position = fields["last_position"]
         self._waiting.extend((seq, list(map(handover.unpack, packets))) for seq, packets in fields["waiting"])
-        self._to_interpreter.extend(map(handover.unpack, fields["to_interpreter"]))
-        self._assembler.go_on_with({ident: handover.unpack(part) for ident, part in fields["parts"]})
         self._running = fields["running"]
         self._running_since = fields["running_since"]
         self._last_seq = fields["last_seq"]
         self._said_bytes = fields["said_bytes"]
         self._background = fields["background"]
         self._ready = fields["ready"]
-        self._kill_reason = fields["kill_reason"]
         self._process_limit = fields["process_limit"]
         self._garbage_seq = fields["garbage_seq"]
         self._count_at = self._nudge_at = time.monotonic()
@@ -597,9 +526,7 @@ class Supervisor:
         """Go on where the predecessor was, after `take_over`."""
         handover.take_stdin(fields)
         self._prepare()
-        self._listener = channel.opened(fields["listener"])
-        if fields["interpreter"] is not None:
-            self._interpreter = processes.Interpreter.taken_over(fields["interpreter"])
+        self._interpreter.open(fields)
         self._commands.keep_to_themselves()
         if "asks" in fields:
             self._asks.take_over(fields["asks"])
