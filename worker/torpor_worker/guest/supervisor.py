@@ -16,6 +16,7 @@ from . import channel, frames, handover, processes
 from .asks import Asks
 from .command import Limits
 from .commands import Commands
+from .completions import Completions
 from .file_jobs import FileJobs
 from .frames import FrameType
 from .host_link import HostLink
@@ -27,8 +28,6 @@ DRAIN_SECONDS = 0.05
 GATHER_BYTES = 4 << 10
 NUDGE_SECONDS = 0.02
 COUNT_SECONDS = 0.25
-COMPLETE_SECONDS = 1.0
-"""After so long a completion is interrupted; after the second time nobody waits for it any more."""
 IDLE_SECONDS = 60.0
 TASKS_PER_PROCESS = 2
 """How many processes and threads commands may start for each process that there may be."""
@@ -48,6 +47,7 @@ class Supervisor:
         self._out = Outbox()
         self._host = HostLink(self._out)
         self._interpreter = InterpreterLink()
+        self._completions = Completions(self._out, self._interpreter)
         self._files = FileJobs(self._out)
         self._commands = Commands(self._out)
         self._asks = Asks(self._out)
@@ -64,10 +64,6 @@ class Supervisor:
         self._ready = False
         self._process_limit = 256
         self._count_at = self._nudge_at = float("inf")
-        self._completing: int | None = None
-        """The number of a completion that the interpreter is at: no instruction is given to it meanwhile."""
-        self._complete_by = float("inf")
-        self._complete_tries = 0
         self._garbage_seq: int | None = None
         self._poll = select.poll()
         self._polled: tuple[int, ...] = ()
@@ -121,12 +117,12 @@ class Supervisor:
         if now >= self._count_at:
             self._count_processes()
             now = time.monotonic()
-        if now >= self._complete_by:
+        if now >= self._completions.deadline:
             self._hurry_completion()
         wake_at = min(
             self._nudge_at,
             self._count_at,
-            self._complete_by,
+            self._completions.deadline,
             self._files.deadline,
             self._host.deadline(now),
             now + IDLE_SECONDS,
@@ -188,7 +184,7 @@ class Supervisor:
             address_space = str(fields["address_space_bytes"]).encode()
             self._waiting.append((None, channel.packets(channel.LIMITS, 0, 0, address_space)))
         elif kind == FrameType.COMPLETE:
-            self._complete(number, body)
+            self._completions.ask(number, body, is_free=self._running is None and not self._waiting)
         elif kind == FrameType.REHEARSE:
             if self._interpreter.version >= channel.REHEARSES:
                 self._waiting.append((None, channel.packets(channel.REHEARSE, 0, 0, b"")))
@@ -265,7 +261,7 @@ class Supervisor:
             if fd in ready and fd in link.pipes:
                 self._read_pipe(fd, kind)
         # What comes behind a change of files in the log finds it made.
-        free = self._completing is None and not self._files.are_applying
+        free = not self._completions.is_asked and not self._files.are_applying
         while self._waiting and self._running is None and free:
             seq, packets = self._waiting.popleft()
             link.say(packets)
@@ -308,8 +304,7 @@ class Supervisor:
             else:
                 self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_repaired", "message": said}).encode())
         elif message.type == channel.COMPLETION:
-            if message.seq == self._completing:
-                self._completed(message.body)
+            self._completions.answered(message.seq, message.body)
         else:
             self._ready = True
             self._out.say(FrameType.READY, b"")
@@ -365,33 +360,11 @@ class Supervisor:
             link.signal(signal.SIGCONT)
             link.signal(signal.SIGINT)
 
-    # Completions.
-
-    def _complete(self, number: int, body: bytes) -> None:
-        busy = self._running is not None or self._completing is not None or bool(self._waiting)
-        if busy or self._interpreter.pid is None or self._interpreter.version < channel.COMPLETES:
-            self._out.say(FrameType.COMPLETION, b"", number)
-            return
-        self._interpreter.say(channel.packets(channel.COMPLETE, 0, number, body))
-        self._completing, self._complete_tries = number, 0
-        self._complete_by = time.monotonic() + COMPLETE_SECONDS
-
     def _hurry_completion(self) -> None:
         if self._interpreter.is_connected:
             self._read_interpreter({})  # it may be there already
-        if self._completing is None:
-            return
-        self._complete_tries += 1
-        if self._complete_tries > 2:
-            self._completed(b"")
-        else:
-            self._interpreter.signal(signal.SIGINT)
-            self._complete_by = time.monotonic() + COMPLETE_SECONDS
-
-    def _completed(self, body: bytes) -> None:
-        if self._completing is not None:
-            self._out.say(FrameType.COMPLETION, body, self._completing)
-        self._completing, self._complete_by = None, float("inf")
+        if self._completions.is_asked:
+            self._completions.hurry()
 
     # Deaths and limits.
 
@@ -421,7 +394,7 @@ class Supervisor:
         self._running = None
         self._inputs.close()
         self._nudge_at = float("inf")
-        self._completed(b"")
+        self._completions.end()
 
     def _kill_largest(self, reason: str) -> None:
         pid = processes.largest()
