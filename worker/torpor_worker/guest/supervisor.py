@@ -23,11 +23,11 @@ from .host_link import HostLink
 from .inputs import Inputs
 from .interpreter_link import InterpreterLink
 from .outbox import Outbox
+from .process_limit import ProcessLimit
 
 DRAIN_SECONDS = 0.05
 GATHER_BYTES = 4 << 10
 NUDGE_SECONDS = 0.02
-COUNT_SECONDS = 0.25
 IDLE_SECONDS = 60.0
 TASKS_PER_PROCESS = 2
 """How many processes and threads commands may start for each process that there may be."""
@@ -50,6 +50,7 @@ class Supervisor:
         self._completions = Completions(self._out, self._interpreter)
         self._files = FileJobs(self._out)
         self._commands = Commands(self._out)
+        self._process_limit = ProcessLimit(self._commands, self._interpreter)
         self._asks = Asks(self._out)
         self._last_position = -1
         self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
@@ -62,8 +63,7 @@ class Supervisor:
         """Output under the last seq, since it was begun."""
         self._background = 0
         self._ready = False
-        self._process_limit = 256
-        self._count_at = self._nudge_at = float("inf")
+        self._nudge_at = float("inf")
         self._garbage_seq: int | None = None
         self._poll = select.poll()
         self._polled: tuple[int, ...] = ()
@@ -114,14 +114,14 @@ class Supervisor:
         if now >= self._nudge_at:
             self._nudge_at = float("inf")
             self._interpreter.signal(signal.SIGURG)
-        if now >= self._count_at:
-            self._count_processes()
+        if now >= self._process_limit.deadline:
+            self._process_limit.count(is_active=self._running is not None or bool(self._background))
             now = time.monotonic()
         if now >= self._completions.deadline:
             self._hurry_completion()
         wake_at = min(
             self._nudge_at,
-            self._count_at,
+            self._process_limit.deadline,
             self._completions.deadline,
             self._files.deadline,
             self._host.deadline(now),
@@ -178,9 +178,8 @@ class Supervisor:
             self._hello(json.loads(body))
         elif kind == FrameType.CONFIGURE:
             fields = json.loads(body)
-            self._process_limit = fields["processes"]
-            self._count_at = time.monotonic() + COUNT_SECONDS
-            self._commands.limits = Limits(fields["address_space_bytes"], TASKS_PER_PROCESS * self._process_limit)
+            self._process_limit.change(fields["processes"])
+            self._commands.limits = Limits(fields["address_space_bytes"], TASKS_PER_PROCESS * fields["processes"])
             address_space = str(fields["address_space_bytes"]).encode()
             self._waiting.append((None, channel.packets(channel.LIMITS, 0, 0, address_space)))
         elif kind == FrameType.COMPLETE:
@@ -214,7 +213,7 @@ class Supervisor:
         self._last_position = max(self._last_position, position)  # a signal from the host itself has none
         if kind == FrameType.COMMAND:
             self._commands.add(fields)
-            self._count_at = min(self._count_at, time.monotonic() + COUNT_SECONDS)
+            self._process_limit.watch()
         elif kind == FrameType.COMMAND_INPUT:
             self._commands.feed(fields)
         else:
@@ -269,7 +268,7 @@ class Supervisor:
                 self._running = self._last_seq = seq
                 self._running_since = time.monotonic()
                 self._said_bytes = 0
-                self._count_at = min(self._count_at, time.monotonic() + COUNT_SECONDS)
+                self._process_limit.watch()
         link.feed(self._inputs.of(self._running))
 
     def _read_interpreter(self, ready: dict[int, int]) -> None:
@@ -406,18 +405,6 @@ class Supervisor:
             self._commands.blame(pid, reason)
             processes.kill(pid)
 
-    def _count_processes(self) -> None:
-        pids = processes.of_user()
-        if len(pids) > self._process_limit:
-            reason = f"killed with all its children, because there were more than {self._process_limit} processes"
-            # What a command started ends with it; what is there at the next count is the interpreter's doing.
-            if not self._commands.kill(reason):
-                self._interpreter.kill(reason)
-                processes.kill_all_of_user()
-        # With nothing that could start another process there is nothing to count, and an idle machine costs nothing.
-        active = self._running is not None or len(pids) > 1 or self._background
-        self._count_at = time.monotonic() + COUNT_SECONDS if active else float("inf")
-
     def _has_background(self) -> bool:
         interpreter = self._interpreter.pid
         if interpreter is None:
@@ -460,6 +447,7 @@ class Supervisor:
             "command_limits": self._commands.limits,
             **self._host.handed_over(),
             **self._interpreter.handed_over(),
+            **self._process_limit.handed_over(),
             "out": self._out.handed_over(),
             "last_position": self._last_position,
             "waiting": [[seq, list(map(handover.pack, packets))] for seq, packets in self._waiting],
@@ -469,7 +457,6 @@ class Supervisor:
             "said_bytes": self._said_bytes,
             "background": self._background,
             "ready": self._ready,
-            "process_limit": self._process_limit,
             "garbage_seq": self._garbage_seq,
             "asks": self._asks.handed_over(),
         }
@@ -479,6 +466,7 @@ class Supervisor:
         handover.check(fields)
         self._host.take_over(fields)
         self._interpreter.take_over(fields)
+        self._process_limit.take_over(fields)
         self._out.take_over(fields["out"])
         self._last_position = fields["last_position"]
         self._waiting.extend((seq, list(map(handover.unpack, packets))) for seq, packets in fields["waiting"])
@@ -488,9 +476,8 @@ class Supervisor:
         self._said_bytes = fields["said_bytes"]
         self._background = fields["background"]
         self._ready = fields["ready"]
-        self._process_limit = fields["process_limit"]
         self._garbage_seq = fields["garbage_seq"]
-        self._count_at = self._nudge_at = time.monotonic()
+        self._nudge_at = time.monotonic()
         self._commands.take_over(fields.get("commands", []))
         self._commands.limits = Limits(*fields.get("command_limits", ()))
         self._inputs.take_over(fields.get("inputs", []))
