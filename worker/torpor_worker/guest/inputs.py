@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import select
 from typing import Any
 
 from . import channel, handover
-from .frames import FrameType
 from .input import Input
 from .outbox import Outbox
 
@@ -27,7 +25,7 @@ class Inputs:
         if fields.get("stdin") is None:
             return []
         if version < channel.READS:
-            self._out.keep(FrameType.NOTICE, json.dumps({"code": "no_stdin", "message": TOO_OLD}).encode())
+            self._out.notice("no_stdin", TOO_OLD)
             return []
         data, seq = handover.unpack(fields["stdin"]), fields["seq"]
         if not fields["stdin_open"]:

@@ -197,7 +197,7 @@ class Instructions:
             if (said := channel.notice(message.body)) is None:
                 self._garbage("a notice that is none")
             else:
-                self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_repaired", "message": said}).encode())
+                self._out.notice("guest_repaired", said)
         elif message.type == channel.COMPLETION:
             self._completions.answered(message.seq, message.body)
         else:
@@ -220,7 +220,7 @@ class Instructions:
         if self._garbage_seq != self.last_seq:
             self._garbage_seq = self.last_seq
             message = f"What user code wrote into the machine's own connection was ignored: {what}."
-            self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_garbage", "message": message}).encode())
+            self._out.notice("guest_garbage", message)
 
     def _output(self, kind: int, data: bytes) -> None:
         flags = frames.HAS_OFFSET | (frames.BACKGROUND if self.running is None else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import deque
@@ -76,6 +77,10 @@ class Outbox:
         self._serial += 1
         self._pending.append(frame)
         self.urgent = self.urgent or urgent
+
+    def notice(self, code: str, message: str) -> None:
+        """Keep a notice for the user."""
+        self.keep(FrameType.NOTICE, json.dumps({"code": code, "message": message}).encode())
 
     def acknowledge(self, serial: int) -> None:
         """All up to this serial is durable."""

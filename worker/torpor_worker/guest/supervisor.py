@@ -72,7 +72,7 @@ class Supervisor:
                 self._turn()
             except Exception:  # the sandbox would die with this process
                 message = "The supervisor met an error and went on: " + traceback.format_exc()[-2000:]
-                self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_error", "message": message}).encode())
+                self._out.notice("guest_error", message)
                 time.sleep(0.01)
 
     def _turn(self) -> None:
