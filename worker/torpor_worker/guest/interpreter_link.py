@@ -1,4 +1,4 @@
-"""The supervisor's end of the connection with the interpreter, which may lose it, write whatever it likes, or die."""
+"""The supervisor's end of the channel to the interpreter, which may lose its own, write whatever it likes, or die."""
 
 from __future__ import annotations
 
