@@ -1,8 +1,11 @@
 """The guest's supervisor makes way for other code and keeps what it had; the guest as plain processes of this host."""
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.support.commands import Talk
 from tests.support.conversations import Conversation
@@ -10,7 +13,7 @@ from tests.support.host_guests import attached, host_guest
 from tests.support.house import until
 
 from torpor_worker.command import Terminal
-from torpor_worker.guest_code import GuestCode, own_code
+from torpor_worker.guest_code import GuestCode, guest_command, own_code
 from torpor_worker.guest_link import GuestLink
 
 OTHER = GuestCode(own_code().modules | {"supervisor": own_code().modules["supervisor"] + "\n# other code\n"})
@@ -78,6 +81,17 @@ async def test_an_interpreter_that_ends_is_reported_by_the_successor(link: Guest
     talk = Conversation(link)
     assert await link.upgrade(OTHER) is None
     assert (await talk.run("import os\nos._exit(3)")).death == "exit status 3"
+
+
+async def test_a_successor_rests_when_the_interpreter_has_ended_before(link: GuestLink) -> None:
+    assert (await Conversation(link).run("import os\nos._exit(3)")).death == "exit status 3"
+    assert await link.upgrade(OTHER) is None
+    command = list(guest_command(sys.executable))
+    guest = next(child for child in psutil.Process().children() if child.cmdline()[1:] == command[1:])
+    await asyncio.sleep(0.2)
+    before = guest.num_ctx_switches().voluntary
+    await asyncio.sleep(0.5)
+    assert guest.num_ctx_switches().voluntary < before + 20
 
 
 async def test_commands_go_on_while_their_supervisor_is_replaced(link: GuestLink) -> None:

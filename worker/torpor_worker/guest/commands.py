@@ -12,7 +12,6 @@ import struct
 import termios
 import time
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from . import frames, handover, processes
@@ -34,10 +33,8 @@ STDERR = 1
 class Commands:
     """All commands of a sandbox. Nothing here waits for any of them."""
 
-    def __init__(self, out: Outbox, gather: Callable[[], None]) -> None:
-        """`gather` is called before output is kept that need not go out at once."""
+    def __init__(self, out: Outbox) -> None:
         self._out = out
-        self._gather = gather
         self._known: dict[int, Command] = {}
         """By seq, in the order in which they came; those too that have ended and left pipes open."""
         self._to_start: deque[Command] = deque()
@@ -211,7 +208,7 @@ class Commands:
         room = max(0, command.limit_bytes - command.said_bytes)
         said = data[:room]
         if said:
-            self._gather()
+            self._out.gather()
             self._keep(command, kind, 0, said)
         if len(said) < len(data):
             command.skipped_bytes += len(data) - len(said)

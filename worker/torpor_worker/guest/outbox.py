@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections import deque
 from typing import Any
 
@@ -12,6 +14,8 @@ from .frames import FrameType
 WINDOW_BYTES = 1 << 20
 COMMANDS_BYTES = WINDOW_BYTES // 2
 """Of the window, what commands' output may take: the interpreter is heard however much they say."""
+GATHER_SECONDS = 0.002
+"""How long a little output waits for more, or for the result, so that the host is woken once for all of it."""
 TYPE_PLACE = 3
 """Of the type in a frame."""
 
@@ -29,9 +33,16 @@ class Outbox:
         self._serial = 0
         self.urgent = False
         """Whether anything in it is not to wait for what may come next."""
+        self.write_at = 0.0
+        """When what is not urgent is to be written."""
 
     def __bool__(self) -> bool:
         return bool(self._pending)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is anything to be written now."""
+        return bool(self._pending) and (self.urgent or time.monotonic() >= self.write_at)
 
     @property
     def has_room(self) -> bool:
@@ -48,6 +59,11 @@ class Outbox:
         """Whether the host has so much to read that what nobody must hear should wait."""
         return sum(map(len, self._pending)) >= WINDOW_BYTES
 
+    def gather(self) -> None:
+        """What is kept next may wait a little for what follows it."""
+        if not self._pending:
+            self.write_at = time.monotonic() + GATHER_SECONDS
+
     def say(self, kind: FrameType, body: bytes, number: int = -1) -> None:
         """Say something that is for the present host only."""
         self._pending.append(frames.encode(kind, number, body))
@@ -61,6 +77,10 @@ class Outbox:
         self._serial += 1
         self._pending.append(frame)
         self.urgent = self.urgent or urgent
+
+    def notice(self, code: str, message: str) -> None:
+        """Keep a notice for the user."""
+        self.keep(FrameType.NOTICE, json.dumps({"code": code, "message": message}).encode())
 
     def acknowledge(self, serial: int) -> None:
         """All up to this serial is durable."""

@@ -7,39 +7,26 @@ import json
 import os
 import select
 import signal
-import socket
 import time
 import traceback
-from collections import deque
 from typing import Any
 
 from . import channel, frames, handover, processes
 from .asks import Asks
 from .command import Limits
 from .commands import Commands
+from .completions import Completions
 from .file_jobs import FileJobs
 from .frames import FrameType
-from .input import Input
+from .host_link import HostLink
+from .instructions import Instructions
+from .interpreter_link import InterpreterLink
 from .outbox import Outbox
+from .process_limit import ProcessLimit
 
-READ_BYTES = 64 << 10
-"""What a pipe holds. A larger buffer would be mapped and unmapped for every read, which is slow in a sandbox."""
-ABSENT_SECONDS = 0.02
-"""How long to look away from a stream whose other end is gone."""
-DRAIN_SECONDS = 0.05
-GATHER_SECONDS = 0.002
-"""How long a little output waits for more, or for the result, so that the host is woken once for all of it."""
-GATHER_BYTES = 4 << 10
-NUDGE_SECONDS = 0.02
-COUNT_SECONDS = 0.25
-COMPLETE_SECONDS = 1.0
-"""After so long a completion is interrupted; after the second time nobody waits for it any more."""
 IDLE_SECONDS = 60.0
 TASKS_PER_PROCESS = 2
 """How many processes and threads commands may start for each process that there may be."""
-
-STDIN, STDOUT = 0, 1
-KIND_OF_MESSAGE = {channel.STDOUT: 0, channel.STDERR: 1, channel.DISPLAY: 2}
 
 
 class Supervisor:
@@ -51,49 +38,24 @@ class Supervisor:
         self._pip = pip
         self._upgrade: dict[str, Any] | None = None
         """What to become at the end of this turn."""
-        self._channel = channel.VERSION
-        """In which the interpreter speaks: it may be of older code than this."""
-        self._reader = frames.FrameReader(frames.HOST_MARKER, restarts=True)
         self._out = Outbox()
+        self._host = HostLink(self._out)
+        self._interpreter = InterpreterLink()
+        self._completions = Completions(self._out, self._interpreter)
+        self._instructions = Instructions(self._out, self._interpreter, self._completions)
         self._files = FileJobs(self._out)
-        self._commands = Commands(self._out, self._gather)
+        self._commands = Commands(self._out)
+        self._process_limit = ProcessLimit(self._commands, self._interpreter)
         self._asks = Asks(self._out)
         self._last_position = -1
-        self._waiting: deque[tuple[int | None, list[bytes]]] = deque()
-        """For the interpreter, while it runs nothing: seq of an instruction (else None), and packets."""
-        self._to_interpreter: deque[bytes] = deque()
-        self._inputs: dict[int, Input] = {}
-        """What instructions may still be given to read, by seq."""
-        self._running: int | None = None
-        self._running_since = 0.0
-        self._last_seq = -1
-        self._said_bytes = 0
-        """Output under the last seq, since it was begun."""
-        self._background = 0
-        self._ready = False
-        self._kill_reason: str | None = None
-        self._absent_until = 0.0
-        self._write_at = 0.0
-        """When what is not urgent is to be written."""
-        self._process_limit = 256
-        self._count_at = self._nudge_at = float("inf")
-        self._completing: int | None = None
-        """The number of a completion that the interpreter is at: no instruction is given to it meanwhile."""
-        self._complete_by = float("inf")
-        self._complete_tries = 0
-        self._garbage_seq: int | None = None
         self._poll = select.poll()
         self._polled: tuple[int, ...] = ()
-        self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
-        self._listener: socket.socket
-        self._interpreter: processes.Interpreter | None = None
 
     def begin(self, load_body: bytes) -> None:
         """Start the interpreter, with the same code."""
         self._prepare()
         processes.install_pip(self._pip, self._asks.listen())
-        self._listener, address = channel.listen()
-        self._interpreter = processes.start_interpreter(load_body, address)
+        self._interpreter.start(load_body)
 
     def _prepare(self) -> None:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -101,8 +63,7 @@ class Supervisor:
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        os.set_blocking(STDIN, False)
-        os.set_blocking(STDOUT, False)
+        self._host.open()
 
     def run(self) -> None:
         """Serve for ever."""
@@ -111,7 +72,7 @@ class Supervisor:
                 self._turn()
             except Exception:  # the sandbox would die with this process
                 message = "The supervisor met an error and went on: " + traceback.format_exc()[-2000:]
-                self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_error", "message": message}).encode())
+                self._out.notice("guest_error", message)
                 time.sleep(0.01)
 
     def _turn(self) -> None:
@@ -120,68 +81,46 @@ class Supervisor:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_read, 4096)
             self._reap()
-        if STDIN in ready:
-            self._read_host()
+        for frame in self._host.read(ready):
+            self._handle(frame)
         self._files.serve(ready)
         self._commands.serve(ready)
         self._asks.serve(ready, self._seq_of)
-        for each in self._inputs.values():
-            if each.wanted in ready:
-                each.write()
-        interpreter = self._interpreter
-        if interpreter is not None:
-            if self._listener.fileno() in ready:
-                self._reconnected(interpreter)
-            elif interpreter.socket_fd in ready:
-                self._read_interpreter(interpreter, ready)
-            for kind, fd in enumerate(list(interpreter.pipes)):
-                if fd in ready and fd in interpreter.pipes:
-                    self._read_pipe(interpreter, fd, kind)
-            self._feed_interpreter()
-        if self._out and self._is_due():
-            self._write_host()
+        self._instructions.serve(ready)
+        # What comes behind a change of files in the log finds it made.
+        if not self._files.are_applying and self._instructions.begin():
+            self._process_limit.watch()
+        self._instructions.speak()
+        self._host.write()
         if self._upgrade is not None:
             self._make_way()
 
     def _wait(self) -> dict[int, int]:
         now = time.monotonic()
-        if now >= self._nudge_at and self._interpreter is not None:
-            self._nudge_at = float("inf")
-            self._interpreter.signal(signal.SIGURG)
-        if now >= self._count_at:
-            self._count_processes()
+        if now >= self._instructions.nudge_at:
+            self._instructions.nudge()
+        if now >= self._process_limit.deadline:
+            self._process_limit.count(is_active=self._instructions.is_active)
             now = time.monotonic()
-        if now >= self._complete_by:
-            self._hurry_completion()
-        wake_at = min(self._nudge_at, self._count_at, self._complete_by, self._files.deadline, now + IDLE_SECONDS)
+        if now >= self._completions.deadline:
+            self._instructions.read({})  # it may be there already
+            if self._completions.is_asked:
+                self._completions.hurry()
+        wake_at = min(
+            self._instructions.nudge_at,
+            self._process_limit.deadline,
+            self._completions.deadline,
+            self._files.deadline,
+            self._host.deadline(now),
+            now + IDLE_SECONDS,
+        )
         if self._commands.are_waiting:
             wake_at = now
-        present = now >= self._absent_until
-        wants = [self._wake_read, select.POLLIN]
-        if present:
-            wants += (STDIN, select.POLLIN)
-            if self._out.urgent:
-                wants += (STDOUT, select.POLLOUT)
-            elif self._out:
-                wake_at = min(wake_at, self._write_at)
-        else:
-            wake_at = min(wake_at, self._absent_until)
-        interpreter = self._interpreter
-        if interpreter is not None:
-            wants += (self._listener.fileno(), select.POLLIN)
-            room = self._out.has_room
-            mask = (select.POLLIN if room else 0) | (select.POLLOUT if self._to_interpreter else 0)
-            if mask and interpreter.socket_fd >= 0:
-                wants += (interpreter.socket_fd, mask)
-            if room:  # after the socket: what was written before a result is seen with it
-                for fd in interpreter.pipes:
-                    wants += (fd, select.POLLIN)
+        wants = [self._wake_read, select.POLLIN, *self._host.wants(now)]
+        wants += self._instructions.wants()
         wants += self._files.wants()
         wants += self._commands.wants()
         wants += self._asks.wants()
-        for each in self._inputs.values():
-            if each.wanted is not None:
-                wants += (each.wanted, select.POLLOUT)
         if tuple(wants) != self._polled:
             self._polled = tuple(wants)
             self._poll = select.poll()
@@ -191,23 +130,6 @@ class Supervisor:
 
     # The host's side.
 
-    def _read_host(self) -> None:
-        try:
-            data = os.read(STDIN, READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._absent_until = time.monotonic() + ABSENT_SECONDS
-            return
-        try:
-            arrived = self._reader.feed(data)
-        except frames.ProtocolError:
-            return  # the next hello starts afresh
-        for frame in arrived:
-            self._handle(frame)
-
     def _handle(self, frame: frames.Frame) -> None:
         kind, number, body = frame
         if kind in (FrameType.EXECUTE, FrameType.RESEED):
@@ -215,17 +137,13 @@ class Supervisor:
                 return
             self._last_position = number
             if kind == FrameType.EXECUTE:
-                fields = json.loads(body)
-                code = fields["code"].encode("utf-8", "surrogatepass")
-                flags = channel.REPLAYING if fields["replaying"] else 0
-                packets = channel.packets(channel.EXECUTE, flags, fields["seq"], code)
-                self._waiting.append((fields["seq"], [*self._stdin(fields), *packets]))
+                self._instructions.add(json.loads(body))
             else:
-                self._waiting.append((None, channel.packets(channel.RESEED, 0, 0, bytes.fromhex(body.decode("ascii")))))
+                self._instructions.tell(channel.RESEED, bytes.fromhex(body.decode("ascii")))
         elif kind == FrameType.STDIN:
             if number > self._last_position:
                 self._last_position = number
-                self._feed(json.loads(body))
+                self._instructions.feed(json.loads(body))
         elif kind in (FrameType.COMMAND, FrameType.COMMAND_INPUT, FrameType.COMMAND_SIGNAL):
             self._handle_command(kind, number, json.loads(body))
         elif kind == FrameType.ACKNOWLEDGE:
@@ -235,21 +153,19 @@ class Supervisor:
         elif kind == FrameType.PING:
             self._out.say(FrameType.PONG, self._state({"id": number}))
         elif kind == FrameType.INTERRUPT:
-            self._interrupt(number, body.decode("ascii"))
+            self._instructions.interrupt(number, body.decode("ascii"))
         elif kind == FrameType.HELLO:
             self._hello(json.loads(body))
         elif kind == FrameType.CONFIGURE:
             fields = json.loads(body)
-            self._process_limit = fields["processes"]
-            self._count_at = time.monotonic() + COUNT_SECONDS
-            self._commands.limits = Limits(fields["address_space_bytes"], TASKS_PER_PROCESS * self._process_limit)
-            address_space = str(fields["address_space_bytes"]).encode()
-            self._waiting.append((None, channel.packets(channel.LIMITS, 0, 0, address_space)))
+            self._process_limit.change(fields["processes"])
+            self._commands.limits = Limits(fields["address_space_bytes"], TASKS_PER_PROCESS * fields["processes"])
+            self._instructions.tell(channel.LIMITS, str(fields["address_space_bytes"]).encode())
         elif kind == FrameType.COMPLETE:
-            self._complete(number, body)
+            self._completions.ask(number, body, is_free=self._instructions.is_free)
         elif kind == FrameType.REHEARSE:
-            if self._channel >= channel.REHEARSES:
-                self._waiting.append((None, channel.packets(channel.REHEARSE, 0, 0, b"")))
+            if self._interpreter.version >= channel.REHEARSES:
+                self._instructions.tell(channel.REHEARSE)
             else:
                 self._out.say(FrameType.READY, b"")
         elif kind == FrameType.PACKAGES:
@@ -270,39 +186,13 @@ class Supervisor:
             self._last_position = number
             self._files.apply(json.loads(body))
 
-    def _stdin(self, fields: dict[str, Any]) -> list[bytes]:
-        """The packets that give an instruction its input, in front of those of its code."""
-        if fields.get("stdin") is None:
-            return []
-        if self._channel < channel.READS:
-            message = "This machine's interpreter is older than `stdin`, and reads nothing; a new machine's does."
-            self._out.keep(FrameType.NOTICE, json.dumps({"code": "no_stdin", "message": message}).encode())
-            return []
-        data, seq = handover.unpack(fields["stdin"]), fields["seq"]
-        if not fields["stdin_open"]:
-            return channel.packets(channel.STDIN, 0, seq, data)
-        with contextlib.suppress(OSError):  # without a pipe there is nothing to read
-            self._inputs[seq] = Input(seq)
-            self._inputs[seq].add(data, close=False)
-        return [channel.PACKET.pack(kind, channel.OPEN, 0, seq) for kind in (channel.STDIN, channel.PIPE)]
-
-    def _feed(self, fields: dict[str, Any]) -> None:
-        given = self._inputs.get(fields["seq"])
-        if given is not None:
-            given.add(handover.unpack(fields["data"]), close=fields["close"])
-
-    def _close_inputs(self) -> None:
-        while self._inputs:
-            _, given = self._inputs.popitem()
-            given.close()
-
     def _handle_command(self, kind: int, position: int, fields: dict[str, Any]) -> None:
         if 0 <= position <= self._last_position:
             return
         self._last_position = max(self._last_position, position)  # a signal from the host itself has none
         if kind == FrameType.COMMAND:
             self._commands.add(fields)
-            self._count_at = min(self._count_at, time.monotonic() + COUNT_SECONDS)
+            self._process_limit.watch()
         elif kind == FrameType.COMMAND_INPUT:
             self._commands.feed(fields)
         else:
@@ -318,210 +208,21 @@ class Supervisor:
     def _seq_of(self, session: int) -> int:
         """What runs in a session: a command, or else what the interpreter runs, or ran last."""
         command = self._commands.seq_of(session)
-        if command is not None:
-            return command
-        return self._last_seq if self._running is None else self._running
+        return self._instructions.last_seq if command is None else command
 
     def _state(self, more: dict[str, object]) -> bytes:
         state = {
             "last_position": self._last_position,
-            "running": self._running,
-            "background": self._has_background(),
-            "ready": self._ready or self._interpreter is None,
-            "running_seconds": 0.0 if self._running is None else time.monotonic() - self._running_since,
+            "running": self._instructions.running,
+            "background": self._instructions.has_background(self._files.pids),
+            "ready": self._instructions.is_ready,
+            "running_seconds": self._instructions.running_seconds,
             "applying": self._files.are_applying,
             "commands": self._commands.running,
         }
         return json.dumps(state | more).encode()
 
-    def _is_due(self) -> bool:
-        return self._out.urgent or time.monotonic() >= self._write_at
-
-    def _write_host(self) -> None:
-        try:
-            self._out.write(STDOUT)
-        except OSError:
-            self._absent_until = time.monotonic() + ABSENT_SECONDS
-
-    # The interpreter's side.
-
-    def _feed_interpreter(self) -> None:
-        interpreter = self._interpreter
-        if interpreter is None:
-            return
-        # What comes behind a change of files in the log finds it made.
-        free = self._completing is None and not self._files.are_applying
-        while self._waiting and self._running is None and free:
-            seq, packets = self._waiting.popleft()
-            self._to_interpreter.extend(packets)
-            if seq is not None:
-                self._running = self._last_seq = seq
-                self._running_since = time.monotonic()
-                self._said_bytes = 0
-                self._count_at = min(self._count_at, time.monotonic() + COUNT_SECONDS)
-        while self._to_interpreter and interpreter.socket_fd >= 0:
-            try:
-                packet = self._to_interpreter[0]
-                if packet[0] == channel.PIPE and self._running in self._inputs:
-                    self._inputs[self._running].hand_to(interpreter.socket, packet)
-                else:
-                    interpreter.socket.send(packet)
-            except BlockingIOError:
-                return
-            except OSError:
-                return  # it comes back, or it is dead
-            self._to_interpreter.popleft()
-
-    def _read_interpreter(self, interpreter: processes.Interpreter, ready: dict[int, int]) -> None:
-        first = True
-        try:
-            while self._out.has_room:
-                packet = interpreter.socket.recv(channel.PACKET.size + channel.PACKET_BYTES)
-                if not packet:
-                    interpreter.disconnect()
-                    return
-                message = self._assembler.add(packet)
-                if message is not None:
-                    if message.type == channel.RESULT:
-                        # With the first packet, `ready` knows what the pipes held when it was sent.
-                        self._result(interpreter, message, ready if first else None)
-                        return
-                    self._take(message)
-                first = False
-        except BlockingIOError:
-            return
-        except channel.ChannelError as error:
-            self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
-            self._garbage(str(error))
-        except OSError:
-            interpreter.disconnect()
-
-    def _take(self, message: channel.Message) -> None:
-        kind = KIND_OF_MESSAGE.get(message.type)
-        if kind is not None:
-            self._output(kind, message.body)
-            if message.flags & channel.BURST and self._nudge_at == float("inf"):
-                self._nudge_at = time.monotonic() + NUDGE_SECONDS
-        elif message.type == channel.NOTICE:
-            if (said := channel.notice(message.body)) is None:
-                self._garbage("a notice that is none")
-            else:
-                self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_repaired", "message": said}).encode())
-        elif message.type == channel.COMPLETION:
-            if message.seq == self._completing:
-                self._completed(message.body)
-        else:
-            self._ready = True
-            self._out.say(FrameType.READY, b"")
-
-    def _result(
-        self, interpreter: processes.Interpreter, message: channel.Message, ready: dict[int, int] | None
-    ) -> None:
-        if message.seq != self._running:
-            self._garbage("a result that nobody waits for")
-            return
-        if ready is None or any(fd in ready for fd in interpreter.pipes):
-            self._drain_pipes(interpreter)
-        self._background = message.flags & (channel.TASKS | channel.THREADS)
-        self._running = None
-        if (given := self._inputs.pop(message.seq, None)) is not None:
-            given.close()
-        self._nudge_at = float("inf")
-        self._out.keep(FrameType.RESULT, frames.RESULT.pack(message.seq) + message.body)
-
-    def _garbage(self, what: str) -> None:
-        if self._garbage_seq != self._last_seq:
-            self._garbage_seq = self._last_seq
-            message = f"What user code wrote into the machine's own connection was ignored: {what}."
-            self._out.keep(FrameType.NOTICE, json.dumps({"code": "guest_garbage", "message": message}).encode())
-
-    def _reconnected(self, interpreter: processes.Interpreter) -> None:
-        connection = channel.accept(self._listener)
-        if connection is not None:
-            self._drain_pipes(interpreter)
-            interpreter.adopt(connection)
-            self._assembler = channel.Assembler(*channel.FROM_INTERPRETER)
-
-    def _output(self, kind: int, data: bytes) -> None:
-        flags = frames.HAS_OFFSET | (frames.BACKGROUND if self._running is None else 0)
-        head = frames.OUTPUT.pack(self._last_seq, kind, flags) + frames.OFFSET.pack(self._said_bytes)
-        self._said_bytes += len(data)
-        urgent = self._running is None or len(data) > GATHER_BYTES
-        if not urgent:
-            self._gather()
-        self._out.keep(FrameType.OUTPUT, head + data, urgent=urgent)
-
-    def _gather(self) -> None:
-        """What is kept next may wait a little for what follows it."""
-        if not self._out:
-            self._write_at = time.monotonic() + GATHER_SECONDS
-
-    def _read_pipe(self, interpreter: processes.Interpreter, fd: int, kind: int) -> bool:
-        try:
-            data = os.read(fd, READ_BYTES)
-        except BlockingIOError:
-            return False
-        if not data:
-            interpreter.close_pipe(fd)
-            return False
-        self._output(kind, data)
-        return True
-
-    def _drain_pipes(self, interpreter: processes.Interpreter) -> None:
-        deadline = time.monotonic() + DRAIN_SECONDS
-        for kind, fd in enumerate(list(interpreter.pipes)):
-            while self._read_pipe(interpreter, fd, kind) and time.monotonic() < deadline:
-                pass
-
-    def _interrupt(self, seq: int, step: str) -> None:
-        interpreter = self._interpreter
-        if interpreter is None:
-            return
-        if interpreter.socket_fd >= 0:
-            self._read_interpreter(interpreter, {})  # it may have finished already
-        if self._running != seq:
-            return
-        if step == "kill":
-            self._kill("killed, because it did not stop when it was interrupted")
-        else:
-            interpreter.signal(signal.SIGCONT)
-            interpreter.signal(signal.SIGINT)
-
-    # Completions.
-
-    def _complete(self, number: int, body: bytes) -> None:
-        busy = self._running is not None or self._completing is not None or bool(self._waiting)
-        if busy or self._interpreter is None or self._channel < channel.COMPLETES:
-            self._out.say(FrameType.COMPLETION, b"", number)
-            return
-        self._to_interpreter.extend(channel.packets(channel.COMPLETE, 0, number, body))
-        self._completing, self._complete_tries = number, 0
-        self._complete_by = time.monotonic() + COMPLETE_SECONDS
-
-    def _hurry_completion(self) -> None:
-        interpreter = self._interpreter
-        if interpreter is not None and interpreter.socket_fd >= 0:
-            self._read_interpreter(interpreter, {})  # it may be there already
-        if self._completing is None or interpreter is None:
-            return
-        self._complete_tries += 1
-        if self._complete_tries > 2:
-            self._completed(b"")
-        else:
-            interpreter.signal(signal.SIGINT)
-            self._complete_by = time.monotonic() + COMPLETE_SECONDS
-
-    def _completed(self, body: bytes) -> None:
-        if self._completing is not None:
-            self._out.say(FrameType.COMPLETION, body, self._completing)
-        self._completing, self._complete_by = None, float("inf")
-
     # Deaths and limits.
-
-    def _kill(self, reason: str) -> None:
-        if self._interpreter is not None:
-            self._kill_reason = self._kill_reason or reason
-            self._interpreter.signal(signal.SIGKILL)
 
     def _reap(self) -> None:
         while True:
@@ -532,62 +233,20 @@ class Supervisor:
             if pid == 0:
                 return
             self._files.reaped(pid, status)
-            if self._interpreter is not None and pid == self._interpreter.pid:
-                self._buried(self._interpreter, status)
+            if pid == self._interpreter.pid:
+                self._instructions.died(status)
             else:
                 self._commands.reaped(pid, status)
-
-    def _buried(self, interpreter: processes.Interpreter, status: int) -> None:
-        with contextlib.suppress(channel.ChannelError, OSError):
-            while interpreter.socket_fd >= 0:
-                packet = interpreter.socket.recv(channel.PACKET.size + channel.PACKET_BYTES)
-                message = self._assembler.add(packet) if packet else None
-                if message is not None and message.type == channel.RESULT:
-                    self._result(interpreter, message, None)
-                elif message is not None:
-                    self._take(message)
-                elif not packet:
-                    break
-        self._drain_pipes(interpreter)
-        reason = self._kill_reason or processes.describe(status)
-        self._out.keep(FrameType.DIED, json.dumps({"seq": self._running, "reason": reason}).encode())
-        interpreter.close()
-        self._interpreter = None
-        self._running = None
-        self._close_inputs()
-        self._nudge_at = float("inf")
-        self._completed(b"")
 
     def _kill_largest(self, reason: str) -> None:
         pid = processes.largest()
         if pid is None:
             return
-        if self._interpreter is not None and pid == self._interpreter.pid:
-            self._kill(reason)
+        if pid == self._interpreter.pid:
+            self._interpreter.kill(reason)
         else:
             self._commands.blame(pid, reason)
             processes.kill(pid)
-
-    def _count_processes(self) -> None:
-        pids = processes.of_user()
-        if len(pids) > self._process_limit:
-            reason = f"killed with all its children, because there were more than {self._process_limit} processes"
-            # What a command started ends with it; what is there at the next count is the interpreter's doing.
-            if not self._commands.kill(reason):
-                self._kill(reason)
-                processes.kill_all_of_user()
-        # With nothing that could start another process there is nothing to count, and an idle machine costs nothing.
-        active = self._running is not None or len(pids) > 1 or self._background
-        self._count_at = time.monotonic() + COUNT_SECONDS if active else float("inf")
-
-    def _has_background(self) -> bool:
-        if self._interpreter is None:
-            return False
-        if self._background & channel.TASKS:
-            return True
-        if self._background & channel.THREADS and processes.has_threads(self._interpreter.pid):
-            return True
-        return any(pid != self._interpreter.pid and pid not in self._files.pids for pid in processes.of_user())
 
     # The successor.
 
@@ -602,12 +261,8 @@ class Supervisor:
             fields = self._handed_over()
             problem = handover.rehearse(load, fields)
             if problem is None:
-                fds = [self._listener.fileno()]
-                if self._interpreter is not None:
-                    fds += self._interpreter.fds
-                fds += self._commands.fds + self._asks.fds
-                fds += [fd for each in self._inputs.values() for fd in each.fds]
-                handover.become(load, fields, fds)
+                parts = self._interpreter, self._commands, self._asks, self._instructions
+                handover.become(load, fields, [fd for part in parts for fd in part.fds])
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
         self._tell_code(problem)
@@ -617,74 +272,43 @@ class Supervisor:
         self._out.say(FrameType.UPGRADED, json.dumps(body).encode())
 
     def _handed_over(self) -> dict[str, Any]:
-        interpreter = self._interpreter
-        seeking, buffer = self._reader.rest
-        commands = self._commands.handed_over()
+        commands, instructions = self._commands.handed_over(), self._instructions.handed_over()
         return {
-            "format": handover.format_of(commands=bool(commands), stdin=bool(self._inputs)),
+            "format": handover.format_of(commands=bool(commands), stdin=bool(instructions["inputs"])),
             "commands": commands,
-            "inputs": [each.handed_over() for each in self._inputs.values()],
             "command_limits": self._commands.limits,
-            "channel": self._channel,
-            "seeking": seeking,
-            "buffer": handover.pack(buffer),
+            **self._host.handed_over(),
+            **self._interpreter.handed_over(),
+            **instructions,
+            **self._process_limit.handed_over(),
             "out": self._out.handed_over(),
             "last_position": self._last_position,
-            "waiting": [[seq, list(map(handover.pack, packets))] for seq, packets in self._waiting],
-            "to_interpreter": list(map(handover.pack, self._to_interpreter)),
-            "parts": [[ident, handover.pack(part)] for ident, part in self._assembler.parts.items()],
-            "running": self._running,
-            "running_since": self._running_since,
-            "last_seq": self._last_seq,
-            "said_bytes": self._said_bytes,
-            "background": self._background,
-            "ready": self._ready,
-            "kill_reason": self._kill_reason,
-            "process_limit": self._process_limit,
-            "garbage_seq": self._garbage_seq,
             "asks": self._asks.handed_over(),
-            "listener": self._listener.fileno(),
-            "interpreter": None if interpreter is None else interpreter.handed_over(),
         }
 
     def take_over(self, fields: dict[str, Any]) -> None:
         """Take what the predecessor had, without touching a descriptor."""
         handover.check(fields)
-        self._channel = fields["channel"]
-        self._reader.go_on_with(fields["seeking"], handover.unpack(fields["buffer"]))
+        self._host.take_over(fields)
+        self._interpreter.take_over(fields)
+        self._instructions.take_over(fields)
+        self._process_limit.take_over(fields)
         self._out.take_over(fields["out"])
         self._last_position = fields["last_position"]
-        self._waiting.extend((seq, list(map(handover.unpack, packets))) for seq, packets in fields["waiting"])
-        self._to_interpreter.extend(map(handover.unpack, fields["to_interpreter"]))
-        self._assembler.go_on_with({ident: handover.unpack(part) for ident, part in fields["parts"]})
-        self._running = fields["running"]
-        self._running_since = fields["running_since"]
-        self._last_seq = fields["last_seq"]
-        self._said_bytes = fields["said_bytes"]
-        self._background = fields["background"]
-        self._ready = fields["ready"]
-        self._kill_reason = fields["kill_reason"]
-        self._process_limit = fields["process_limit"]
-        self._garbage_seq = fields["garbage_seq"]
-        self._count_at = self._nudge_at = time.monotonic()
         self._commands.take_over(fields.get("commands", []))
         self._commands.limits = Limits(*fields.get("command_limits", ()))
-        self._inputs = {each["seq"]: Input.taken_over(each) for each in fields.get("inputs", [])}
 
     def succeed(self, fields: dict[str, Any]) -> None:
         """Go on where the predecessor was, after `take_over`."""
         handover.take_stdin(fields)
         self._prepare()
-        self._listener = channel.opened(fields["listener"])
-        if fields["interpreter"] is not None:
-            self._interpreter = processes.Interpreter.taken_over(fields["interpreter"])
+        self._interpreter.open(fields)
         self._commands.keep_to_themselves()
         if "asks" in fields:
             self._asks.take_over(fields["asks"])
         else:
             processes.install_pip(self._pip, self._asks.listen())
-        for each in self._inputs.values():
-            each.keep_to_itself()
+        self._instructions.keep_to_themselves()
         self._tell_code(None)
         self._reap()  # whoever ended while nobody listened
 
