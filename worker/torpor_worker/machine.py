@@ -96,7 +96,7 @@ class Machine:
         `coming`: `seq` was accepted, and is ended as soon as it begins if it has not yet.
         """
         running = None if self._process is None else self._process.running
-        if seq is not None and coming and seq > (-1 if self._process is None else self._process.last_seq):
+        if seq is not None and coming and seq > (-1 if self._process is None else self._process.instructions.last_seq):
             self.unwanted.add(seq)
             return seq
         if running is None or (seq is not None and running.seq != seq):

@@ -10,7 +10,6 @@ from dataclasses import replace
 import structlog
 
 from torpor_worker import results
-from torpor_worker.adopting import Adoption
 from torpor_worker.attached import Attached
 from torpor_worker.bell import Bell
 from torpor_worker.changing import Prepared, make_again, told
@@ -18,6 +17,7 @@ from torpor_worker.commands import Over
 from torpor_worker.errors import ProcessDied, SaveRefused
 from torpor_worker.hold_ups import HoldUps
 from torpor_worker.instruction import Running
+from torpor_worker.instructions import Instructions
 from torpor_worker.ledger import (
     Durability,
     EndedBy,
@@ -28,7 +28,6 @@ from torpor_worker.ledger import (
     InstructionResult,
     OutputRecord,
 )
-from torpor_worker.output import OutputBatch
 from torpor_worker.sandbox import (
     CommandEnded,
     CommandOutput,
@@ -44,8 +43,9 @@ from torpor_worker.sandbox import (
 )
 from torpor_worker.saving import Point, Saver
 from torpor_worker.services import Services
-from torpor_worker.survivors import Clock, Origin, ProcessFacts
+from torpor_worker.survivors import ProcessFacts
 from torpor_worker.suspicion import Suspicion
+from torpor_worker.testament import Testament
 from torpor_worker.waking import Awake
 
 log = structlog.get_logger(__name__)
@@ -69,7 +69,6 @@ class Process:
         self.saver.facts.background = awake.background
         self.position = awake.position
         """The highest position that was sent, or left out for good."""
-        self.running: Running | None = None
         self.woken_for: int | None = None
         """The instruction that waited for this wake."""
         self.capture_first = False
@@ -84,34 +83,23 @@ class Process:
         self._suspicion = suspicion
         self._loop = asyncio.get_running_loop()
         self.hold_ups = HoldUps(self._loop.time)
-        self._free_since = self._loop.time()
-        """When the last instruction ended."""
         self._dead = False
-        self._batch = OutputBatch()
         self._unacknowledged = False
-        self._said_bytes: int | None = None
-        """Up to where the running instruction's output was heard, as the guest counts."""
-        self._last_run: tuple[int, int] | None = None
-        """Seq and attempt."""
-        self._first_begun: int | None = None
-        """The first seq that was begun in this process; the ledger has of it, and later ones, what the guest counts."""
-        self._facts = ProcessFacts(awake.hold.machine, awake.hold.epoch, awake.hold.line, awake.position)
+        facts = ProcessFacts(awake.hold.machine, awake.hold.epoch, awake.hold.line, awake.position)
         if awake.adoption is not None:
-            self._take_over(awake.adoption)
+            facts = replace(awake.adoption.facts, epoch=awake.hold.epoch)
+        self._testament = Testament(awake.attached.sandbox, facts)
+        self.instructions = Instructions(awake.attached, services, self._testament)
+        if awake.adoption is not None:
+            self.instructions.take_over(awake.adoption)
+            self.capture_first = awake.adoption.capture_first
         if self.busy:
             self.saver.runs()
 
-    def _take_over(self, adoption: Adoption) -> None:
-        """Go on where the worker of before was."""
-        self._facts = replace(adoption.facts, epoch=self.hold.epoch)
-        self._first_begun = adoption.first_seq
-        self.capture_first = adoption.capture_first
-        if adoption.last is not None and adoption.last.seq is not None:
-            self._last_run = (adoption.last.seq, adoption.last.attempt)
-        if adoption.running is not None:
-            entry = adoption.running
-            self.running = Running(entry, entry.attempt, self._config, used_seconds=adoption.used_seconds)
-            self.running.start(self._loop.time())
+    @property
+    def running(self) -> Running | None:
+        """The instruction that runs."""
+        return self.instructions.running
 
     @property
     def busy(self) -> bool:
@@ -124,24 +112,26 @@ class Process:
         ended = None if self.running is None else self.running.ended_by
         return ended is not None or self.commands.any_being_ended
 
-    @property
-    def last_seq(self) -> int:
-        """The seq that ran last, or runs; -1 before the first of this process."""
-        last_run = -1 if self._last_run is None else self._last_run[0]
-        return last_run if self.running is None else self.running.seq
-
     # Instructions and commands.
 
     async def send(self, entry: Entry, attempt: int, *, called_at: float | None = None) -> None:
-        """Send whatever was started."""
+        """Send whatever was started. `called_at` is when the machine heard of it."""
         match entry.kind:
             case EntryKind.EXECUTE:
-                await self.begin(entry, attempt, called_at=called_at)
+                held_up_seconds = 0.0 if called_at is None else self.hold_ups.seconds_since(called_at)
+                with self._sent(entry):
+                    self.saver.runs()
+                    await self.instructions.begin(entry, attempt, held_up_seconds)
             case EntryKind.RESEED:
                 self._advance(entry)
                 await self.attached.sandbox.reseed(self.position, entry.seed)
             case EntryKind.COMMAND:
-                await self._begin_command(entry, attempt)
+                with self._sent(entry):
+                    await self.commands.begin(entry, attempt)
+                self.saver.happened(len(entry.code))
+                if entry.is_awaited:
+                    self.saver.runs()
+                await self._finish_commands()
             case EntryKind.COMMAND_INPUT | EntryKind.COMMAND_SIGNAL:
                 self._advance(entry)
                 await self.commands.tell(entry)
@@ -150,7 +140,6 @@ class Process:
                 self._advance(entry)
                 await self.attached.feed(entry)
                 self.saver.happened(len(entry.code))
-
             case EntryKind.FILE:
                 self._advance(entry)
                 losses = await make_again(self.attached.sandbox, self._services.bodies, entry)
@@ -187,57 +176,20 @@ class Process:
             raise RuntimeError(f"entry {entry.id} was sent before, or never started")
         self.position = entry.position
 
-    async def _begin_command(self, entry: Entry, attempt: int) -> None:
+    @contextmanager
+    def _sent(self, entry: Entry) -> Iterator[None]:
+        """Sent as a whole or not at all: if it died before, nothing of this ran, and it is sent to the next process."""
         before = self.position
         self._advance(entry)
         try:
-            await self.commands.begin(entry, attempt)
+            yield
         except SandboxDied:
             self.position = before
             raise
-        self.saver.happened(len(entry.code))
-        if entry.is_awaited:
-            self.saver.runs()
-        await self._finish_commands()
-
-    async def begin(self, entry: Entry, attempt: int, *, called_at: float | None = None) -> None:
-        """Send an instruction's frame; its clock runs from here. `called_at` is when the machine heard of it."""
-        if entry.position is None or entry.position <= self.position:
-            raise RuntimeError(f"entry {entry.id} was sent before, or never started")
-        running = Running(entry, attempt, self._config)
-        if called_at is not None:
-            running.held_up_seconds = self.hold_ups.seconds_since(max(called_at, self._free_since))
-        if self._first_begun is None:
-            self._first_begun = running.seq
-        self._said_bytes = 0
-        self.running, before = running, self.position
-        self.position = entry.position
-        running.start(self._loop.time())
-        self.saver.runs()
-        try:
-            await self.attached.sandbox.execute(
-                entry.position, running.seq, entry.code, replaying=False, stdin=entry.stdin
-            )
-        except SandboxDied:
-            # It had died before the frame was whole: nothing of this ran, and it is sent to the next process.
-            self.running, self.position = None, before
-            raise
 
     async def go_on_with(self, entry: Entry, *, recovering: bool) -> None:
-        """Take up the instruction that runs in the snapshot, with the time that it used.
-
-        If output came after the snapshot, or the process died in between, this is a new attempt at it.
-        """
-        head = self.hold.head
-        if head is None:
-            raise RuntimeError("nothing runs in an empty interpreter")
-        running = Running(entry, entry.attempt, self._config, used_seconds=head.running_used_seconds)
-        self.running = running
-        self._said_bytes = head.running_said_bytes
-        stored = await self._ledger.output_offset(self.hold, running.seq, entry.attempt)
-        if recovering or stored != head.output_offset:
-            running.attempt = await self._ledger.count_attempt(self.hold, running.seq, head.output_offset)
-        running.start(self._loop.time())
+        """Take up the instruction that runs in the snapshot."""
+        await self.instructions.go_on_with(self.hold, entry, recovering=recovering)
         self.saver.runs()
 
     async def remember(self) -> None:
@@ -245,17 +197,12 @@ class Process:
         if self.running is not None or self.commands.any_live:
             await self.remember_clock(await self.attached.sandbox.ping())
         else:
-            await self.attached.sandbox.remember(self._facts)
+            await self._testament.write()
 
     async def remember_clock(self, state: GuestState) -> None:
         """Write down the times of what runs, as the guest's clock goes on while the sandbox is frozen."""
-        running = self.running
-        if running is not None:
-            clock = Clock(running.seq, running.used_seconds(self._loop.time()), state.running_seconds)
-            self._facts = replace(self._facts, clock=clock)
-        self._facts = replace(self._facts, commands=self.commands.clocks(dict(state.commands or {})))
-        if running is not None or self._facts.commands:
-            await self.attached.sandbox.remember(self._facts)
+        clock = self.instructions.clock(state.running_seconds)
+        await self._testament.write_clocks(clock, self.commands.clocks(dict(state.commands or {})))
 
     async def attend(self, stop: Callable[[], bool], until: float | None = None) -> None:
         """Follow what runs to its end, until somebody rings and `stop` is true, or to `until`."""
@@ -314,7 +261,7 @@ class Process:
             )
             self.commands.stored(seq)
             self.capture_first = self.capture_first or ended_by is EndedBy.TIMEOUT
-        self._free_since = self._loop.time()
+        self.hold_ups.forget()
         await self._proved()
 
     async def _proved(self) -> None:
@@ -328,8 +275,8 @@ class Process:
         """Commit a result, with what output is left, and only then let the guest forget it."""
         now = self._loop.time()
         running.pause(now)
-        if self._batch and (self._batch.seq != running.seq or self._batch.background):
-            await self.flush()
+        if self.instructions.last_records(running.seq) is None:
+            await self.instructions.flush(self.hold)
         if not running.steps:
             # An interrupt was wished for and came to nothing: it ended by itself, and a replay may run it again.
             running.ended_by = None
@@ -340,7 +287,7 @@ class Process:
         self.saver.ran(running.used_seconds(now), len(running.entry.code))
         saved = await self._finish_with_a_save(running, result, ended_by)
         if not saved:
-            output = self._batch.records() if self._batch else None
+            output = self.instructions.last_records(running.seq)
             held_up_ms = round(1000 * running.held_up_seconds)
             await self._services.durably(
                 lambda: self._ledger.finish(
@@ -353,22 +300,21 @@ class Process:
                     waited_for_save_ms=held_up_ms,
                 )
             )
-            self._batch.clear()
+            self.instructions.stored()
             self._note_hold_up(running.held_up_seconds)
             self.capture_first = self.capture_first or ended_by is not None
-        self.running = None
+        self.instructions.ended(running)
+        self.hold_ups.forget()
         if self.busy:
             self.saver.runs()
-        self._free_since = self._loop.time()
-        committed_seconds = self._free_since - now
+        committed_seconds = self._loop.time() - now
         self._services.metrics.instruction_seconds.observe(running.used_seconds(now) + committed_seconds)
-        self._last_run = (running.seq, running.attempt)
         await self._proved()
         await self._acknowledge()
 
     async def _acknowledge(self) -> None:
         """Let the guest forget what is durable, if all of it is."""
-        if not self._batch and not self.commands.unflushed:
+        if not self.instructions.unflushed and not self.commands.unflushed:
             self._unacknowledged = not await self.attached.acknowledge()
 
     async def _finish_with_a_save(self, running: Running, result: InstructionResult, ended_by: EndedBy | None) -> bool:
@@ -406,9 +352,7 @@ class Process:
         try:
             await self.ping()
             running = self.running if self.running is not ended else None
-            offset = 0
-            if running is not None:
-                offset = await self._ledger.output_offset(self.hold, running.seq, running.attempt)
+            offset = 0 if running is None else await self.instructions.output_offset(self.hold)
             with self._clocks_stopped(running):
                 point = self.point(offset, running)
                 generation = await self.saver.capture(self.hold, self.attached, point, ending)
@@ -435,8 +379,7 @@ class Process:
     @property
     def flush_at(self) -> float | None:
         """When output that waits is to be made durable at the latest; None if none waits."""
-        mine = self._batch.since + self._config.output_batch_seconds if self._batch else None
-        times = (mine, self.commands.flush_at)
+        times = (self.instructions.flush_at, self.commands.flush_at)
         return min((at for at in times if at is not None), default=None)
 
     async def listen(self) -> None:
@@ -444,11 +387,7 @@ class Process:
         while (event := self.attached.next()) is not None:
             await self._hear(event)
         now = self._loop.time()
-        if (flush_at := self.flush_at) is not None and (
-            now >= flush_at
-            or self._batch.size_bytes >= self._config.output_batch_bytes
-            or self.commands.is_flush_due(now)
-        ):
+        if self.instructions.is_flush_due(now) or self.commands.is_flush_due(now):
             await self.flush()
         if self._unacknowledged:
             await self._acknowledge()
@@ -464,10 +403,7 @@ class Process:
             while (event := self.attached.next()) is not None:
                 await self._hear(event)
             await self.flush()
-            running = self.running
-            offset = 0
-            if running is not None:
-                offset = await self._ledger.output_offset(self.hold, running.seq, running.attempt)
+            offset = await self.instructions.output_offset(self.hold)
             if await self.attached.acknowledge():
                 self._unacknowledged = False
                 return offset
@@ -475,19 +411,7 @@ class Process:
     async def flush(self) -> None:
         """Make output durable that waits."""
         await self.commands.flush(self.hold)
-        batch = self._batch
-        if not batch or batch.seq is None:
-            return
-        seq, records, background = batch.seq, batch.records(), batch.background
-        attempt = await self._attempt_of(seq)
-        if attempt is None:
-            batch.clear()
-            return
-        await self._remember_origin(seq, attempt, batch.offset)
-        await self._services.durably(
-            lambda: self._ledger.append_output(self.hold, seq, attempt, records, background=background)
-        )
-        batch.clear()
+        await self.instructions.flush(self.hold)
 
     async def _hear(self, event: Event) -> None:
         self._unacknowledged = True
@@ -499,55 +423,15 @@ class Process:
             await self.commands.hear(self.hold, event)
             await self._finish_commands()
         elif isinstance(event, Output):
-            # Foreground output of what does not run was said before the process was saved, and is in the log.
-            current = running is not None and event.seq == running.seq
-            if current:
-                event = self._unheard(event)
-            if event.data and event.seq is not None and (event.background or current):
-                if not self._batch.accepts(event):
-                    await self.flush()
-                self._batch.add(event, self._loop.time())
+            await self.instructions.hear(self.hold, event)
         elif isinstance(event, PackagesWanted):
             if self._services.handing_in is not None:
                 self._services.handing_in.wanted(self.hold, self.attached.sandbox, event)
         elif isinstance(event, GuestNotice):
             # The guest mends what an instruction broke when that has been answered.
-            seqs = [self.last_seq] if self.last_seq >= 0 else []
+            last_seq = self.instructions.last_seq
+            seqs = [last_seq] if last_seq >= 0 else []
             await self._ledger.notice(self.hold, event.code, event.message, seqs)
-
-    def _unheard(self, output: Output) -> Output:
-        """What of the running instruction's output was not heard before: an image may have it that was taken since."""
-        if output.offset is None:
-            self._said_bytes = None
-            return output
-        end = output.offset + len(output.data)
-        known = max(0, (self._said_bytes or 0) - output.offset) if self._said_bytes is not None else 0
-        self._said_bytes = max(end, self._said_bytes or 0)
-        return replace(output, data=output.data[known:], offset=output.offset + min(known, len(output.data)))
-
-    async def _remember_origin(self, seq: int, attempt: int, offset: int | None) -> None:
-        """Write down, before the first output is stored of what came with the snapshot, where it goes."""
-        begun = self._first_begun is not None and seq >= self._first_begun
-        known = self._facts.origin is not None and self._facts.origin.seq == seq
-        if begun or known or offset is None:
-            return
-        given_bytes = await self._ledger.output_given(self.hold, seq, attempt)
-        self._facts = replace(self._facts, origin=Origin(seq, attempt, given_bytes - offset))
-        await self.attached.sandbox.remember(self._facts)
-
-    async def _attempt_of(self, seq: int) -> int | None:
-        """The attempt whose output this is: of what runs, or ran last, maybe before the machine slept.
-
-        None if the log does not know it: it ran on the machine that this one was forked from, or before a rebuild.
-        """
-        if self.running is not None and self.running.seq == seq:
-            return self.running.attempt
-        if self._last_run is None or self._last_run[0] != seq:
-            started = [entry for entry in await self._ledger.entries(self.hold, [seq]) if entry.position is not None]
-            if not started:
-                return None
-            self._last_run = (seq, started[0].attempt)
-        return self._last_run[1]
 
     # Saves and ends.
 
@@ -645,7 +529,7 @@ class Process:
             running.used_seconds(now),
             offset,
             running.attempt,
-            self._said_bytes,
+            self.instructions.said_bytes,
             commands,
         )
 
@@ -657,14 +541,14 @@ class Process:
         self._dead = True
         await self._hear_last_words()
         running = self.running
-        if running is None or self._batch.seq != running.seq or self._batch.background:
-            await self.flush()
-        else:
-            await self.commands.flush(self.hold)
+        await self.commands.flush(self.hold)
+        records = None if running is None else self.instructions.last_records(running.seq)
+        if records is None:
+            await self.instructions.flush(self.hold)
         ended = [*([running] if running is not None else []), *self.commands.foreground]
         ended += [over.running for over in self.commands.over if over.entry.is_awaited]
         for each in ended:
-            await self._answer_dead(each, reason, self._batch.records() if each is running else [])
+            await self._answer_dead(each, reason, records or [] if each is running else [])
         await self.attached.close(self._config.destroy_seconds)
         # A capture on its way may be the newest that does not contain what killed the process.
         await self.saver.settle()
