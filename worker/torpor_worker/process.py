@@ -236,9 +236,8 @@ class Process:
             del self.commands.over[0]
 
     async def _finish_command(self, over: Over) -> None:
-        seq, records = over.running.seq, self.commands.last_records(over.running.seq)
-        ended_by = over.ended_by
-        if records is None:
+        seq, ended_by = over.running.seq, over.ended_by
+        if self.commands.last_records(seq) is None:
             await self.commands.flush(self.hold)
         if over.entry.is_awaited and not self.busy:
             self.saver.ran(over.used_seconds)
@@ -247,7 +246,7 @@ class Process:
         if over.entry.seq == self.woken_for:
             over = replace(over, result=replace(over.result, wake_ms=self._timer.milliseconds))
         if not await self._finish_with_a_save(over.running, over.result, ended_by):
-            undone = over.is_unsupported
+            records, undone = self.commands.last_records(seq), over.is_unsupported
             await self._services.durably(
                 lambda: self._ledger.finish(
                     self.hold,
