@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -170,6 +171,14 @@ class Process:
                 return entry
             self._advance(entry)
         return None
+
+    async def make_left(self) -> bool:
+        """Make changes of files that are in the log next behind what was sent; whether there were any."""
+        behind = await self._ledger.behind(self.hold, self.position)
+        left = list(itertools.takewhile(lambda entry: entry.kind is EntryKind.FILE, behind))
+        for entry in left:
+            await self.send(entry, entry.attempt)
+        return bool(left)
 
     def _advance(self, entry: Entry) -> None:
         if entry.position is None or entry.position <= self.position:

@@ -7,7 +7,7 @@ import asyncio
 from torpor_worker.bell import Bell
 from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import SaveRefused
-from torpor_worker.inbox import Inbox
+from torpor_worker.inbox import Inbox, Wishes
 from torpor_worker.instruction import Running
 from torpor_worker.ledger import Fenced, Ledger
 from torpor_worker.process import Process
@@ -17,13 +17,47 @@ from torpor_worker.sandbox import SandboxDied, SandboxError
 class Sleeping:
     """Puts one process to sleep. Until the ledger has released the machine, whatever happens, it goes on as before."""
 
-    def __init__(self, process: Process, ledger: Ledger, config: WorkerConfig, inbox: Inbox, bell: Bell) -> None:
+    def __init__(
+        self, process: Process, ledger: Ledger, config: WorkerConfig, inbox: Inbox, wishes: Wishes, bell: Bell
+    ) -> None:
         self._process = process
         self._ledger = ledger
         self._config = config
         self._inbox = inbox
+        self._wishes = wishes
         self._bell = bell
         self._loop = asyncio.get_running_loop()
+        self._failures = 0
+        self._not_before = 0.0
+
+    @property
+    def due_at(self) -> float | None:
+        """When it has been idle for long enough; None if it is to stay awake, or somebody works with its files."""
+        idle_seconds = self._process.hold.idle_seconds
+        if idle_seconds is None or self._inbox.users:
+            return None
+        return max(self._process.saver.facts.last_activity + idle_seconds, self._not_before)
+
+    async def sleep_if_due(self) -> bool:
+        """Fall asleep if it was idle for long enough, or somebody wishes it; whether it did."""
+        if self._inbox.users:
+            self._wishes.slept(False)
+            return False
+        due_at = self.due_at
+        if not (self._wishes.to_sleep or (due_at is not None and self._loop.time() >= due_at)):
+            return False
+        try:
+            slept = await self.fall_asleep()
+        except SaveRefused as refused:
+            self._failures += 1
+            self._not_before = self._loop.time() + self._config.backoff_seconds(self._failures)
+            self._wishes.slept(refused)
+            return False
+        self._failures = 0
+        if not slept:
+            self._not_before = self._loop.time() + self._config.retry_seconds
+            self._wishes.slept(False)
+        return slept
 
     async def fall_asleep(self, *, draining: bool = False) -> bool:
         """Whether the machine was released, so that the process is to be removed; a call in between prevents it.
