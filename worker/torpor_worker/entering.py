@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torpor_worker.forgoing import named
+from torpor_worker.hearing import Hearing
 from torpor_worker.ledger import Entry, Ledger
 from torpor_worker.process import Process
 from torpor_worker.replaying import FROM_BEGINNING, FROM_MIDDLE
@@ -12,9 +13,10 @@ from torpor_worker.waking import Awake
 class Entering:
     """Brings one process to where its machine's log is."""
 
-    def __init__(self, process: Process, ledger: Ledger, sent: int | None) -> None:
+    def __init__(self, process: Process, hearing: Hearing, ledger: Ledger, sent: int | None) -> None:
         """`sent`: the highest position that a process of this hold was sent before it died."""
         self._process = process
+        self._hearing = hearing
         self._ledger = ledger
         self._sent = sent
         self._ran_again: dict[int, str] = {}
@@ -39,7 +41,7 @@ class Entering:
     async def _send_again(self, entry: Entry) -> None:
         """Send a started entry in its turn beside what runs already."""
         process = self._process
-        await process.attend(lambda: not process.commands.awaits(entry.position))
+        await self._hearing.attend(lambda: not process.commands.awaits(entry.position))
         if entry.seq is None:
             await process.send(entry, entry.attempt)
         elif entry.result is not None:

@@ -16,6 +16,7 @@ from torpor_worker.changing import Prepared
 from torpor_worker.entering import Entering
 from torpor_worker.errors import CannotWake, Draining, FellAsleep, MachineGone, ProcessDied
 from torpor_worker.files import Change, FileTransfer
+from torpor_worker.hearing import Hearing
 from torpor_worker.inbox import Inbox, Wishes
 from torpor_worker.ledger import EndedBy, Entry, Fenced, Hold
 from torpor_worker.process import Process
@@ -264,13 +265,13 @@ class Machine:
                 except asyncio.CancelledError:
                     await self._give_back(hold)
                     raise
-            process = Process(awake, self._services, self._bell, self._waking.suspicion)
-            self._process = process
+            self._process = process = Process(awake, self._services, self._bell)
+            hearing = Hearing(process, self._services, self._bell, self._waking.suspicion, awake.timer)
             process.settings_changed = self._settings_changed
             try:
-                return await self._serve(process, awake)
+                return await self._serve(process, hearing, awake)
             except (ProcessDied, SandboxError) as death:
-                hold = await self._bury(process, str(death))
+                hold = await self._bury(process, hearing, str(death))
                 awake = None
                 timer = WakeTimer()
                 if self._inbox.draining:
@@ -314,27 +315,27 @@ class Machine:
         await self._ledger.event(self.name, "left_asleep", generation=head.generation)
         return True
 
-    async def _serve(self, process: Process, awake: Awake) -> bool:
+    async def _serve(self, process: Process, hearing: Hearing, awake: Awake) -> bool:
         """Serve a process that was brought back, with what it left unfinished first; whether it was put to sleep."""
         recovering, self._recovering = self._recovering, False
         self._lived = True
         self._entered.clear()
         woke = "adopted" if awake.adoption is not None else "recovered" if recovering else "woke"
         suspicion = self._waking.suspicion
-        serving = Serving(process, self._services, self._inbox, self._wishes, self._bell, suspicion, woke)
+        serving = Serving(process, hearing, self._services, self._inbox, self._wishes, self._bell, suspicion, woke)
         self._inbox.clear()  # a recovery may have given what was started another position, or none
         self._inbox.look = True
         self.phase = "awake"
         self._wishes.woke()
-        await Entering(process, self._ledger, self._sent).enter(awake, recovering=recovering)
+        await Entering(process, hearing, self._ledger, self._sent).enter(awake, recovering=recovering)
         self._entered.set()
         return await serving.serve()
 
-    async def _bury(self, process: Process, reason: str) -> Hold:
+    async def _bury(self, process: Process, hearing: Hearing, reason: str) -> Hold:
         """The process died: answer what ran, remove what is left, and learn from it. The hold to go on with."""
         self.phase = "waking"
         self._wishes.save_again()
-        seq = await process.bury(reason)
+        seq = await hearing.bury(reason)
         self._process = None
         self._forget_changes()
         self._recovering = True

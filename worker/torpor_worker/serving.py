@@ -7,7 +7,9 @@ import contextlib
 
 from torpor_worker.bell import Bell
 from torpor_worker.errors import Draining, SaveRefused
+from torpor_worker.hearing import Hearing
 from torpor_worker.inbox import Inbox, Wishes
+from torpor_worker.interval_saves import IntervalSaves
 from torpor_worker.ledger import EndedBy, Entry, Fenced
 from torpor_worker.process import Process
 from torpor_worker.services import Services
@@ -24,6 +26,7 @@ class Serving:
     def __init__(
         self,
         process: Process,
+        hearing: Hearing,
         services: Services,
         inbox: Inbox,
         wishes: Wishes,
@@ -33,15 +36,16 @@ class Serving:
     ) -> None:
         """`woke`: the event that the ledger is to have of this wake."""
         self._process = process
+        self._hearing = hearing
         self._ledger = services.ledger
         self._config = services.config
         self._inbox = inbox
         self._wishes = wishes
         self._bell = bell
-        self._suspicion = suspicion
         self._woke = woke
         self._loop = asyncio.get_running_loop()
-        self._sleeping = Sleeping(process, services.ledger, services.config, inbox, wishes, bell)
+        self._saves = IntervalSaves(process, hearing, wishes, suspicion)
+        self._sleeping = Sleeping(process, hearing, services, inbox, wishes, bell)
         self._ready = False
         self._looked = False
         self._proof_at = self._loop.time() + self._config.proof_seconds if suspicion.counted else None
@@ -60,10 +64,10 @@ class Serving:
             if process.running is not None and process.running.seq in self._inbox.unwanted:
                 self._inbox.unwanted.remove(process.running.seq)
                 process.running.stop(EndedBy.INTERRUPT, self._loop.time())
-            await process.listen()
-            self._answer_syncs()
+            await self._hearing.listen()
+            self._saves.answer()
             if process.running is None:
-                await self._save_if_due()
+                await self._saves.save_if_due()
             entry = await self._take()
             if entry is not None:
                 self._looked = False
@@ -109,9 +113,9 @@ class Serving:
         middle = None if ending else process.saver.middle_due_at()
         ready_at = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
         # Commands alone are no hindrance to a save between two instructions.
-        between = self._save_due_at() if process.running is None else None
+        between = self._saves.due_at if process.running is None else None
         until = min((at for at in (middle, between, ready_at, self._proof_at) if at is not None), default=None)
-        await process.attend(
+        await self._hearing.attend(
             lambda: (
                 self._inbox.draining
                 or self._inbox.called
@@ -128,7 +132,7 @@ class Serving:
         if middle is not None and self._loop.time() >= middle and not self._inbox.draining:
             # Nothing is lost if what killed an earlier process is in this save: those in which nothing ran stay.
             with contextlib.suppress(SaveRefused):
-                await process.save_in_the_middle()
+                await self._saves.save_in_the_middle()
 
     async def _take(self) -> Entry | None:
         """The next entry to send, if there is one: in order of position, and of an instruction only if none runs."""
@@ -186,29 +190,7 @@ class Serving:
         """When there is something to do though nobody rings."""
         process = self._process
         due_at = process.due_at(self._loop.time())
-        times = [process.flush_at, self._save_due_at(), self._proof_at, due_at, self._sleeping.due_at]
+        times = [process.flush_at, self._saves.due_at, self._proof_at, due_at, self._sleeping.due_at]
         if not self._looked:
             times.append(process.saver.facts.last_activity + self._config.look_seconds)
         return min((at for at in times if at is not None), default=None)
-
-    def _save_due_at(self) -> float | None:
-        return None if self._suspicion.suspicious else self._process.saver.due_at()
-
-    async def _save_if_due(self) -> None:
-        """Save in this gap between two instructions, if it is time, or asked for, or what ran must not run again."""
-        process, due = self._process, self._save_due_at()
-        if not (process.capture_first or self._wishes.to_save or (due is not None and self._loop.time() >= due)):
-            return
-        self._wishes.saving()
-        try:
-            captured = await process.save(needed=process.capture_first)
-        except SaveRefused as refused:
-            self._wishes.save_ended(refused)
-        else:
-            if not captured and not process.saver.busy:
-                self._wishes.save_ended(None)
-
-    def _answer_syncs(self) -> None:
-        saver = self._process.saver
-        if not saver.busy:
-            self._wishes.save_ended(None if saver.failure is None else SaveRefused(saver.failure))
