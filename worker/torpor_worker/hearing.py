@@ -57,7 +57,7 @@ class Hearing:
     async def listen(self) -> None:
         """Hear all that waits, and make it durable when it is time."""
         process = self._process
-        await self._ends.finish_commands()  # a guest that knows of none is not heard of them
+        await self._ends.finish_commands()  # one that the guest cannot run is over as it is sent
         while (event := self._attached.next()) is not None:
             await self._hear(event)
         now = self._loop.time()

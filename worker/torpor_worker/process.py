@@ -62,7 +62,6 @@ class Process:
         """The machine has other settings than the hold."""
         self._services = services
         self._ledger = services.ledger
-        self._config = services.config
         self._loop = asyncio.get_running_loop()
         self.hold_ups = HoldUps(self._loop.time)
         facts = ProcessFacts(awake.hold.machine, awake.hold.epoch, awake.hold.line, awake.position)
@@ -92,7 +91,7 @@ class Process:
         ended = None if self.running is None else self.running.ended_by
         return ended is not None or self.commands.any_being_ended
 
-    # Instructions and commands.
+    # What it is sent.
 
     async def send(self, entry: Entry, attempt: int, *, called_at: float | None = None) -> None:
         """Send whatever was started. `called_at` is when the machine heard of it."""
@@ -179,17 +178,7 @@ class Process:
         await self.instructions.go_on_with(self.hold, entry, recovering=recovering)
         self.saver.runs()
 
-    async def remember(self) -> None:
-        """Write down what a successor of this worker must know to take this process over."""
-        if self.running is not None or self.commands.any_live:
-            await self.remember_clock(await self.attached.sandbox.ping())
-        else:
-            await self._testament.write()
-
-    async def remember_clock(self, state: GuestState) -> None:
-        """Write down the times of what runs, as the guest's clock goes on while the sandbox is frozen."""
-        clock = self.instructions.clock(state.running_seconds)
-        await self._testament.write_clocks(clock, self.commands.clocks(dict(state.commands or {})))
+    # What runs.
 
     def due_at(self, now: float) -> float | None:
         """When a step is due that ends something, if nothing changes."""
@@ -202,15 +191,19 @@ class Process:
             await self.attached.escalate(self.running, now)
         await self.commands.escalate(now)
 
-    async def apply_settings(self) -> None:
-        """Take over the machine's settings if they were changed: idle time, memory, durability, recovery, tags."""
-        if not self.settings_changed:
-            return
-        self.settings_changed = False
-        before, self.hold = self.hold, await self._ledger.settings(self.hold)
-        self.saver.apply_settings(self.hold)
-        if self.hold.memory_bytes != before.memory_bytes:
-            await self.attached.sandbox.limit(Limits(memory_bytes=self.hold.memory_bytes))
+    def stop_clocks(self, running: Running | None) -> None:
+        """Stop those of commands, and of an instruction."""
+        now = self._loop.time()
+        self.commands.pause(now)
+        if running is not None:
+            running.pause(now)
+
+    def start_clocks(self, running: Running | None) -> None:
+        """Let them run again."""
+        now = self._loop.time()
+        self.commands.start(now)
+        if running is not None:
+            running.start(now)
 
     @property
     def flush_at(self) -> float | None:
@@ -222,6 +215,30 @@ class Process:
         """Make output durable that waits."""
         await self.commands.flush(self.hold)
         await self.instructions.flush(self.hold)
+
+    async def remember(self) -> None:
+        """Write down what a successor of this worker must know to take this process over."""
+        if self.running is not None or self.commands.any_live:
+            await self.remember_clock(await self.attached.sandbox.ping())
+        else:
+            await self._testament.write()
+
+    async def remember_clock(self, state: GuestState) -> None:
+        """Write down the times of what runs, as the guest's clock goes on while the sandbox is frozen."""
+        clock = self.instructions.clock(state.running_seconds)
+        await self._testament.write_clocks(clock, self.commands.clocks(dict(state.commands or {})))
+
+    async def apply_settings(self) -> None:
+        """Take over the machine's settings if they were changed: idle time, memory, durability, recovery, tags."""
+        if not self.settings_changed:
+            return
+        self.settings_changed = False
+        before, self.hold = self.hold, await self._ledger.settings(self.hold)
+        self.saver.apply_settings(self.hold)
+        if self.hold.memory_bytes != before.memory_bytes:
+            await self.attached.sandbox.limit(Limits(memory_bytes=self.hold.memory_bytes))
+
+    # Saves.
 
     async def ping(self) -> GuestState:
         """Ask the guest for its state, before a capture, when no change of files is half made.
@@ -252,20 +269,6 @@ class Process:
         finally:
             self.start_clocks(running)
 
-    def stop_clocks(self, running: Running | None) -> None:
-        """Stop those of commands, and of an instruction."""
-        now = self._loop.time()
-        self.commands.pause(now)
-        if running is not None:
-            running.pause(now)
-
-    def start_clocks(self, running: Running | None) -> None:
-        """Let them run again."""
-        now = self._loop.time()
-        self.commands.start(now)
-        if running is not None:
-            running.start(now)
-
     def point(self, offset: int, running: Running | None = None) -> Point:
         """This moment, in which the running instruction, if any, has said so many bytes. All clocks must stand."""
         now = self._loop.time()
@@ -285,4 +288,4 @@ class Process:
     async def remove(self) -> None:
         """Remove it, whatever state it is in."""
         await self.saver.close()
-        await self.attached.close(self._config.destroy_seconds)
+        await self.attached.close(self._services.config.destroy_seconds)

@@ -19,13 +19,7 @@ class Sleeping:
     """Puts one process to sleep. Until the ledger has released the machine, whatever happens, it goes on as before."""
 
     def __init__(
-        self,
-        process: Process,
-        hearing: Hearing,
-        services: Services,
-        inbox: Inbox,
-        wishes: Wishes,
-        bell: Bell,
+        self, process: Process, hearing: Hearing, services: Services, inbox: Inbox, wishes: Wishes, bell: Bell
     ) -> None:
         self._process = process
         self._hearing = hearing

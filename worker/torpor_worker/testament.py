@@ -9,10 +9,10 @@ from torpor_worker.survivors import Clock, CommandClock, Origin, ProcessFacts
 
 
 class Testament:
-    """Any method may raise `SandboxError`."""
+    """The facts of one process, kept with its sandbox. Writing them may raise `SandboxError`."""
 
     def __init__(self, sandbox: Sandbox, facts: ProcessFacts) -> None:
-        """Nothing is written by this."""
+        """Nothing is written before a method says so."""
         self._sandbox = sandbox
         self._facts = facts
 
