@@ -26,6 +26,10 @@ class HoldUps:
         finally:
             self._past.append((began, self._clock()))
 
+    def forget(self) -> None:
+        """An instruction or a command ended: what comes now was not held up before."""
+        self._past.clear()
+
     def seconds_since(self, moment: float) -> float:
         """For how long of the time since `moment` nothing could be sent."""
         return sum(max(0.0, ended - max(began, moment)) for began, ended in self._past)

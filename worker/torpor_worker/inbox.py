@@ -20,6 +20,8 @@ class Inbox:
         self.look_after = False
         """Whether to look once more when no instruction runs: one may wait for that."""
         self.draining = False
+        self.unwanted: set[int] = set()
+        """Seqs that are to be interrupted as soon as they begin."""
         self.changes = Changes()
         """Changes of files to be put into the log."""
         self.users = 0

@@ -1,11 +1,10 @@
-"""One machine that is held: a task that wakes it, runs its instructions, saves it and lets it sleep."""
+"""One machine that is held: a task that wakes it, has it served until it sleeps, and recovers it when it dies."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import dataclasses
-import itertools
 from collections.abc import AsyncIterator
 from typing import Literal
 
@@ -14,16 +13,16 @@ import structlog
 from torpor_worker.bell import Bell
 from torpor_worker.bodies import Body
 from torpor_worker.changing import Prepared
-from torpor_worker.errors import CannotWake, Draining, FellAsleep, MachineGone, ProcessDied, SaveRefused
+from torpor_worker.entering import Entering
+from torpor_worker.errors import CannotWake, Draining, FellAsleep, MachineGone, ProcessDied
 from torpor_worker.files import Change, FileTransfer
-from torpor_worker.forgoing import named
+from torpor_worker.hearing import Hearing
 from torpor_worker.inbox import Inbox, Wishes
-from torpor_worker.ledger import EndedBy, Entry, EntryKind, Fenced, Hold
+from torpor_worker.ledger import EndedBy, Entry, Fenced, Hold
 from torpor_worker.process import Process
-from torpor_worker.replaying import FROM_BEGINNING, FROM_MIDDLE
 from torpor_worker.sandbox import Completion, SandboxError
 from torpor_worker.services import Services
-from torpor_worker.sleeping import Sleeping
+from torpor_worker.serving import Serving
 from torpor_worker.survivors import Survivor
 from torpor_worker.wake_timer import WakeTimer
 from torpor_worker.waking import Awake, Waking
@@ -36,8 +35,6 @@ READS_LIMIT = 16
 """Downloads at once: their clients may be slow."""
 CHANGES_LIMIT = 4
 """Uploads at once: what they bring is on this host already."""
-READY_AFTER_SECONDS = 0.05
-"""How long the first instruction after a wake may take before the ledger is told that the machine is awake."""
 
 
 class Machine:
@@ -67,22 +64,13 @@ class Machine:
         """Whether a process of the present hold was served."""
         self._sent: int | None = None
         """The highest position that a process of the present hold was sent before it died."""
-        self.unwanted: set[int] = set()
-        """Seqs that are to be interrupted as soon as they begin."""
-        self._ready = False
         self._settings_changed = False
         """Since the present hold was acquired."""
-        self._proof_at: float | None = None
-        """When it has lived for long enough after a death; None: it has, or nobody doubts it."""
-        self._woke = "woke"
         self._process: Process | None = None
-        self._looked = False
         self.read_slots = asyncio.Semaphore(READS_LIMIT)
         self.change_slots = asyncio.Semaphore(CHANGES_LIMIT)
         self._entered = asyncio.Event()
         """Set while its process has all that its log has."""
-        self._sleep_failures = 0
-        self._sleep_not_before = 0.0
 
     # What other tasks call.
 
@@ -96,14 +84,19 @@ class Machine:
         `coming`: `seq` was accepted, and is ended as soon as it begins if it has not yet.
         """
         running = None if self._process is None else self._process.running
-        if seq is not None and coming and seq > (-1 if self._process is None else self._process.last_seq):
-            self.unwanted.add(seq)
+        if seq is not None and coming and seq > (-1 if self._process is None else self._process.instructions.last_seq):
+            self._inbox.unwanted.add(seq)
             return seq
         if running is None or (seq is not None and running.seq != seq):
             return None
         running.stop(EndedBy.INTERRUPT, self._loop.time())
         self._bell.ring()
         return running.seq
+
+    @property
+    def unwanted(self) -> set[int]:
+        """Seqs that are to be interrupted as soon as they begin."""
+        return self._inbox.unwanted
 
     async def awake(self) -> None:
         """Wait until it is awake. Raises `CannotWake`, `MachineGone`, `Draining`, `FellAsleep`."""
@@ -272,14 +265,13 @@ class Machine:
                 except asyncio.CancelledError:
                     await self._give_back(hold)
                     raise
-            process = Process(awake, self._services, self._bell, self._waking.suspicion)
-            self._process = process
+            self._process = process = Process(awake, self._services, self._bell)
+            hearing = Hearing(process, self._services, self._bell, self._waking.suspicion, awake.timer)
             process.settings_changed = self._settings_changed
             try:
-                await self._enter(process, awake)
-                return await self._serve(process)
+                return await self._serve(process, hearing, awake)
             except (ProcessDied, SandboxError) as death:
-                hold = await self._bury(process, str(death))
+                hold = await self._bury(process, hearing, str(death))
                 awake = None
                 timer = WakeTimer()
                 if self._inbox.draining:
@@ -323,99 +315,27 @@ class Machine:
         await self._ledger.event(self.name, "left_asleep", generation=head.generation)
         return True
 
-    async def _enter(self, process: Process, awake: Awake) -> None:
-        """Begin to serve a process that was brought back, with what it left unfinished first."""
-        hold, recovering = awake.hold, self._recovering
-        self._recovering = False
+    async def _serve(self, process: Process, hearing: Hearing, awake: Awake) -> bool:
+        """Serve a process that was brought back, with what it left unfinished first; whether it was put to sleep."""
+        recovering, self._recovering = self._recovering, False
         self._lived = True
-        self._looked = False
-        self._ready = False
         self._entered.clear()
-        self._woke = "adopted" if awake.adoption is not None else "recovered" if recovering else "woke"
-        self._proof_at = None
-        if self._waking.suspicion.counted:
-            self._proof_at = self._loop.time() + self._config.proof_seconds
+        woke = "adopted" if awake.adoption is not None else "recovered" if recovering else "woke"
+        suspicion = self._waking.suspicion
+        serving = Serving(process, hearing, self._services, self._inbox, self._wishes, self._bell, suspicion, woke)
         self._inbox.clear()  # a recovery may have given what was started another position, or none
         self._inbox.look = True
         self.phase = "awake"
         self._wishes.woke()
-        ran_again = dict(awake.ran_again)
-        if awake.going_on is not None:
-            await process.go_on_with(awake.going_on, recovering=recovering)
-            if recovering and awake.going_on.seq is not None:
-                ran_again[awake.going_on.seq] = FROM_MIDDLE
-        for entry in awake.rest:
-            await self._send_again(process, entry, ran_again)
-        if ran_again:
-            await self._tell_ran_again(hold, ran_again)
-        if not awake.clean:
-            await self._make_left(process)
-        await process.remember()
+        await Entering(process, hearing, self._ledger, self._sent).enter(awake, recovering=recovering)
         self._entered.set()
+        return await serving.serve()
 
-    async def _make_left(self, process: Process) -> bool:
-        """Make changes of files that are in the log next behind what was sent; whether there were any."""
-        behind = await self._ledger.behind(process.hold, process.position)
-        left = list(itertools.takewhile(lambda entry: entry.kind is EntryKind.FILE, behind))
-        for entry in left:
-            await process.send(entry, entry.attempt)
-        return bool(left)
-
-    async def _make_changes(self, process: Process) -> None:
-        """Put changes of files that are prepared into the log, and have them made."""
-        changes = self._inbox.changes
-        while (prepared := changes.next(process.attached.sandbox)) is not None:
-            try:
-                entry = await process.log_change(prepared)
-            except Fenced:
-                raise
-            except Exception as error:  # of the ledger's
-                changes.done(error)
-                continue
-            if entry is None:
-                if await self._make_left(process):
-                    continue
-                self._inbox.look = True  # something was started that is to be sent before
-                return
-            is_given_up = prepared.logged.cancelled() and prepared.transfer.is_over
-            changes.done(entry)  # in the log, it is true, whatever happens now
-            if entry.position is not None:
-                if is_given_up:  # while it was written down; the guest has forgotten it, and nobody was told of it
-                    await self._ledger.undo_change(process.hold, entry.position)
-                await process.attached.sandbox.apply_change(entry.position, prepared.transfer)
-
-    async def _send_again(self, process: Process, entry: Entry, ran_again: dict[int, str]) -> None:
-        """Send a started entry to a process that was brought back, in its turn beside what runs there already."""
-        await process.attend(lambda: not process.commands.awaits(entry.position))
-        if entry.seq is None:
-            await process.send(entry, entry.attempt)
-        elif entry.result is not None:
-            await process.send_once_more(entry)
-        elif self._never_sent(entry):
-            await process.send(entry, entry.attempt)
-        else:
-            attempt = await self._ledger.count_attempt(process.hold, entry.seq, 0)
-            ran_again[entry.seq] = FROM_BEGINNING
-            await process.send(entry, attempt)
-
-    def _never_sent(self, entry: Entry) -> bool:
-        """Whether it was started while its machine's process was dead already, so that no attempt was made at it."""
-        return self._sent is not None and entry.position is not None and entry.position > self._sent
-
-    async def _tell_ran_again(self, hold: Hold, where: dict[int, str]) -> None:
-        """Say what was running when the process ended, and runs again."""
-        told = []
-        for how in dict.fromkeys(where.values()):
-            seqs = [seq for seq in sorted(where) if where[seq] == how]
-            told.append(f"{_started(seqs)} when the machine's process ended, and {_runs(seqs)} again {how}.")
-        message = " ".join(told)
-        await self._ledger.notice(hold, "ran_again", message, sorted(where))
-
-    async def _bury(self, process: Process, reason: str) -> Hold:
+    async def _bury(self, process: Process, hearing: Hearing, reason: str) -> Hold:
         """The process died: answer what ran, remove what is left, and learn from it. The hold to go on with."""
         self.phase = "waking"
         self._wishes.save_again()
-        seq = await process.bury(reason)
+        seq = await hearing.bury(reason)
         self._process = None
         self._forget_changes()
         self._recovering = True
@@ -453,181 +373,3 @@ class Machine:
         if process is not None:
             await process.remove()
         await self._waking.remove()
-
-    # Awake.
-
-    async def _serve(self, process: Process) -> bool:
-        """Run what comes, until it may sleep; whether it was put to sleep."""
-        sleeping = Sleeping(process, self._ledger, self._config, self._inbox, self._bell)
-        while True:
-            if self._inbox.draining:
-                self._inbox.changes.fail(Draining("The server is stopping."))
-                self._wishes.slept(Draining("The server is stopping."))
-                return await sleeping.drain()
-            await process.apply_settings()
-            await self._prove_if_due(process)
-            if process.running is not None and process.running.seq in self.unwanted:
-                self.unwanted.remove(process.running.seq)
-                process.running.stop(EndedBy.INTERRUPT, self._loop.time())
-            await process.listen()
-            self._answer_syncs(process)
-            if process.running is None:
-                await self._save_if_due(process)
-            entry = await self._take(process)
-            if entry is not None:
-                self._looked = False
-                self._wishes.slept(False)
-                if not self._ready and process.woken_for is None and entry.is_awaited:
-                    process.woken_for = entry.seq
-                await process.send(entry, max(entry.attempt, 1), called_at=self._inbox.begun())
-            elif self._inbox.changes:
-                await self._make_changes(process)
-            elif process.busy:
-                await self._attend(process)
-            elif not self._ready:
-                await self._be_ready(process)
-            elif await self._sleep_if_due(process, sleeping):
-                return True
-            elif not self._inbox.called and not self._inbox.draining:
-                await process.escalate(self._loop.time())
-                await self._bell.wait(self._next_at(process))
-
-    async def _be_ready(self, process: Process) -> None:
-        """Let entries be started as they are accepted, once what the machine was woken for is answered, or takes long.
-
-        Until then they only wait in the log, which costs nothing: the first answer after a wake is not held up.
-        """
-        if not self._ready:
-            await self._ledger.ready(process.hold)
-            self._ready = True
-            head = process.hold.head
-            await self._ledger.event(self.name, self._woke, generation=None if head is None else head.generation)
-
-    async def _prove_if_due(self, process: Process) -> None:
-        """Forget earlier tries once the process, and this worker with it, has lived for a while after a death."""
-        if self._proof_at is not None and self._loop.time() >= self._proof_at:
-            self._proof_at = None
-            await self._ledger.clear_tries(process.hold, deaths=False)
-
-    async def _attend(self, process: Process) -> None:
-        """Follow the running instruction until it ends or there is something else to do, and save it if that is due."""
-        storing = process.saver.busy
-        ending = process.running is not None and process.running.ended_by is not None
-        middle = None if ending else process.saver.middle_due_at()
-        ready_at = None if self._ready else self._loop.time() + READY_AFTER_SECONDS
-        # Commands alone are no hindrance to a save between two instructions.
-        between = self._save_due_at(process) if process.running is None else None
-        until = min((at for at in (middle, between, ready_at, self._proof_at) if at is not None), default=None)
-        await process.attend(
-            lambda: (
-                self._inbox.draining
-                or self._inbox.called
-                or bool(self._inbox.changes)
-                or process.settings_changed
-                or (process.running is None and self._wishes.to_save)
-                or (not process.saver.busy and (storing or self._wishes.to_answer))
-            ),
-            until,
-        )
-        if not process.busy:
-            return
-        await self._be_ready(process)
-        if middle is not None and self._loop.time() >= middle and not self._inbox.draining:
-            # Nothing is lost if what killed an earlier process is in this save: those in which nothing ran stay.
-            with contextlib.suppress(SaveRefused):
-                await process.save_in_the_middle()
-
-    async def _take(self, process: Process) -> Entry | None:
-        """The next entry to send, if there is one: in order of position, and of an instruction only if none runs."""
-        if process.running is None and self._inbox.look_after:
-            self._inbox.look, self._inbox.look_after = True, False
-        delivered = self._inbox.take(process.position)
-        if delivered is not None:
-            if delivered.position == process.position + 1:
-                return delivered
-            self._inbox.look = True  # what lies between was started too, and word of it is on its way
-        quiet_since = process.saver.facts.last_activity
-        if not self._looked and self._loop.time() >= quiet_since + self._config.look_seconds:
-            self._looked = self._inbox.look = True
-        if not self._inbox.look:
-            return None
-        self._inbox.look = False
-        entry = await process.next_started() or await self._ledger.start_next(
-            process.hold, beside=process.running is not None
-        )
-        if entry is not None and entry.position is not None and entry.position > process.position + 1:
-            entry = await process.next_started()  # a command was accepted and started in between: it comes before
-        if entry is not None and (entry.position is None or entry.position <= process.position):
-            entry = None  # the instruction that runs
-        if entry is not None:
-            self._inbox.look = True
-        elif process.running is not None:
-            self._inbox.look_after = True
-        return entry
-
-    def _next_at(self, process: Process) -> float | None:
-        """When there is something to do though nobody rings."""
-        idle_seconds = process.hold.idle_seconds
-        last_activity = process.saver.facts.last_activity
-        due_at = process.due_at(self._loop.time())
-        times = [process.flush_at, self._save_due_at(process), self._proof_at, due_at]
-        if not self._looked:
-            times.append(last_activity + self._config.look_seconds)
-        if idle_seconds is not None and not self._inbox.users:
-            times.append(max(last_activity + idle_seconds, self._sleep_not_before))
-        return min((at for at in times if at is not None), default=None)
-
-    def _save_due_at(self, process: Process) -> float | None:
-        return None if self._waking.suspicion.suspicious else process.saver.due_at()
-
-    async def _save_if_due(self, process: Process) -> None:
-        """Save in this gap between two instructions, if it is time, or asked for, or what ran must not run again."""
-        due = self._save_due_at(process)
-        if not (process.capture_first or self._wishes.to_save or (due is not None and self._loop.time() >= due)):
-            return
-        self._wishes.saving()
-        try:
-            captured = await process.save(needed=process.capture_first)
-        except SaveRefused as refused:
-            self._wishes.save_ended(refused)
-        else:
-            if not captured and not process.saver.busy:
-                self._wishes.save_ended(None)
-
-    def _answer_syncs(self, process: Process) -> None:
-        if not process.saver.busy:
-            failure = process.saver.failure
-            self._wishes.save_ended(None if failure is None else SaveRefused(failure))
-
-    async def _sleep_if_due(self, process: Process, sleeping: Sleeping) -> bool:
-        """Fall asleep if it was idle for long enough, or somebody wishes it; whether it did."""
-        if self._inbox.users:
-            self._wishes.slept(False)
-            return False
-        idle_seconds = process.hold.idle_seconds
-        due = idle_seconds is not None and self._loop.time() >= max(
-            process.saver.facts.last_activity + idle_seconds, self._sleep_not_before
-        )
-        if not (self._wishes.to_sleep or due):
-            return False
-        try:
-            slept = await sleeping.fall_asleep()
-        except SaveRefused as refused:
-            self._sleep_failures += 1
-            self._sleep_not_before = self._loop.time() + self._config.backoff_seconds(self._sleep_failures)
-            self._wishes.slept(refused)
-            return False
-        self._sleep_failures = 0
-        if not slept:
-            self._sleep_not_before = self._loop.time() + self._config.retry_seconds
-            self._wishes.slept(False)
-        return slept
-
-
-def _started(seqs: list[int]) -> str:
-    some = named(seqs)
-    return f"{some[:1].upper()}{some[1:]} {'was' if len(seqs) == 1 else 'were'} started"
-
-
-def _runs(seqs: list[int]) -> str:
-    return "runs" if len(seqs) == 1 else "run"

@@ -5,25 +5,61 @@ from __future__ import annotations
 import asyncio
 
 from torpor_worker.bell import Bell
-from torpor_worker.config import WorkerConfig
 from torpor_worker.errors import SaveRefused
-from torpor_worker.inbox import Inbox
+from torpor_worker.hearing import Hearing
+from torpor_worker.inbox import Inbox, Wishes
 from torpor_worker.instruction import Running
-from torpor_worker.ledger import Fenced, Ledger
+from torpor_worker.ledger import Fenced
 from torpor_worker.process import Process
 from torpor_worker.sandbox import SandboxDied, SandboxError
+from torpor_worker.services import Services
 
 
 class Sleeping:
     """Puts one process to sleep. Until the ledger has released the machine, whatever happens, it goes on as before."""
 
-    def __init__(self, process: Process, ledger: Ledger, config: WorkerConfig, inbox: Inbox, bell: Bell) -> None:
+    def __init__(
+        self, process: Process, hearing: Hearing, services: Services, inbox: Inbox, wishes: Wishes, bell: Bell
+    ) -> None:
         self._process = process
-        self._ledger = ledger
-        self._config = config
+        self._hearing = hearing
+        self._ledger = services.ledger
+        self._config = services.config
         self._inbox = inbox
+        self._wishes = wishes
         self._bell = bell
         self._loop = asyncio.get_running_loop()
+        self._failures = 0
+        self._not_before = 0.0
+
+    @property
+    def due_at(self) -> float | None:
+        """When it has been idle for long enough; None if it is to stay awake, or somebody works with its files."""
+        idle_seconds = self._process.hold.idle_seconds
+        if idle_seconds is None or self._inbox.users:
+            return None
+        return max(self._process.saver.facts.last_activity + idle_seconds, self._not_before)
+
+    async def sleep_if_due(self) -> bool:
+        """Fall asleep if it was idle for long enough, or somebody wishes it; whether it did."""
+        if self._inbox.users:
+            self._wishes.slept(False)
+            return False
+        due_at = self.due_at
+        if not (self._wishes.to_sleep or (due_at is not None and self._loop.time() >= due_at)):
+            return False
+        try:
+            slept = await self.fall_asleep()
+        except SaveRefused as refused:
+            self._failures += 1
+            self._not_before = self._loop.time() + self._config.backoff_seconds(self._failures)
+            self._wishes.slept(refused)
+            return False
+        self._failures = 0
+        if not slept:
+            self._not_before = self._loop.time() + self._config.retry_seconds
+            self._wishes.slept(False)
+        return slept
 
     async def fall_asleep(self, *, draining: bool = False) -> bool:
         """Whether the machine was released, so that the process is to be removed; a call in between prevents it.
@@ -33,12 +69,12 @@ class Sleeping:
         process, saver = self._process, self._process.saver
         while saver.busy and not self._called(draining):
             if process.busy:
-                await process.attend(lambda: not saver.busy)
+                await self._hearing.attend(lambda: not saver.busy)
             else:
-                await process.listen()
+                await self._hearing.listen()
                 if saver.busy:
                     await self._bell.wait(process.flush_at)
-        offset = await process.hear_out()
+        offset = await self._hearing.hear_out()
         if self._called(draining):
             return False
         with process.hold_ups.one():
@@ -56,7 +92,7 @@ class Sleeping:
         await process.remember_clock(state)
         try:
             await self._pause(running)
-            await self._capture(offset)
+            await saver.capture(process.hold, process.attached, process.point(offset, running))
             while saver.busy and not self._called(draining):
                 await self._bell.wait()
             if saver.fenced:
@@ -81,13 +117,13 @@ class Sleeping:
         process = self._process
         failures = 0
         while True:
-            await process.listen()
+            await self._hearing.listen()
             self._inbox.clear()
             if (entry := await process.next_started()) is not None:
                 await process.send(entry, max(entry.attempt, 1))
                 continue
             if process.is_being_ended:
-                await process.attend(lambda: not process.is_being_ended)
+                await self._hearing.attend(lambda: not process.is_being_ended)
                 continue
             try:
                 if await self.fall_asleep(draining=True):
@@ -96,7 +132,7 @@ class Sleeping:
             except SaveRefused:
                 failures += 1
                 pause_seconds = self._config.backoff_seconds(failures)
-            await process.attend(lambda: False, self._loop.time() + pause_seconds)
+            await self._hearing.attend(lambda: False, self._loop.time() + pause_seconds)
             if not process.busy:
                 await asyncio.sleep(pause_seconds)
 
@@ -110,21 +146,11 @@ class Sleeping:
             raise
         except SandboxError as error:
             raise await self._process.saver.refuse(self._process.hold, error) from error
-        now = self._loop.time()
-        self._process.commands.pause(now)
-        if running is not None:
-            running.pause(now)
-
-    async def _capture(self, offset: int) -> None:
-        process = self._process
-        await process.saver.capture(process.hold, process.attached, process.point(offset, process.running))
+        self._process.stop_clocks(running)
 
     async def _resume(self, running: Running | None) -> None:
         await self._process.attached.sandbox.resume()
-        now = self._loop.time()
-        self._process.commands.start(now)
-        if running is not None:
-            running.start(now)
+        self._process.start_clocks(running)
 
     async def _release(self, draining: bool) -> bool:
         hold, head = self._process.hold, self._process.saver.head

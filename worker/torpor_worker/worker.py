@@ -289,7 +289,7 @@ class Worker:
             log.error("A machine's task ended in an error", action="machine", machine=name, error=repr(error))
         if held.wanted and not self._draining:
             successor = self._held(name)
-            successor.unwanted |= held.unwanted
+            successor.unwanted.update(held.unwanted)
             successor.deliver(None)
 
     async def _place(self) -> None:

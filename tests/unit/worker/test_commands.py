@@ -434,6 +434,19 @@ async def test_with_durability_of_instructions_an_end_is_answered_when_it_is_sav
     assert house.host.commands == [seq]
 
 
+async def test_what_a_command_said_is_in_the_log_once_when_its_save_is_not_wanted_any_more(house: House) -> None:
+    house.machine().durability = Durability.INSTRUCTION
+    house.worker.change_settings("m")
+    house.snapshotter.failures = 1 << 30
+    seq = start(house, "echo said")
+    await until(lambda: "save_failed" in house.machine().notices)
+    assert house.output(seq) == "said\n"
+    house.machine().durability = Durability.INTERVAL
+    house.worker.change_settings("m")
+    await house.result(seq)
+    assert house.output(seq) == "said\n"
+
+
 async def test_a_process_that_outlives_its_worker_keeps_its_commands(house: House) -> None:
     awaited = start(house, COUNT)
     background = start(house, COUNT, background=True)

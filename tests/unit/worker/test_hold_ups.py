@@ -73,3 +73,14 @@ def test_only_the_part_of_a_hold_up_after_the_call_counts() -> None:
     assert hold_ups.seconds_since(11) == 2
     assert hold_ups.seconds_since(12) == 1
     assert hold_ups.seconds_since(30) == 0
+
+
+def test_what_ended_before_an_instruction_did_holds_up_none_that_comes_after_it() -> None:
+    times = iter((10.0, 12.0, 20.0, 21.0))
+    hold_ups = HoldUps(lambda: next(times))
+    with hold_ups.one():
+        pass
+    hold_ups.forget()
+    with hold_ups.one():
+        pass
+    assert hold_ups.seconds_since(0) == 1
