@@ -60,6 +60,7 @@ class FakeSandbox:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._received = 0
         self._dead = False
+        self._reason = "the sandbox is gone"
         self._ended = False
         self._awake = asyncio.Event()
         self._awake.set()
@@ -194,7 +195,7 @@ class FakeSandbox:
         """End the process with this as the last event."""
         if not self._dead:
             self._events.put_nowait(event)
-            self._dead = True
+            self._dead, self._reason = True, event.reason
             for transfer in self._transfers:
                 transfer.die(event.reason)
             for task in self._tasks:
@@ -465,4 +466,4 @@ class FakeSandbox:
 
     def _alive(self) -> None:
         if self._dead:
-            raise SandboxDied("the sandbox is gone")
+            raise SandboxDied(self._reason)
