@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from torpor_api.data_dir import default_data_dir
+from torpor_snapshotter.key_store_url import open_key_store
 from torpor_snapshotter.store_url import locate
 
 MIB = 1024 * 1024
@@ -58,6 +59,12 @@ def _sqlite_only(value: str | None) -> str | None:
 def _store_url(value: str | None) -> str | None:
     if value is not None:
         locate(value)
+    return value
+
+
+def _keys_url(value: str | None) -> str | None:
+    if value is not None:
+        open_key_store(value)
     return value
 
 
@@ -119,6 +126,8 @@ class Config(BaseSettings):
     """The ledger's database; by default `torpor.db` in the data folder."""
     store_url: Annotated[str | None, AfterValidator(_store_url)] = None
     """Where snapshots are kept; by default `store` in the data folder."""
+    keys_url: Annotated[str | None, AfterValidator(_keys_url)] = None
+    """Where the keys of machines are kept; by default `keys` in the data folder."""
     store_cache: Size = ByteSize(4 * 1024 * MIB)
     """What may be kept on the disk of what was read of a store elsewhere; 0: nothing."""
     keep_runtimes: bool = True
@@ -185,6 +194,11 @@ class Config(BaseSettings):
     def store(self) -> str:
         """The store's URL."""
         return self.store_url or (self.data_dir / "store").as_uri()
+
+    @property
+    def keys(self) -> str:
+        """The key store's URL."""
+        return self.keys_url or (self.data_dir / "keys").as_uri()
 
     @property
     def memory_total_bytes(self) -> int:

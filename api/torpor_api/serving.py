@@ -102,7 +102,7 @@ async def parts(config: Config, folder: Path, tell: Tell) -> AsyncIterator[tuple
         stack.push_async_callback(_close, "ledger", ledger.close)
         tell("Starting the snapshotter ...")
         snapshotter = SnapshotterProcess(
-            config.store, folder / "keys", cache_folder=folder / "cache", cache_bytes=int(config.store_cache)
+            config.store, config.keys, cache_folder=folder / "cache", cache_bytes=int(config.store_cache)
         )
         stack.push_async_callback(_close, "snapshotter", snapshotter.close)
         await snapshotter.start()

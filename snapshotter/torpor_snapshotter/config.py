@@ -17,8 +17,8 @@ class Config:
     parent_pid: int
     """Whoever started the process, which ends when that one does."""
     store_url: str
-    key_folder: Path
-    """Where machines' keys are."""
+    keys_url: str
+    """Where machines' keys are; see `torpor_snapshotter.key_store_url`."""
     cache_folder: Path | None
     """Where to keep what was read of a store that is not on this host's disk."""
     cache_bytes: int
@@ -32,7 +32,7 @@ def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Con
     parser.add_argument("--parent-pid", type=int, required=True)
     store_url = environment.get("TORPOR_STORE_URL")
     parser.add_argument("--store-url", default=store_url, required=store_url is None)
-    parser.add_argument("--key-folder", type=Path, required=True)
+    parser.add_argument("--keys-url", required=True)
     parser.add_argument("--cache-folder", type=Path)
     parser.add_argument("--cache-bytes", type=int, default=0)
     read = parser.parse_args(arguments)
@@ -40,7 +40,7 @@ def read_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Con
         socket_fd=read.socket_fd,
         parent_pid=read.parent_pid,
         store_url=read.store_url,
-        key_folder=read.key_folder,
+        keys_url=read.keys_url,
         cache_folder=read.cache_folder,
         cache_bytes=read.cache_bytes,
     )

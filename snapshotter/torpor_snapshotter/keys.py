@@ -43,7 +43,7 @@ class KeyStore(Protocol):
         ...
 
     def rotate(self) -> None:
-        """Replace the key that protects the others; they stay what they are."""
+        """Replace the key that protects the others; they stay what they are. Raises `KeyMissing` if there are none."""
         ...
 
 
@@ -92,7 +92,9 @@ class FolderKeyStore:
                 _destroy(self._path(machine))
 
     def rotate(self) -> None:
-        """Replace the master key; machines' keys stay what they are."""
+        """Replace the master key; machines' keys stay what they are. Raises `KeyMissing` if there are none."""
+        if not self._machines.is_dir():
+            raise KeyMissing(f"There are no keys in {self._folder} yet: the first save of a machine makes them.")
         with self._lock():
             old = self._numbers()
             number = max(old, default=0) + 1

@@ -21,7 +21,7 @@ FIELDS = {"machine": "m", "generation": 0}
 
 @pytest.fixture
 async def snapshotter(tmp_path: Path) -> AsyncIterator[SnapshotterProcess]:
-    async with SnapshotterProcess((tmp_path / "store").as_uri(), tmp_path / "keys") as process:
+    async with SnapshotterProcess((tmp_path / "store").as_uri(), (tmp_path / "keys").as_uri()) as process:
         yield process
 
 
@@ -163,7 +163,7 @@ async def test_a_store_that_was_taken_away_is_worth_trying_again(
 
 async def test_a_store_that_refuses_is_worth_trying_again(image: Path, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("in the way")
-    async with SnapshotterProcess((tmp_path / "store").as_uri(), tmp_path / "keys") as snapshotter:
+    async with SnapshotterProcess((tmp_path / "store").as_uri(), (tmp_path / "keys").as_uri()) as snapshotter:
         with pytest.raises(SnapshotterError, match="cannot be used as a store") as raised:
             await snapshotter.store(image, "key", FIELDS)
         assert raised.value.retryable
@@ -228,7 +228,7 @@ async def test_only_its_parent_ends_it(snapshotter: SnapshotterProcess) -> None:
 
 
 async def test_a_close_waits_for_the_work_in_hand_and_leaves_no_process(tmp_path: Path) -> None:
-    snapshotter = SnapshotterProcess((tmp_path / "store").as_uri(), tmp_path / "keys")
+    snapshotter = SnapshotterProcess((tmp_path / "store").as_uri(), (tmp_path / "keys").as_uri())
     await snapshotter.start()
     process_id = snapshotter.process_id
     assert process_id is not None
@@ -245,16 +245,15 @@ async def test_a_close_waits_for_the_work_in_hand_and_leaves_no_process(tmp_path
 async def test_it_does_not_outlive_its_parent(tmp_path: Path) -> None:
     program = (
         "import asyncio, sys\n"
-        "from pathlib import Path\n"
         "from torpor_worker.snapshotter_process import SnapshotterProcess\n"
         "async def main():\n"
-        "    async with SnapshotterProcess(sys.argv[1], Path(sys.argv[2])) as snapshotter:\n"
+        "    async with SnapshotterProcess(sys.argv[1], sys.argv[2]) as snapshotter:\n"
         "        print(snapshotter.process_id, flush=True)\n"
         "        await asyncio.sleep(3600)\n"
         "asyncio.run(main())\n"
     )
     parent = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, tmp_path.as_uri(), str(tmp_path / "keys"), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", program, tmp_path.as_uri(), (tmp_path / "keys").as_uri(), stdout=asyncio.subprocess.PIPE
     )
     assert parent.stdout is not None
     process_id = int(await asyncio.wait_for(parent.stdout.readline(), 60))
@@ -275,4 +274,4 @@ async def test_the_mark_of_the_owner_is_no_object_to_collect(snapshotter: Snapsh
 @pytest.mark.parametrize("url", ["https://bucket", "s3://", "/a/folder", "file://host/folder", "file:relative", ""])
 def test_a_url_that_names_no_store_is_refused_with_a_sentence(url: str) -> None:
     with pytest.raises(BadStoreUrl, match=r"as file:///|as s3://"):
-        SnapshotterProcess(url, Path("keys"))
+        SnapshotterProcess(url, "file:///keys")

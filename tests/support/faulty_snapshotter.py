@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torpor_snapshotter.config import read_config
 from torpor_snapshotter.faulty_store import Fault, FaultyStore
-from torpor_snapshotter.keys import FolderKeyStore
+from torpor_snapshotter.key_store_url import open_key_store
 from torpor_snapshotter.server import SnapshotterServer
 from torpor_snapshotter.store_url import open_store
 from torpor_worker.snapshotter_process import SnapshotterProcess
@@ -22,7 +22,9 @@ class FaultySnapshotter(SnapshotterProcess):
     def __init__(self, folder: Path) -> None:
         self._fault = folder / "fault"
         super().__init__(
-            (folder / "store").as_uri(), folder / "keys", program=(sys.executable, "-P", __file__, str(self._fault))
+            (folder / "store").as_uri(),
+            (folder / "keys").as_uri(),
+            program=(sys.executable, "-P", __file__, str(self._fault)),
         )
 
     def have(self, fault: Fault | None) -> None:
@@ -65,7 +67,7 @@ async def _serve(file: Path, flags: list[str]) -> None:
     connection = socket.socket(fileno=config.socket_fd)
     connection.setblocking(False)
     reader, writer = await asyncio.open_unix_connection(sock=connection)
-    await SnapshotterServer(_Store(config.store_url, file), FolderKeyStore(config.key_folder)).serve(reader, writer)
+    await SnapshotterServer(_Store(config.store_url, file), open_key_store(config.keys_url)).serve(reader, writer)
 
 
 if __name__ == "__main__":

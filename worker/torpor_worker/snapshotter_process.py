@@ -56,13 +56,13 @@ class SnapshotterProcess:
     def __init__(
         self,
         store_url: str,
-        key_folder: Path,
+        keys_url: str,
         program: Sequence[str] = PROGRAM,
         *,
         cache_folder: Path | None = None,
         cache_bytes: int = 0,
     ) -> None:
-        """Machines' keys are in `key_folder`, and never here. `program` is started with the flags of a snapshotter.
+        """Machines' keys are at `keys_url`, and never here. `program` is started with the flags of a snapshotter.
 
         What is read of a store elsewhere is kept in `cache_folder`, at most `cache_bytes` of it.
 
@@ -71,7 +71,7 @@ class SnapshotterProcess:
         locate(store_url)
         self._program = program
         self._store_url = store_url
-        self._key_folder = key_folder
+        self._keys_url = keys_url
         self._cache_folder = cache_folder
         self._cache_bytes = cache_bytes
         self._numbers = itertools.count(1)
@@ -283,7 +283,7 @@ class SnapshotterProcess:
             "--socket-fd": socket_fd,
             "--parent-pid": os.getpid(),
             "--store-url": self._store_url,
-            "--key-folder": self._key_folder,
+            "--keys-url": self._keys_url,
         }
         if self._cache_folder is not None:
             flags |= {"--cache-folder": self._cache_folder, "--cache-bytes": self._cache_bytes}

@@ -21,7 +21,7 @@ from torpor_api.config import BadSettings, Config, read_config
 from torpor_api.data_folder import DataFolderUnusableError, data_folder
 from torpor_api.ledger.inventory import Need, NoInventory, read_inventory
 from torpor_api.store_check import Checked, Report, State, StoreCheck
-from torpor_snapshotter.keys import FolderKeyStore
+from torpor_snapshotter.key_store_url import open_key_store
 from torpor_snapshotter.store import StoreError
 from torpor_snapshotter.store_url import BadStoreUrl, open_store
 
@@ -46,6 +46,7 @@ def fsck(
     data_dir: Annotated[Path | None, _option("Database, store and keys  [~/.local/share/torpor]")] = None,
     database_url: Annotated[str | None, _option("sqlite:///PATH  [torpor.db in the data folder]")] = None,
     store_url: Annotated[str | None, _option("file:///PATH or s3://BUCKET/PREFIX  [store in the data folder]")] = None,
+    keys_url: Annotated[str | None, _option("file:///PATH  [keys in the data folder]")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Read manifests; of packs look only for their names.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Say it for a program.")] = False,
 ) -> None:
@@ -54,7 +55,9 @@ def fsck(
     Ends with status 1 if anything that a snapshot or a template needs is missing or damaged.
     """
     try:
-        config = read_config({"data_dir": data_dir, "database_url": database_url, "store_url": store_url})
+        config = read_config(
+            {"data_dir": data_dir, "database_url": database_url, "store_url": store_url, "keys_url": keys_url}
+        )
     except BadSettings as error:
         _say(str(error))
         raise typer.Exit(BAD_SETTINGS_STATUS) from None
@@ -76,7 +79,7 @@ def _check(config: Config, *, quick: bool) -> Checked:
         raise NoInventory(f"There is no data folder {config.data_dir}; name it with --data-dir.")
     with data_folder(config.data_dir) as folder, _progress() as report:
         inventory = read_inventory(config.database, folder)
-        check = StoreCheck(open_store(config.store), FolderKeyStore(folder / "keys"), inventory, report)
+        check = StoreCheck(open_store(config.store), open_key_store(config.keys), inventory, report)
         return asyncio.run(check.run(quick=quick))
 
 

@@ -25,7 +25,7 @@ from torpor_api.ledger.rebuild import DatabaseInUse, Rebuilt, rebuild, refuse_us
 from torpor_api.rebuild.plan import Plan, plan
 from torpor_api.rebuild.survey import StoreSurvey, Survey
 from torpor_api.store_check import Report, State
-from torpor_snapshotter.keys import FolderKeyStore
+from torpor_snapshotter.key_store_url import open_key_store
 from torpor_snapshotter.store import StoreError
 from torpor_snapshotter.store_url import BadStoreUrl, open_store
 
@@ -66,6 +66,7 @@ def recover(
     data_dir: Annotated[Path | None, _option("Keys, and the new database  [~/.local/share/torpor]")] = None,
     database_url: Annotated[str | None, _option("sqlite:///PATH  [torpor.db in the data folder]")] = None,
     store_url: Annotated[str | None, _option("file:///PATH or s3://BUCKET/PREFIX  [store in the data folder]")] = None,
+    keys_url: Annotated[str | None, _option("file:///PATH  [keys in the data folder]")] = None,
     add: Annotated[
         bool, typer.Option("--add", help="Bring back machines that a database lacks: their keys were found.")
     ] = False,
@@ -83,7 +84,9 @@ def recover(
         _recover_machine(name, context, as_json=as_json)
         return
     try:
-        config = read_config({"data_dir": data_dir, "database_url": database_url, "store_url": store_url})
+        config = read_config(
+            {"data_dir": data_dir, "database_url": database_url, "store_url": store_url, "keys_url": keys_url}
+        )
     except BadSettings as error:
         _say(str(error))
         raise typer.Exit(BAD_SETTINGS_STATUS) from None
@@ -123,7 +126,7 @@ def _rebuild(config: Config, *, add: bool, dry_run: bool) -> tuple[Survey, Plan,
         if not dry_run and not add:
             refuse_used(config.database, folder)
         with _progress() as report:
-            survey = asyncio.run(StoreSurvey(open_store(config.store), FolderKeyStore(folder / "keys"), report).run())
+            survey = asyncio.run(StoreSurvey(open_store(config.store), open_key_store(config.keys), report).run())
         if not survey.snapshots and not survey.unusable:
             raise NothingToRebuild(f"The store {config.store} has no snapshots; name the right one with --store-url.")
         planned = plan(survey, now())

@@ -45,6 +45,7 @@ def main(
     data_dir: Annotated[Path | None, _option("Database, store, keys and images  [~/.local/share/torpor]")] = None,
     database_url: Annotated[str | None, _option("sqlite:///PATH  [torpor.db in the data folder]")] = None,
     store_url: Annotated[str | None, _option("file:///PATH or s3://BUCKET/PREFIX  [store in the data folder]")] = None,
+    keys_url: Annotated[str | None, _option("file:///PATH  [keys in the data folder]")] = None,
     store_cache: Annotated[str | None, _option("Kept on the disk of a bucket's content; 0B: none  [4GiB]")] = None,
     keep_runtimes: Annotated[bool | None, _option("Put runtimes that are needed into the store too  [yes]")] = None,
     idle_seconds: Annotated[str | None, _option("Idle machines fall asleep after so long  [60]")] = None,
