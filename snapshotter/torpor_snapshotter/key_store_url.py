@@ -34,8 +34,8 @@ def open_key_store(url: str) -> KeyStore:
     if (found := others.get(parts.scheme)) is None:
         known = " or ".join(f"{name}:" for name in ("file", *sorted(others)))
         raise BadKeyStoreUrl(
-            f"The key store URL {url!r} cannot be used: write a folder as file:///srv/keys. What is installed knows URLs "
-            f"that begin with {known}."
+            f"The key store URL {url!r} cannot be used: write a folder as file:///srv/keys. "
+            f"What is installed knows URLs that begin with {known}."
         )
     store: KeyStore = found.load()(url)
     return store
