@@ -19,24 +19,27 @@ from bench.cold import measure_cold_waking
 from bench.command_line import measure_command_line
 from bench.connection import Connection
 from bench.floor import Floor
+from bench.forks import measure_forks
 from bench.instructions import measure_instructions
 from bench.measurement import Measurement, seconds_of, table
 from bench.settling import wait_until_settled
 from bench.sleeping import measure_sleeping
 from bench.storing import measure_storing, storing_table
 from bench.waking import (
+    AT_ONCE,
     Place,
     awake_bytes,
     measure_new_machines,
     measure_new_machines_at_once,
     measure_waking,
     measure_waking_at_once,
+    sleeping_costs,
 )
 from torpor_snapshotter.runtimes import current
 
 AWAKE_MEGABYTES = 45
-PARTS = ("instructions", "client", "command-line", "new", "waking", "storing", "cold", "sleeping")
-_NEED_A_SERVER = frozenset(PARTS[:6])
+PARTS = ("instructions", "client", "command-line", "new", "waking", "forks", "storing", "cold", "sleeping")
+_NEED_A_SERVER = frozenset(PARTS[:7])
 
 
 def main() -> None:
@@ -115,6 +118,9 @@ def _measure_at_a_server(
             yield from measure_waking(place, rounds)
             yield measure_waking_at_once(place, few)
             yield _awake(place)
+        if "forks" in parts:
+            status.update("Forking machines, and restoring them with plain runsc")
+            yield from measure_forks(place, rounds)
         if "storing" in parts:
             status.update("Saving machines and weighing what is stored")
             yield storing_table(measure_storing(connection, server.data_dir))
@@ -122,9 +128,12 @@ def _measure_at_a_server(
 
 def _awake(place: Place) -> str:
     used_bytes, overhead_bytes = awake_bytes(place)
+    sandboxes, server_bytes = sleeping_costs(place)
     return (
         f"An awake bare machine takes {used_bytes / 1e6:.0f} MB (target: ≤ {AWAKE_MEGABYTES}), and its sandbox "
-        f"{overhead_bytes / 1e6:.0f} MB beside; a sleeping one nothing."
+        f"{overhead_bytes / 1e6:.0f} MB beside; {2 * AT_ONCE} sleeping ones "
+        f"have {sandboxes} sandboxes, and the server takes {server_bytes / 1e3:.0f} kB more for each of the last "
+        f"{AT_ONCE} (target: nothing)."
     )
 
 

@@ -58,7 +58,7 @@ class Place:
     def wait_for(self, whose: str, count: int = 1) -> None:
         """Until so many sandboxes wait, `warm` or `spare`; see `torpor_worker.beginnings`."""
         deadline = time.monotonic() + _READY_SECONDS
-        while sum(_text(file) == whose for file in self._named()) < count:
+        while sum(_text(file) == whose for file in self.named()) < count:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"There are no {count} {whose} sandboxes.")
             time.sleep(0.1)
@@ -70,10 +70,11 @@ class Place:
 
     def memory_file(self, machine: str) -> MemoryFile:
         """That of the sandbox of an awake machine."""
-        (folder,) = (file.parent for file in self._named() if _text(file) == machine)
+        (folder,) = (file.parent for file in self.named() if _text(file) == machine)
         return MemoryFile(int((folder / "pid").read_text()))
 
-    def _named(self) -> Iterable[Path]:
+    def named(self) -> Iterable[Path]:
+        """What says, of each sandbox, whose it is."""
         return (self.data_dir / "sandboxes" / "machines").glob("*/machine")
 
 
@@ -162,6 +163,23 @@ def awake_bytes(place: Place) -> tuple[int, int]:
     used = memory.used_bytes(), memory.overhead_bytes()
     place.connection.delete(f"/v1/machine/{machine}")
     return used
+
+
+def sleeping_costs(place: Place) -> tuple[int, float]:
+    """How many sandboxes are left of machines that were awake and sleep, and what the server holds more for each."""
+    machines = [place.new_machine() for _ in range(AT_ONCE)]
+    for machine in machines:
+        place.sleep(machine)
+    place.wait_for("spare")
+    slept = place.server.process.memory_info().rss
+    more = [place.new_machine() for _ in range(AT_ONCE)]
+    for machine in more:
+        place.sleep(machine)
+    place.wait_for("spare")
+    grown = place.server.process.memory_info().rss - slept
+    sandboxes = {_text(file) for file in place.named()} & {*machines, *more}
+    _delete_all(place)
+    return len(sandboxes), grown / AT_ONCE
 
 
 def _delete_all(place: Place) -> None:

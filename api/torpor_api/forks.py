@@ -7,6 +7,7 @@ import secrets
 from contextlib import suppress
 from typing import Any
 
+from torpor_api.at_once import each
 from torpor_api.errors import MachineBusy
 from torpor_api.ledger import Idempotency, Place, Point
 from torpor_api.ledger.machines import new_name
@@ -42,7 +43,7 @@ async def fork(
             "lacks": place.lacks,
         }
         try:
-            copies = await _copies(services, place, names, tags)
+            copies = await _copies(services, name, place, names, tags)
             await services.ledger.fork(account, name, place, copies, tags=tags, answer=answer, idempotency=idempotency)
         except (Unsettled, HeadMoved):  # the state was given up meanwhile
             await _give_up(services, names)
@@ -72,20 +73,17 @@ async def _place(services: Services, account: str, name: str, at: Point | None) 
 
 
 async def _copies(
-    services: Services, place: Place, names: list[str], tags: dict[str, str] | None
+    services: Services, machine: str, place: Place, names: list[str], tags: dict[str, str] | None
 ) -> dict[str, Stored | None]:
     """The state as stored for new machines, by name; None where it is its beginning."""
-    copies: dict[str, Stored | None] = dict.fromkeys(names)
     if place.snapshot is None:
-        return copies
+        return dict.fromkeys(names)
     keys = {name: f"machines/{name}/{0:08}-{secrets.token_hex(16)}" for name in names}
     await services.ledger.expect_copies(keys)
-    for name, key in keys.items():
-        copies[name] = await services.machines.derive(place.snapshot, name, key, tags)
-    return copies
+    return {**await services.machines.derive(machine, place.snapshot, keys, tags)}
 
 
 async def _give_up(services: Services, names: list[str]) -> None:
     """Take back what was stored for machines that are not to be; those that have become some are left alone."""
-    for name, key in (await services.ledger.give_up_copies(names)).items():
-        await services.machines.withdraw(name, key)
+    condemned = await services.ledger.give_up_copies(names)
+    await each(condemned.items(), lambda copy: services.machines.withdraw(*copy))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -63,10 +64,12 @@ class Machines(Protocol):
         """What it uses now; 0 if it is not awake."""
         ...
 
-    async def derive(self, source: Snapshot, machine: str, key: str, tags: dict[str, str] | None = None) -> Stored:
-        """Store a snapshot once more, under `key`, as generation 0 of a new machine; no copy of what it holds.
+    async def derive(
+        self, machine: str, source: Snapshot, keys: Mapping[str, str], tags: dict[str, str] | None = None
+    ) -> dict[str, Stored]:
+        """Store a machine's snapshot once more for each new machine in `keys`, under its key, as its generation 0.
 
-        Without `tags` its manifest names those of the source.
+        No copy of what it holds. Without `tags` their manifests name those of the source.
         """
         ...
 

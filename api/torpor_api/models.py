@@ -15,7 +15,7 @@ STDIN_LIMIT_BYTES = 1024 * 1024
 TAG_KEY_LIMIT = 128
 TAG_VALUE_LIMIT = 512
 MEMORY_MINIMUM_MB = 256
-FORKS_LIMIT = 16
+FORKS_LIMIT = 100
 LONGEST_IDLE_SECONDS = 366 * 24 * 3600
 LONGEST: Final = "longest"
 """In place of a time-out's seconds: the longest that the server allows."""

@@ -437,7 +437,7 @@ class AsyncMachine:
         Args:
             generation: The snapshot to begin with.
             seq: Or begin as it was when this instruction had just finished.
-            count: How many, up to 16. It costs no copy of what is stored.
+            count: How many, up to 100. It costs no copy of what is stored.
             tags: Those of the new machines; by default they have this one's.
 
         >>> left, right = await machine.fork(count=2)

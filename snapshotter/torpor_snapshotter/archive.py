@@ -6,13 +6,15 @@ import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from torpor_snapshotter.at_once import all_of
 from torpor_snapshotter.decoder import decode
 from torpor_snapshotter.encoder import Encoder, Parent
 from torpor_snapshotter.envelope import BadEnvelope, Header, MachineKeys, close_envelope, open_envelope
@@ -32,6 +34,8 @@ _STORING_NICENESS: Final = 10
 _PIECE_BYTES: Final = 4 << 20
 _FETCHES: Final = 4
 """Images that are fetched at once; while one waits for the store, another has the threads."""
+_DERIVATIONS: Final = 8
+"""Manifests that are put at once for one state of a machine."""
 _LIKES: Final = 2
 """Manifests that are kept because many images are like theirs."""
 _log: Final = logging.getLogger(__name__)
@@ -124,13 +128,20 @@ class Archive:
             packs = tuple(pack.key for pack in manifest.packs)
             return StoredImage(key, sha256, packs, pack_bytes + manifest_bytes, manifest.image_bytes)
 
-    async def derive(self, source: str, sha256: str, key: str, fields: dict[str, Any]) -> StoredImage:
-        """Put a manifest of another machine's under `key` that needs the same packs as the one under `source`.
+    async def derive(
+        self, source: str, sha256: str, keys: Mapping[str, str], fields: dict[str, Any]
+    ) -> list[StoredImage]:
+        """Put manifests of other machines that need the same packs as the one under `source`, which is read once.
 
-        It is readable with the key of the machine that `fields` name, whatever becomes of the source's. Raises as
-        `read_manifest` and `store` do.
+        `keys` has a key for each machine's, and `fields` are those of all of them, with the `generation`. Each is
+        readable with its machine's key, whatever becomes of the source's. Raises as `read_manifest` and `store` do;
+        what was put before stays.
         """
         manifest = await self.read_manifest(source, sha256)
+        each = [partial(self._derive, manifest, key, {**fields, "machine": machine}) for machine, key in keys.items()]
+        return await all_of(each, _DERIVATIONS)
+
+    async def _derive(self, manifest: Manifest, key: str, fields: dict[str, Any]) -> StoredImage:
         header = Header(fields["machine"], fields["generation"])
         keys = MachineKeys.of(await asyncio.to_thread(self._keys.make, header.machine))
         derived = replace(manifest, fields={**manifest.fields, **fields})

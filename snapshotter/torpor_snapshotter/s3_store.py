@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from torpor_snapshotter.at_once import all_of
 from torpor_snapshotter.key import PROBE_PREFIX, BadKey, check_key
-from torpor_snapshotter.s3_bucket import S3Bucket
+from torpor_snapshotter.s3_bucket import CALLS_AT_ONCE, S3Bucket
 from torpor_snapshotter.s3_failure import S3Failure
 from torpor_snapshotter.s3_write import PART_BYTES, S3Write
 from torpor_snapshotter.store import AlreadyStored, NotStored, StoreError
@@ -91,7 +91,9 @@ class S3Store:
         first = await self._range(key, start, _RANGE_BYTES if length is None else min(length or 1, _RANGE_BYTES))
         end = first.object_bytes if length is None else min(first.object_bytes, start + length)
         begins = range(start + len(first.data), end, _RANGE_BYTES)
-        rest = await _all([self._range(key, at, min(_RANGE_BYTES, end - at), first.etag) for at in begins])
+        rest = await all_of(
+            [partial(self._range, key, at, min(_RANGE_BYTES, end - at), first.etag) for at in begins], CALLS_AT_ONCE
+        )
         data = b"".join([first.data, *(part.data for part in rest)]) if rest else first.data
         return data if length is None else data[:length]
 
@@ -203,14 +205,3 @@ async def _preceded(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[b
     yield first
     async for part in rest:
         yield part
-
-
-async def _all(calls: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
-    """Every answer, in order; the first failure, with the others ended, if there is one."""
-    tasks = [asyncio.create_task(call) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

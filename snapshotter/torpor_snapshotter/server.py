@@ -8,7 +8,8 @@
 A fetch is answered `{"assemble_seconds": 0.1}`: what was left to do when the last byte had come from the store. The
 parent of an image to be stored, and what one to be fetched is like, is `{"key": "...", "sha256": "...", "image":
 "/path"}`, the path null if there is no local image. `derive` has `source` and `sha256` (of the manifest that it
-copies), `key` and `fields`, and is answered as `store` is.
+copies), `keys` of the copies by the machines that they are for, and `fields`; it is answered with a list of what
+`store` is answered with.
 
 `describe_runtime` has the `folder` of an installed runtime and is answered with `{"key": "...", "sha256": "...",
 "keys": ["..."], "description": "..."}`, `keep_runtime` has `folder` and `description`; `bring_runtime` has `key`,
@@ -106,7 +107,8 @@ class SnapshotterServer:
                 return asdict(await self._archive.store(image, request["key"], request["fields"], parent))
             case "derive":
                 source, sha256 = request["source"], request["sha256"]
-                return asdict(await self._archive.derive(source, sha256, request["key"], request["fields"]))
+                derived = await self._archive.derive(source, sha256, request["keys"], request["fields"])
+                return [asdict(image) for image in derived]
             case "fetch":
                 into, like = Path(request["into"]), _parent(request["like"])
                 return {"assemble_seconds": await self._fetch(request["key"], request["sha256"], into, like)}

@@ -74,6 +74,21 @@ def test_a_machine_whose_image_is_gone_wakes_from_what_was_kept_of_the_bucket(
         bucket.start()
 
 
+def test_twenty_forks_come_from_the_bucket_when_their_machine_is_gone(server: ServerProcess) -> None:
+    machine = new_machine(server)
+    run(server, machine, "a = [3]")
+    forks = post(server, f"{machine}/fork", count=20).json()["machines"]
+    assert len(set(forks)) == 20
+    with server.client() as client:
+        assert client.delete(f"/v1/machine/{machine}").is_success
+    server.stop()
+    for folder in ("images", "cache"):
+        shutil.rmtree(server.data_dir / folder)
+    server.start()
+    for number in (0, 19):
+        assert run(server, forks[number], f"a.append({number}) or a") == f"[3, {number}]"
+
+
 def test_a_new_host_gets_the_runtime_from_the_bucket_too(bucket: S3Server, tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, store_url=URL, own_runtimes=True, keep_runtimes=True)
     install_small_runtime(server.data_dir)

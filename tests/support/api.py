@@ -41,6 +41,7 @@ class Api:
     services: Services
     client: httpx2.AsyncClient
     snapshotter: MemorySnapshotter
+    images: LocalImages
     server: Server | None = None
 
     def websocket_protocols(self) -> list[QuietWebSocketProtocol]:
@@ -90,7 +91,7 @@ async def application(
     app = create_app(services)
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://torpor", headers=AUTHORIZATION) as client:
-        yield Api(app, services, client, snapshotter)
+        yield Api(app, services, client, snapshotter, images)
     services.end_waits()
     await worker.drain(60)
     await host.close()
@@ -105,7 +106,7 @@ async def behind_a_server(api: Api) -> AsyncIterator[Api]:
         serving = asyncio.create_task(server.serve([listener]))
         async with httpx2.AsyncClient(base_url=url_of(listener), headers=AUTHORIZATION, timeout=60) as client:
             await _until_it_listens(listener)
-            yield Api(api.app, api.services, client, api.snapshotter, server)
+            yield Api(api.app, api.services, client, api.snapshotter, api.images, server)
         api.services.end_waits()
         server.should_exit = True
         await serving

@@ -119,6 +119,63 @@ async def test_a_second_try_at_an_image_starts_from_nothing(tmp_path: Path) -> N
     assert not (await images.new(MACHINE, 0)).exists()
 
 
+async def test_forks_have_the_image_and_it_is_counted_once(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 250)
+    path = await keep(images, MACHINE, 7)
+    await images.share(MACHINE, 7, ["one", "two"])
+    forks = [images.path(name, 0) for name in ("one", "two")]
+    assert [fork and (fork / "pages.img").samefile(path / "pages.img") for fork in forks] == [True, True]
+    assert images.size_bytes == 100
+
+    await keep(images, MACHINE, 8)
+    assert images.path(MACHINE, 7) is None
+    assert images.size_bytes == 200
+    await images.drop(MACHINE)
+    assert images.size_bytes == 100
+    await keep(images, "one", 1)
+    assert images.path("two", 0) == forks[1]
+    assert (tmp_path / "two" / "0" / "image" / "pages.img").read_bytes() == b"x" * 100
+    await images.drop("two")
+    assert images.size_bytes == 100
+
+
+async def test_room_is_made_by_giving_up_all_that_share_an_image(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 150)
+    await keep(images, MACHINE, 0)
+    await images.share(MACHINE, 0, ["one", "two"])
+    await keep(images, "other", 0)
+    assert [images.path(name, 0) for name in (MACHINE, "one", "two")] == [None] * 3
+    assert images.size_bytes == 100
+
+
+async def test_what_forks_have_is_trusted_after_a_restart_if_it_was_before(tmp_path: Path) -> None:
+    before = LocalImages(tmp_path, 1000)
+    await keep(before, "marked", 0)
+    await before.share("marked", 0, ["one"])
+    write_image(await before.new("fetched", 0))
+    await before.keep("fetched", 0, fetched=True)
+    await before.share("fetched", 0, ["two"])
+    assert before.path("two", 0)
+
+    after = LocalImages(tmp_path, 1000)
+    assert after.path("one", 0)
+    assert after.path("two", 0) is None
+    assert after.size_bytes == 100
+
+
+async def test_an_image_that_is_not_there_or_not_whole_is_not_shared(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 1000)
+    await images.share(MACHINE, 0, ["one"])
+    write_image(await images.new(MACHINE, 0))
+    await images.share(MACHINE, 0, ["one"])
+    assert images.path("one", 0) is None
+    path = await keep(images, MACHINE, 1)
+    (path / "pages.img").unlink()
+    await images.share(MACHINE, 1, ["one"])
+    assert images.path("one", 0) is None
+    assert not (tmp_path / "one" / "0").exists()
+
+
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc"])
 async def test_a_machine_name_is_never_a_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="not the name of a machine"):

@@ -319,11 +319,11 @@ def test_a_fork_that_was_never_saved_is_reseeded_again(tmp_path: Path) -> None:
         await ran(house.ledger, hold)
         head = await house.save(hold, 1)
         place = await house.ledger.place_to_fork(ACCOUNT, hold.machine, Point(generation=0))
-        said = {"machine": "fork", "generation": 0, "line": 0, "lines": [], "parent": None, "epoch": 0}
+        said = {"generation": 0, "line": 0, "lines": [], "parent": None, "epoch": 0}
         key = f"machines/fork/{0:08}-ab"
         derived = {**said, "base": True, "next_seq": 0, "tags": {"team": "red"}}
         await house.ledger.expect_copies({"fork": key})
-        put = await house.archive.derive(head.manifest_key, head.manifest_sha256, key, derived)
+        [put] = await house.archive.derive(head.manifest_key, head.manifest_sha256, {"fork": key}, derived)
         stored = Stored(key, put.sha256, put.stored_bytes, put.image_bytes, put.packs)
         await house.ledger.fork(ACCOUNT, hold.machine, place, {"fork": stored}, tags={"team": "red"}, answer={})
         await house.ledger.delete_machine(ACCOUNT, hold.machine)

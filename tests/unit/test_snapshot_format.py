@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -25,7 +26,7 @@ from torpor_snapshotter.image import BadImage, files_of_image
 from torpor_snapshotter.keys import FolderKeyStore, KeyMissing
 from torpor_snapshotter.pack_reader import PackReader
 from torpor_snapshotter.page_map import PAGE_BYTES
-from torpor_snapshotter.store import DamagedObject, NotStored, StoreError
+from torpor_snapshotter.store import DamagedObject, NotStored, ObjectStore, StoreError
 
 Image = dict[str, bytes]
 
@@ -107,6 +108,18 @@ async def line() -> AsyncIterator[Line]:
         yield made
 
 
+class ReadsCounted(FaultyStore):
+    """Counts reads by key."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        super().__init__(inner)
+        self.of: Counter[str] = Counter()
+
+    async def read(self, key: str, start: int = 0, length: int | None = None) -> bytes:
+        self.of[key] += 1
+        return await super().read(key, start, length)
+
+
 def write_image(folder: Path, files: Image) -> Path:
     folder.mkdir()
     for name, content in files.items():
@@ -167,7 +180,7 @@ async def test_any_line_of_changes_inside_of_pages_comes_back_as_it_was(
             if how == "fork":
                 key = f"m/{line.generation}"
                 line.generation += 1
-                parent = await line.archive.derive(stored.key, stored.sha256, key, {"machine": "f", "generation": 0})
+                [parent] = await line.archive.derive(stored.key, stored.sha256, {"f": key}, {"generation": 0})
                 await line.store.delete(stored.key)
                 line.image(stored).rename(line.image(parent))
             stored = await line.save({"pages.img": content}, parent, local=how != "from afar")
@@ -390,7 +403,7 @@ async def test_a_machine_that_starts_from_a_template_shares_its_pages_and_outliv
 async def test_a_fork_is_restored_from_the_same_packs_when_the_key_it_came_from_is_destroyed(line: Line) -> None:
     files = {"pages.img": os.urandom(64 * PAGE_BYTES), "checkpoint.img": b"state"}
     source = await line.save(files, None)
-    fork = await line.archive.derive(source.key, source.sha256, "f/0", {"machine": "f", "generation": 0})
+    [fork] = await line.archive.derive(source.key, source.sha256, {"f": "f/0"}, {"generation": 0})
     await line.archive.destroy_key("m")
     await line.store.delete(source.key)
 
@@ -399,6 +412,20 @@ async def test_a_fork_is_restored_from_the_same_packs_when_the_key_it_came_from_
     assert await line.restored(fork) == files
     manifest = await line.archive.read_manifest(fork.key, fork.sha256)
     assert (manifest.fields["machine"], manifest.fields["generation"]) == ("f", 0)
+
+
+async def test_a_hundred_forks_read_their_source_once(line: Line) -> None:
+    source = await line.save({"pages.img": b"".join(PAGES)}, None)
+    reads = ReadsCounted(line.store)
+    archive = Archive(reads, FolderKeyStore(line.folder / "keys"))
+    keys = {f"f{number}": f"f/{number}" for number in range(100)}
+    forks = await archive.derive(source.key, source.sha256, keys, {"generation": 0})
+    await archive.close()
+
+    assert [fork.key for fork in forks] == list(keys.values())
+    assert reads.of[source.key] == 1
+    manifest = await line.archive.read_manifest(forks[99].key, forks[99].sha256)
+    assert (manifest.fields["machine"], manifest.fields["generation"]) == ("f99", 0)
 
 
 async def test_an_image_that_shrinks_while_it_is_encoded_is_an_error(line: Line) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,10 @@ class Images(Protocol):
 
     async def mark_stored(self, machine: str, generation: int) -> None:
         """The store has this image: it may be given up when room is needed."""
+        ...
+
+    async def share(self, machine: str, generation: int, forks: Iterable[str]) -> None:
+        """Let new machines have this image as their generation 0; nothing happens if it is not there."""
         ...
 
     def use(self, machine: str, generation: int) -> AbstractContextManager[Path | None]:

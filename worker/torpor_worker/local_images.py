@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,25 @@ MARKER: Final = "stored.json"
 _MACHINE: Final = re.compile(r"[A-Za-z0-9]+")
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Files:
+    """The files of a whole image; forks share those of the machine that they came from."""
+
+    sizes: dict[int, int]
+    """By inode."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all of them."""
+        return sum(self.sizes.values())
+
+
 @dataclass(slots=True)
 class _Local:
-    """One image. Its folder is of use once `size_bytes` is set."""
+    """One image. Its folder is of use once `files` is set."""
 
     folder: Path
-    size_bytes: int | None = None
+    files: _Files | None = None
     stored: bool = False
     users: int = 0
 
@@ -38,6 +51,8 @@ class LocalImages:
     `new` gives a place; `keep` says that the image there is whole; `mark_stored` that the store has it, which is when
     it may be given up, and when it is trusted after a restart. The least recently used goes first. Everything else
     that is in the folder at the start is removed: a capture that was not stored was never committed.
+
+    Files of whole images are never written to again: forks have them as hard links, counted once.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -51,7 +66,7 @@ class LocalImages:
     @property
     def size_bytes(self) -> int:
         """What the images that are whole take together."""
-        return sum(image.size_bytes or 0 for image in self._images.values())
+        return sum(files.size_bytes for files in {image.files for image in self._images.values()} if files is not None)
 
     async def new(self, machine: str, generation: int) -> Path:
         """A path in a folder for an image yet to be made; an earlier try at the same one is removed."""
@@ -72,10 +87,10 @@ class LocalImages:
         more than it is worth, since the next save takes its place.
         """
         image = self._images[machine, generation]
-        image.size_bytes = sum((await asyncio.to_thread(_file_sizes, image.image)).values())
+        image.files = _Files(await asyncio.to_thread(_inodes, image.image))
         image.stored = fetched
         await self._make_room()
-        return image.size_bytes
+        return image.files.size_bytes
 
     async def mark_stored(self, machine: str, generation: int) -> None:
         """The store has this image: it may be given up, older ones of the machine are, and a restart keeps it."""
@@ -91,7 +106,7 @@ class LocalImages:
     def path(self, machine: str, generation: int) -> Path | None:
         """The folder of a whole image, None if there is none; it counts as a use."""
         image = self._images.get((machine, generation))
-        if image is None or image.size_bytes is None:
+        if image is None or image.files is None:
             return None
         self._images[machine, generation] = self._images.pop((machine, generation))
         with suppress(FileNotFoundError):  # one that is not stored, or was fetched, has none
@@ -111,6 +126,20 @@ class LocalImages:
             yield path
         finally:
             image.users -= 1
+
+    async def share(self, machine: str, generation: int, forks: Iterable[str]) -> None:
+        """Let new machines have this image as their generation 0; nothing happens if it is not there.
+
+        What they have is as trusted after a restart as this one. One that cannot be made is left out: the store has it.
+        """
+        with self.use(machine, generation) as path:
+            if path is None:
+                return
+            files = self._images[machine, generation].files
+            for fork in forks:
+                folder = self._folder / fork / "0"
+                if files is not None and await asyncio.to_thread(_link, path.parent, folder, files.sizes):
+                    self._images[fork, 0] = _Local(folder, files, stored=True)
 
     async def forget(self, machine: str, generation: int) -> None:
         """Remove one image: a capture that failed or was refused. No error if there is none."""
@@ -141,14 +170,17 @@ class LocalImages:
     def _load(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found: list[tuple[float, tuple[str, int], _Local]] = []
+        different: dict[frozenset[int], _Files] = {}
         for machine in self._folder.iterdir():
             for folder in machine.iterdir() if machine.is_dir() else ():
-                size_bytes = trusted_bytes(folder) if folder.name.isdecimal() else None
-                if size_bytes is None:
+                if not folder.name.isdecimal() or trusted_bytes(folder) is None:
                     _remove_whatever(folder)
                 else:
                     last_use = (folder / MARKER).stat().st_mtime
-                    found.append((last_use, (machine.name, int(folder.name)), _Local(folder, size_bytes, stored=True)))
+                    files = _Files(_inodes(folder / "image"))
+                    files = different.setdefault(frozenset(files.sizes), files)
+                    image = _Local(folder, files, stored=True)
+                    found.append((last_use, (machine.name, int(folder.name)), image))
             if not any(key[0] == machine.name for _, key, _ in found):
                 _remove_whatever(machine)
         self._images = {key: image for _, key, image in sorted(found, key=lambda entry: entry[0])}
@@ -175,6 +207,30 @@ def _remove_whatever(path: Path) -> None:
 
 def _file_sizes(image: Path) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in sorted(image.iterdir())}
+
+
+def _inodes(image: Path) -> dict[int, int]:
+    return {facts.st_ino: facts.st_size for facts in (file.stat() for file in image.iterdir())}
+
+
+def _link(source: Path, folder: Path, files: dict[int, int]) -> bool:
+    """Let a new folder have the image of another one, and its marker; False if that has not these files any more."""
+    try:
+        _make_anew(folder)
+        (folder / "image").mkdir(mode=0o700)
+        for file in (source / "image").iterdir():
+            (folder / "image" / file.name).hardlink_to(file)
+        if _inodes(folder / "image") != files:  # it was dropped meanwhile
+            raise FileNotFoundError(source)
+        if (source / MARKER).exists():
+            # Not flushed: the files are, and a marker that does not fit what a power cut has left is not trusted.
+            marker = folder / f"{MARKER}.new"
+            marker.write_bytes((source / MARKER).read_bytes())
+            marker.rename(folder / MARKER)
+    except OSError:
+        _remove(folder)
+        return False
+    return True
 
 
 def write_marker(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,24 @@ class MemorySnapshotter:
         self.packs[key] = (pack_key(key),)
         return Stored(key, self._digest(files), size_bytes, size_bytes, self.packs[key])
 
-    async def derive(self, source: str, sha256: str, key: str, fields: dict[str, Any]) -> Stored:
+    async def derive(
+        self, source: str, sha256: str, keys: Mapping[str, str], fields: dict[str, Any]
+    ) -> dict[str, Stored]:
         """See `Snapshotter`."""
         files = self.objects.get(source)
         if files is None or self._digest(files) != sha256:
             raise SnapshotterError(f"{source} is damaged or missing", retryable=False)
-        if self.derivations_left is not None:
-            if not self.derivations_left:
-                raise SnapshotterError("the store refuses")
-            self.derivations_left -= 1
-        self.objects[key], self.fields[key] = files, {**self.fields[source], **fields}
-        self.packs[key] = self.packs[source]
-        return Stored(key, sha256, 0, sum(map(len, files.values())), self.packs[key])
+        size_bytes = sum(map(len, files.values()))
+        derived = {}
+        for machine, key in keys.items():
+            if self.derivations_left is not None:
+                if not self.derivations_left:
+                    raise SnapshotterError("the store refuses")
+                self.derivations_left -= 1
+            self.objects[key], self.fields[key] = files, {**self.fields[source], **fields, "machine": machine}
+            self.packs[key] = self.packs[source]
+            derived[machine] = Stored(key, sha256, 0, size_bytes, self.packs[key])
+        return derived
 
     async def fetch(self, key: str, sha256: str, into: Path, like: Parent | None = None) -> float:
         """See `Snapshotter`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,10 +63,13 @@ class Snapshotter(Protocol):
         """
         ...
 
-    async def derive(self, source: str, sha256: str, key: str, fields: dict[str, Any]) -> Stored:
-        """Put a manifest under `key` that needs the same packs as `source`, for the machine that `fields` name.
+    async def derive(
+        self, source: str, sha256: str, keys: Mapping[str, str], fields: dict[str, Any]
+    ) -> dict[str, Stored]:
+        """Put a manifest for each machine under its key, all with `fields`, that needs the same packs as `source`.
 
-        It stays readable when the key of the source's machine is destroyed.
+        They stay readable when the key of the source's machine is destroyed. What became of them, by machine. Those
+        that were put before an error stay.
         """
         ...
 

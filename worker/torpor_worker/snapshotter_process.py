@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ PROGRAM: Final = (sys.executable, "-P", "-m", "torpor_snapshotter")
 _LONGEST_LINE_BYTES: Final = 4 << 20
 _START_SECONDS: Final = 30.0
 _SHORT_SECONDS: Final = 60.0
+_COPY_SECONDS: Final = 6.0
 _FETCH_SECONDS: Final = 600.0
 _RUNTIME_SECONDS: Final = 24 * 3600.0
 """One is some 170 MB, and gives way to everything else."""
@@ -129,10 +130,13 @@ class SnapshotterProcess:
             del self._stores_in_hand[ticket]
         return _stored(answer)
 
-    async def derive(self, source: str, sha256: str, key: str, fields: dict[str, Any]) -> Stored:
-        """Put a manifest under `key` that needs the same packs as `source`, for the machine that `fields` name."""
-        request = {"do": "derive", "source": source, "sha256": sha256, "key": key, "fields": fields}
-        return _stored(await self._ask(request, _SHORT_SECONDS))
+    async def derive(
+        self, source: str, sha256: str, keys: Mapping[str, str], fields: dict[str, Any]
+    ) -> dict[str, Stored]:
+        """Put a manifest for each machine under its key, all with `fields`, that needs the same packs as `source`."""
+        request = {"do": "derive", "source": source, "sha256": sha256, "keys": dict(keys), "fields": fields}
+        answers = await self._ask(request, _SHORT_SECONDS + _COPY_SECONDS * len(keys))
+        return dict(zip(keys, map(_stored, answers), strict=True))
 
     async def fetch(self, key: str, sha256: str, into: Path, like: Parent | None = None) -> float:
         """Bring the image back into the new folder `into`; how long that took behind the last read, in seconds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -231,13 +232,15 @@ class Worker:
             log.warning("A key could not be destroyed yet", action="destroy_key", machine=machine, error=str(error))
         await self._images.drop(machine)
 
-    async def derive(self, source: Snapshot, machine: str, key: str, tags: dict[str, str] | None = None) -> Stored:
-        """Store a snapshot once more as generation 0 of a new machine, without a copy of what it holds.
+    async def derive(
+        self, machine: str, source: Snapshot, keys: Mapping[str, str], tags: dict[str, str] | None = None
+    ) -> dict[str, Stored]:
+        """Store a machine's snapshot once more for each of the new machines that `keys` name, as their generation 0.
 
-        Raises `SaveRefused`; nothing of it is left then.
+        What it holds is not copied, neither in the store nor, if its image is there, on the local disk. Raises
+        `SaveRefused`; what is there of them by then is for `withdraw`.
         """
         fields: dict[str, Any] = {
-            "machine": machine,
             "generation": 0,
             "line": 0,
             "lines": [],
@@ -249,9 +252,11 @@ class Worker:
         if tags is not None:
             fields["tags"] = tags
         try:
-            return await self._services.snapshotter.derive(source.manifest_key, source.manifest_sha256, key, fields)
+            copies = await self._services.snapshotter.derive(source.manifest_key, source.manifest_sha256, keys, fields)
         except SnapshotterError as error:
             raise SaveRefused(f"The snapshot could not be copied: {error}") from error
+        await self._images.share(machine, source.generation, keys)
+        return copies
 
     async def withdraw(self, machine: str, key: str) -> None:
         """Take back what `derive` has stored, since there will be no such machine: its key first, then the manifest."""

@@ -114,6 +114,7 @@ def fork(
     numbered = [entry for entry in place.tail if entry.seq is not None]
     seqs = {entry.id: seq for seq, entry in enumerate(numbered, first_seq)}
     renamed = {entry.seq: seqs[entry.id] for entry in numbered}
+    machine_ids: list[int] = []
     for name, copy in stored.items():
         machine_id = connection.scalar(
             insert(machines)
@@ -132,6 +133,7 @@ def fork(
         )
         if machine_id is None:
             raise AssertionError("an insert returns its row")
+        machine_ids.append(machine_id)
         if tags:
             rows = [{"machine_id": machine_id, "name": tag, "value": value} for tag, value in tags.items()]
             connection.execute(insert(machine_tags), rows)
@@ -139,21 +141,27 @@ def fork(
             copies.turn_into_save(connection, name, copy.manifest_key)
             saves.begin_with(connection, machine_id, snapshot, copy)
             running.copy_into_fork(connection, parent_id, machine_id, inside)
-        for entry in place.tail:
-            target = renamed.get(entry.target, entry.target)
-            ended_line = 0 if entry.ended_here else running.NOWHERE
-            _copy(connection, entry.id, machine_id, seqs.get(entry.id), target, ended_line)
+    for entry in place.tail:
+        target = renamed.get(entry.target, entry.target)
+        ended_line = 0 if entry.ended_here else running.NOWHERE
+        _copy(connection, entry.id, machine_ids, seqs.get(entry.id), target, ended_line)
+    next_seq = first_seq + len(numbered)
+    for machine_id in machine_ids:
         seed = secrets.token_bytes(SEED_BYTES)
-        next_seq = first_seq + len(numbered)
         accept_reseed(connection, machine_id, seed, position=place.position + 1, next_seq=next_seq)
     if idempotency is not None:
         repeats.bind(connection, parent.account_id, idempotency, answer=answer)
 
 
 def _copy(
-    connection: Connection, entry_id: int, machine_id: int, seq: int | None, target: int | None, ended_line: int
+    connection: Connection, entry_id: int, machine_ids: list[int], seq: int | None, target: int | None, ended_line: int
 ) -> None:
-    new = {"machine_id": machine_id, "seq": seq, "line": 0, "attempt": 1, "target": target, "ended_line": ended_line}
+    """Let all forks have an entry of their own, in one statement: while this lasts nobody else can write."""
+    new = {"seq": seq, "line": 0, "attempt": 1, "target": target, "ended_line": ended_line}
     columns = [null() if value is None else literal(value) for value in new.values()]
-    query = select(*columns, *(entries.c[name] for name in _AS_IT_WAS)).where(entries.c.id == entry_id)
-    connection.execute(insert(entries).from_select([*new, *_AS_IT_WAS], query))
+    query = (
+        select(machines.c.id, *columns, *(entries.c[name] for name in _AS_IT_WAS))
+        .select_from(entries.join(machines, machines.c.id.in_(machine_ids)))
+        .where(entries.c.id == entry_id)
+    )
+    connection.execute(insert(entries).from_select(["machine_id", *new, *_AS_IT_WAS], query))

@@ -28,7 +28,7 @@ def fork(
     machine: MachineName,
     generation: GenerationOption = None,
     seq: SeqOption = None,
-    count: Annotated[int, typer.Option("-n", "--count", help="How many machines.", min=1, max=16)] = 1,
+    count: Annotated[int, typer.Option("-n", "--count", help="How many machines.", min=1, max=100)] = 1,
     tag: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A tag of the new machines; else those of the old.")
     ] = None,

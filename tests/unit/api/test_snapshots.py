@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,6 +161,42 @@ async def test_a_busy_machine_that_was_never_saved_is_forked_only_at_a_point(api
     assert await run(api, name, "a") == "1"
 
 
+async def test_a_hundred_forks_at_once_are_a_hundred_machines(api: Api) -> None:
+    machine = await api.new_machine()
+    await run(api, machine, "a = [1]")
+    names = await fork(api, machine, count=100)
+    assert len(set(names)) == 100
+    assert {await run(api, name, "a") for name in names[::33]} == {"[1]"}
+    await api.client.delete(f"/v1/machine/{machine}")
+    assert await run(api, names[-1], "a") == "[1]"
+
+
+async def test_the_first_wake_of_a_fork_reads_nothing_from_the_store_if_the_image_is_here(api: Api) -> None:
+    machine = await api.new_machine()
+    await run(api, machine, "a = 1")
+    here, elsewhere = await fork(api, machine, count=2)
+    await api.images.forget(elsewhere, 0)
+    api.snapshotter.damaged_reads = 100
+    await api.client.delete(f"/v1/machine/{machine}")
+    assert await run(api, here, "a") == "1"
+    assert api.snapshotter.damaged_reads == 100
+    api.snapshotter.damaged_reads = 0
+    assert await run(api, elsewhere, "a") == "1"
+
+
+async def test_a_hundred_forks_of_which_one_fails_leave_nothing(api: Api, tmp_path: Path) -> None:
+    machine = await api.new_machine()
+    await run(api, machine, "a = 1")
+    await save(api, machine)
+    stored = await api.snapshotter.list()
+    api.snapshotter.derivations_left = 99
+    refused = await api.client.post(f"/v1/machine/{machine}/fork", json={"count": 100})
+    assert (refused.status_code, refused.json()["code"]) == (503, "save_failed")
+    assert await api.snapshotter.list() == stored
+    assert len(api.snapshotter.destroyed) == 100
+    assert [path.name for path in (tmp_path / "images").iterdir()] == [machine]
+
+
 async def test_a_fork_that_fails_leaves_nothing_in_the_store(api: Api) -> None:
     machine = await api.new_machine()
     await run(api, machine, "a = 1")
@@ -181,7 +218,7 @@ async def test_a_repeated_fork_makes_no_more_machines(api: Api) -> None:
     assert answers[0].json() == answers[1].json()
     listed = (await api.client.get("/v1/machine/list")).json()["machines"]
     assert {row["name"] for row in listed} == {machine, *answers[0].json()["machines"]}
-    refused = await api.client.post(f"/v1/machine/{machine}/fork", json={"count": 17})
+    refused = await api.client.post(f"/v1/machine/{machine}/fork", json={"count": 101})
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
 
 

@@ -115,7 +115,7 @@ async def test_a_fork_at_a_seq_is_not_cut_back_by_its_first_crash(sql: SqlHouse)
     wanted = await sql.run("a = 2")
     place = await sql.ledger.place_to_fork(ACCOUNT, sql.machine, Point(seq=wanted.seq))
     assert place.snapshot is not None
-    copy = await sql.house.worker.derive(place.snapshot, "f" * 16, "copy")
+    [copy] = (await sql.house.worker.derive(sql.machine, place.snapshot, {"f" * 16: "copy"})).values()
     await sql.ledger.expect_copies({"f" * 16: copy.manifest_key})
     await sql.ledger.fork(ACCOUNT, sql.machine, place, {"f" * 16: copy}, tags=None, answer={})
     sql.machine = "f" * 16

@@ -114,7 +114,7 @@ async def test_a_fork_whose_beginning_cannot_be_used_is_parked_and_never_begins_
     await sql.house.worker.sleep(sql.machine)
     place = await sql.ledger.place_to_fork(ACCOUNT, sql.machine, None)
     assert place.snapshot is not None
-    copy = await sql.house.worker.derive(place.snapshot, "f" * 16, "copy")
+    [copy] = (await sql.house.worker.derive(sql.machine, place.snapshot, {"f" * 16: "copy"})).values()
     await sql.ledger.expect_copies({"f" * 16: copy.manifest_key})
     await sql.ledger.fork(ACCOUNT, sql.machine, place, {"f" * 16: copy}, tags=None, answer={})
     await sql.ledger.delete_machine(ACCOUNT, sql.machine)

@@ -99,7 +99,7 @@ def add_machines(server: MCPServer, source: Source) -> None:
     )
     async def fork_machine(
         context: Context,
-        count: Annotated[int, Field(ge=1, le=16)] = 1,
+        count: Annotated[int, Field(ge=1, le=100)] = 1,
         after_instruction: Annotated[int | None, Field(ge=0, description="Its number in `history`.")] = None,
         machine: MachineArgument = None,
     ) -> Annotated[CallToolResult, Forks]:
