@@ -44,7 +44,6 @@ class Collector:
         self._ledger = ledger
         self._snapshotter = snapshotter
         self._in_use = in_use
-        self._nudged = asyncio.Event()
         self._thinned_up_to = 0
 
     async def collect(self) -> int:
@@ -104,11 +103,7 @@ class Collector:
         await self._bodies.remove(unreferred)
         return len(unreferred)
 
-    def nudge(self) -> None:
-        """Something was condemned: do not wait for the next round."""
-        self._nudged.set()
-
-    async def run(self) -> None:
+    async def run(self, interval_seconds: float = INTERVAL_SECONDS) -> None:
         """Collect for ever. A store or a ledger that fails (a full disk) is tried again in the next round."""
         start = True
         await asyncio.sleep(START_SECONDS)
@@ -128,9 +123,4 @@ class Collector:
                 log.warning("Cannot delete what is not needed any more", action="collect_failed", reason=str(error))
             except Exception:
                 log.exception("Collecting failed; the next round follows", action="collect_failed")
-            self._nudged.clear()
-            try:
-                async with asyncio.timeout(INTERVAL_SECONDS):
-                    await self._nudged.wait()
-            except TimeoutError:
-                continue
+            await asyncio.sleep(interval_seconds)

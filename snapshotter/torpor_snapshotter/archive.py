@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from torpor_snapshotter.at_once import all_of
 from torpor_snapshotter.decoder import decode
 from torpor_snapshotter.encoder import Encoder, Parent
-from torpor_snapshotter.envelope import BadEnvelope, Header, MachineKeys, close_envelope, open_envelope
+from torpor_snapshotter.envelope import BadEnvelope, Header, LaterFormat, MachineKeys, close_envelope, open_envelope
 from torpor_snapshotter.image import files_of_image
 from torpor_snapshotter.key import pack_key
 from torpor_snapshotter.keys import KeyMissing, KeyStore
@@ -184,6 +184,11 @@ class Archive:
             header = Header.from_bytes(data)
         except BadEnvelope as error:
             raise _damaged(key, error) from error
+        except LaterFormat as error:
+            # Not damage, for which it would be given up.
+            raise StoreError(
+                f"The object {key} cannot be read: {error}. A later version of Torpor reads it."
+            ) from error
         keys = MachineKeys.of(await asyncio.to_thread(self._keys.get, header.machine))
         try:
             content = open_envelope(data, keys)

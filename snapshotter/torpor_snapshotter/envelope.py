@@ -23,6 +23,10 @@ class BadEnvelope(ValueError):
     """The object does not begin as a manifest does, or cannot be opened."""
 
 
+class LaterFormat(ValueError):
+    """It is a manifest of a format that is not known here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What a manifest says in the clear, and is authenticated with it."""
@@ -37,7 +41,7 @@ class Header:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Header:
-        """The header of the object `data`. Raises `BadEnvelope`."""
+        """The header of the object `data`. Raises `BadEnvelope`, `LaterFormat`."""
         try:
             magic, version, generation, length = _HEADER.unpack_from(data)
             name = data[_HEADER.size : _HEADER.size + length].decode()
@@ -46,7 +50,9 @@ class Header:
         if magic != MAGIC:
             raise BadEnvelope("it does not begin as a snapshot does")
         if version != FORMAT_VERSION:
-            raise BadEnvelope(f"format version {version} is not read here")
+            raise LaterFormat(
+                f"it has version {version} of the snapshot format, and only {FORMAT_VERSION} is known here"
+            )
         return cls(name, generation)
 
 
@@ -76,7 +82,7 @@ def close_envelope(header: Header, manifest: bytes, keys: MachineKeys) -> bytes:
 
 
 def open_envelope(data: bytes, keys: MachineKeys) -> bytes:
-    """The manifest in the object `data`. Raises `BadEnvelope`."""
+    """The manifest in the object `data`. Raises `BadEnvelope`, `LaterFormat`."""
     clear = Header.from_bytes(data).to_bytes()
     nonce = data[len(clear) : len(clear) + _NONCE_BYTES]
     try:

@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -26,11 +27,18 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 CALLS_AT_ONCE: Final = 8
-_CONNECT_SECONDS: Final = 5
-_READ_SECONDS: Final = 20
 _ATTEMPTS: Final = 4
 _FIRST_BACK_OFF_SECONDS: Final = 0.2
 _LONGEST_BACK_OFF_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a server is waited for, in seconds."""
+
+    connect_seconds: float = 5
+    read_seconds: float = 20
+    """Without a byte. One that goes on sending, however slowly, is waited for."""
 
 
 class S3Bucket:
@@ -39,8 +47,9 @@ class S3Bucket:
     Calls of boto3 block, so each takes one of `CALLS_AT_ONCE` threads; more wait.
     """
 
-    def __init__(self, location: S3Location) -> None:
+    def __init__(self, location: S3Location, patience: Patience) -> None:
         self.location = location
+        self._patience = patience
         self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, "s3")
         self._connecting = threading.Lock()
         self._client: S3Client | None = None
@@ -90,7 +99,7 @@ class S3Bucket:
         with self._connecting:
             if self._client is None:
                 try:
-                    self._client = _connect()
+                    self._client = _connect(self._patience)
                 except (BotoCoreError, ValueError) as error:
                     raise StoreError(
                         f"{self.location} cannot be reached as AWS_ENDPOINT_URL_S3, AWS_PROFILE and their like say: "
@@ -99,10 +108,10 @@ class S3Bucket:
             return self._client
 
 
-def _connect() -> S3Client:
+def _connect(patience: Patience) -> S3Client:
     config = Config(
-        connect_timeout=_CONNECT_SECONDS,
-        read_timeout=_READ_SECONDS,
+        connect_timeout=patience.connect_seconds,
+        read_timeout=patience.read_seconds,
         retries={"total_max_attempts": 1},  # `call` tries again, also when a body breaks off
         max_pool_connections=CALLS_AT_ONCE,
         tcp_keepalive=True,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from torpor_snapshotter.at_once import all_of
 from torpor_snapshotter.key import PROBE_PREFIX, BadKey, check_key
-from torpor_snapshotter.s3_bucket import CALLS_AT_ONCE, S3Bucket
+from torpor_snapshotter.s3_bucket import CALLS_AT_ONCE, Patience, S3Bucket
 from torpor_snapshotter.s3_failure import S3Failure
 from torpor_snapshotter.s3_write import PART_BYTES, S3Write
 from torpor_snapshotter.store import AlreadyStored, NotStored, StoreError
@@ -47,10 +47,10 @@ class S3Store:
     Needs conditional writes (`If-None-Match: *`), of whole objects and of multipart uploads; `check` sees to that.
     """
 
-    def __init__(self, location: S3Location) -> None:
+    def __init__(self, location: S3Location, patience: Patience | None = None) -> None:
         """Endpoint, region and credentials come from the environment and files that boto3 reads, when first needed."""
         self._location = location
-        self._bucket = S3Bucket(location)
+        self._bucket = S3Bucket(location, patience or Patience())
 
     async def check(self) -> None:
         """Write, read, not overwrite, and delete an object; abort uploads that are over a day old.

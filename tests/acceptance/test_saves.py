@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 
@@ -127,3 +128,22 @@ def test_an_awake_machine_gets_more_memory_and_other_habits_at_once(machine: Mac
     with pytest.raises(InvalidRequest, match="memory_mb"):
         machine.update(memory_mb=256)
     assert machine.run("len(kept) >> 20").value == "320"
+
+
+def test_each_phase_of_a_wake_from_the_store_has_taken_its_time(server: ServerProcess) -> None:
+    with server.client() as http:
+        name = http.post("/v1/machine/new", json={}).json()["machine_name"]
+        http.post(f"/v1/machine/{name}/run", json={"code": "a = 3"})
+        assert http.post(f"/v1/machine/{name}/sleep", json={}).json()["state"] == "asleep"
+    server.stop()
+    for folder in ("images", "templates"):
+        shutil.rmtree(server.data_dir / folder)
+    server.start()
+    with server.client() as http:
+        asked = {"code": "a + 5", "timings": True}
+        answer = http.post(f"/v1/machine/{name}/run", json=asked).json()
+        wake = answer["timings"]["wake"]
+        assert answer["result"]["value"] == "8"
+        assert min(wake[phase] for phase in ("lease", "fetch", "assemble", "sandbox", "first_frame")) > 0, wake
+        # Each part counts once. The instruction waited for all of them, and for little else.
+        assert sum(wake.values()) <= answer["timings"]["waited_ms"] + len(wake), answer["timings"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,20 @@ def command(server: ServerProcess, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+def manifests(server: ServerProcess, name: str) -> list[str]:
+    """What the store has of a machine but packs, which forks may need."""
+    folder = server.data_dir / "store" / "machines" / name
+    return [path.name for path in folder.iterdir() if path.suffix != ".pack"] if folder.is_dir() else []
+
+
+def wait_until_nothing_is_left(server: ServerProcess, name: str) -> None:
+    """Until a deleted machine's key is destroyed and what only it needed is collected."""
+    deadline = time.monotonic() + 120
+    while manifests(server, name) or (server.data_dir / "keys" / "machines" / name).exists():
+        assert time.monotonic() < deadline, manifests(server, name)
+        time.sleep(0.2)
+
+
 def test_a_machine_goes_back_and_forward_again(server: ServerProcess) -> None:
     with torpor.Client(url=server.url, api_key=server.api_key) as client:
         machine = client.new_machine()
@@ -57,10 +72,15 @@ def test_a_machine_goes_back_and_forward_again(server: ServerProcess) -> None:
         assert "is kept" in command(server, "pin", machine.name, str(head.generation))
         listed = command(server, "snapshots", machine.name).splitlines()
         assert [line.split("\t")[0] for line in listed if "pinned" in line] == [str(head.generation)]
+        command(server, "unpin", machine.name, str(head.generation))
+        assert "pinned" not in command(server, "snapshots", machine.name)
         value(machine, "b = 1")
         value(machine, "b = 2")
         command(server, "rollback", machine.name, "--seq", "5")  # between two saves: it runs again
         assert value(machine, "a, b") == "(2, 1)"
+        [aside] = command(server, "fork", machine.name, "--seq", "5").split()
+        value(machine, "b = 3")
+        assert value(client.machine(aside), "a, b") == "(2, 1)"
         assert "goes on from generation 0." in command(server, "rollback", machine.name, "--seq", "0")
         assert value(machine, "a") == "1"
 
@@ -76,9 +96,14 @@ def test_forks_go_their_own_ways_and_outlive_the_machine_that_they_came_from(ser
         forks = [client.machine(name) for name in names]
         [now] = machine.fork()
         assert value(now, "things") == "['shared', 'later']"
+        assert manifests(server, machine.name)
         machine.delete()
+        wait_until_nothing_is_left(server, machine.name)
         server.stop()
-        shutil.rmtree(server.data_dir / "images")
+        checked = server.torpor("fsck")
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        for folder in ("images", "templates"):  # all comes from the store
+            shutil.rmtree(server.data_dir / folder)
         server.start()
 
         for number, fork in enumerate(forks):

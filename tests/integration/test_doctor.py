@@ -1,5 +1,8 @@
 """`torpor doctor` on this host, which can do the main job, and where there is no runtime."""
 
+import json
+from unittest.mock import ANY
+
 import pytest
 from typer.testing import CliRunner
 
@@ -20,3 +23,12 @@ def test_a_host_without_a_runtime_is_told_the_command_that_makes_one(tmp_path):
     answer = CliRunner().invoke(app, ["--data-dir", str(tmp_path)])
     assert answer.exit_code == 1
     assert "torpor runtime build" in answer.output
+
+
+def test_for_a_program_the_findings_are_a_list(tmp_path):
+    answer = CliRunner().invoke(app, ["--data-dir", str(tmp_path), "--json"])
+    assert answer.exit_code == 1
+    findings = {finding["subject"]: finding for finding in json.loads(answer.stdout)}
+    assert findings["kernel"] == {"subject": "kernel", "verdict": "good", "found": ANY, "cure": None}
+    assert findings["runtime"]["verdict"] == "lacking"
+    assert "torpor runtime build" in findings["runtime"]["cure"]

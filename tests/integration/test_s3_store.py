@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from tests.support.s3_server import BUCKET, S3Server, s3_server
 from tests.support.store_contract import StoreContract, body, broken_body, keys
 
 from torpor_snapshotter.faulty_store import Fault, FaultyStore
+from torpor_snapshotter.s3_bucket import Patience
 from torpor_snapshotter.s3_store import S3Store
 from torpor_snapshotter.s3_write import PART_BYTES
 from torpor_snapshotter.store import AlreadyStored, NotStored, ObjectStore, StoreError
@@ -61,6 +63,13 @@ async def far_store(proxy: FaultProxy, location: S3Location) -> AsyncIterator[S3
         yield store
 
 
+@pytest.fixture
+async def impatient_store(proxy: FaultProxy, location: S3Location) -> AsyncIterator[S3Store]:
+    """The same, which waits for half a second."""
+    async with opened(location, Patience(read_seconds=0.5)) as store:
+        yield store
+
+
 def use(server: S3Server, monkeypatch: pytest.MonkeyPatch, endpoint: str | None = None) -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -69,8 +78,8 @@ def use(server: S3Server, monkeypatch: pytest.MonkeyPatch, endpoint: str | None 
 
 
 @asynccontextmanager
-async def opened(location: S3Location) -> AsyncIterator[S3Store]:
-    store = S3Store(location)
+async def opened(location: S3Location, patience: Patience | None = None) -> AsyncIterator[S3Store]:
+    store = S3Store(location, patience)
     try:
         yield store
     finally:
@@ -182,6 +191,62 @@ async def test_a_read_that_breaks_off_is_made_again(far_store: S3Store, proxy: F
     await far_store.put_new("key", large_body())
     proxy.fail_first("GET", HttpFault.HALF_ANSWER, times=3)
     assert await far_store.read("key") == LARGE
+
+
+@pytest.mark.parametrize("fault", [HttpFault.HANG, HttpFault.LATE_ANSWER])
+@pytest.mark.parametrize("request_line", ["PUT", "GET", "POST .*uploadId", "DELETE"])
+async def test_a_request_that_is_not_answered_in_time_is_made_again(
+    impatient_store: S3Store, proxy: FaultProxy, fault: HttpFault, request_line: str
+) -> None:
+    proxy.fail_first(request_line, fault)
+    written = LARGE if request_line.startswith("POST") else b"small"
+    async with asyncio.timeout(15):
+        await impatient_store.put_new("key", body(written))
+        assert await impatient_store.read("key") == written
+        await impatient_store.delete("key")
+    assert await keys(impatient_store) == []
+    assert sum(re.search(request_line, line) is not None for line in proxy.seen) > 1
+
+
+async def test_an_answer_that_stops_in_its_middle_is_asked_for_again(
+    impatient_store: S3Store, proxy: FaultProxy
+) -> None:
+    await impatient_store.put_new("key", large_body())
+    proxy.fail_first("GET", HttpFault.STALL, times=2)
+    async with asyncio.timeout(15):
+        assert await impatient_store.read("key") == LARGE
+
+
+async def test_an_answer_that_comes_slowly_is_waited_for(impatient_store: S3Store, proxy: FaultProxy) -> None:
+    await impatient_store.put_new("key", body(LARGE[:100_000]))
+    proxy.fail_first("GET", HttpFault.TRICKLE)
+    started = time.monotonic()
+    assert await impatient_store.read("key") == LARGE[:100_000]
+    assert time.monotonic() - started > 1
+    assert sum(line.startswith("GET") for line in proxy.seen) == 1
+
+
+async def test_a_server_that_hangs_is_told_in_a_sentence(impatient_store: S3Store, proxy: FaultProxy) -> None:
+    proxy.choose = lambda request: HttpFault.HANG
+    async with asyncio.timeout(60):
+        for failing in (impatient_store.put_new("key", body(b"x")), impatient_store.read("key")):
+            with pytest.raises(StoreError, match="does not answer in time"):
+                await failing
+
+
+async def test_the_ranges_of_a_large_object_are_read_at_once(far_store: S3Store, proxy: FaultProxy) -> None:
+    await far_store.put_new("key", large_body())
+    gets = itertools.count()
+    others = asyncio.Barrier(4)
+
+    async def wait_for_others(request: str) -> None:
+        if request.startswith("GET") and next(gets):  # the first says how large the object is
+            await others.wait()
+
+    proxy.before = wait_for_others
+    async with asyncio.timeout(30):
+        assert await far_store.read("key") == LARGE
+    assert next(gets) == 5
 
 
 @pytest.mark.parametrize("fault", [HttpFault.ERROR, HttpFault.CUT])

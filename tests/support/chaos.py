@@ -94,7 +94,7 @@ class Chaos:
         self._bucket = bucket
         self._clients = clients
         self._over = threading.Event()
-        self._arriving: set[object] = set()
+        self._passing: set[object] = set()
         self._tokens = iter(range(1, 1 << 60))
         self._machines = [self._new(random.Random(f"{seed} machine {slot}")) for slot in range(machines)]
 
@@ -196,7 +196,7 @@ class Chaos:
     def _fork(self, slot: int, chance: random.Random) -> None:
         """A fork takes the place of its machine, which is deleted."""
         parent = self._machines[slot]
-        with parent.still, self._arrival():
+        with parent.still, self._passage():
             before = self._history(parent)
             known = [seq for seq in list(parent.answers) if seq in before and holds(before[seq])]
             seq = chance.choice(known) if known and chance.random() < 0.5 else None
@@ -237,14 +237,16 @@ class Chaos:
                 self._complain(machine, f"a rollback was answered with {answer.status_code}: {answer.text}")
 
     def _replace(self, slot: int, new: Machine) -> None:
-        machine, self._machines[slot] = self._machines[slot], new
+        with self._passage():
+            machine, self._machines[slot] = self._machines[slot], new
+            self._part_from(machine)
         machine.deleted = True
         answer = self._ask("DELETE", f"/v1/machine/{machine.name}")
         if answer.status_code not in (200, 404):
             self._complain(machine, f"its deletion was answered with {answer.status_code}: {answer.text}")
 
     def _new(self, chance: random.Random) -> Machine:
-        with self._arrival():
+        with self._passage():
             machine = Machine(self._ask("POST", "/v1/machine/new", {}).json()["machine_name"])
             body = {"code": SETUP.replace("VECTOR", chance.choice([ARRAY, LIST])), "timeout_seconds": 60, "queue": True}
             while True:  # a death in the middle of it undoes it
@@ -254,14 +256,14 @@ class Chaos:
                     return machine
 
     @contextmanager
-    def _arrival(self) -> Iterator[None]:
-        """While it lasts a machine comes to be that nobody knows yet."""
+    def _passage(self) -> Iterator[None]:
+        """While it lasts a machine comes or goes that is not among those that are compared after a death."""
         mark = object()
-        self._arriving.add(mark)
+        self._passing.add(mark)
         try:
             yield
         finally:
-            self._arriving.discard(mark)
+            self._passing.discard(mark)
 
     def _code(self, before: str = "") -> str:
         return f"{before}add({next(self._tokens)})\nlen(tokens)"
@@ -368,8 +370,8 @@ class Chaos:
 
         An instruction whose process dies twice is undone, whoever killed it: so no death comes before that.
         """
-        coming = set(self._arriving)
-        while coming & self._arriving and not self._over.wait(0.05):
+        passing = set(self._passing)
+        while passing & self._passing and not self._over.wait(0.05):
             continue
         for machine in list(self._machines):
             if not machine.deleted and not self._over.is_set():
@@ -407,12 +409,25 @@ class Chaos:
         self._transition(machine, "sleep", 200)
         if self._state(machine)[1] != value:
             self._complain(machine, "is another after a sleep")
+        self._look_back(machine)
+
+    def _part_from(self, machine: Machine) -> None:
+        """The same before a machine is deleted; others may be at work on it still, and there may be a death."""
+        self._compare(machine)
+        self._transition(machine, "sleep", 200, 409)
+        self._compare(machine)
+        self._look_back(machine)
+        self.done["compared before it was deleted"] += 1
+
+    def _look_back(self, machine: Machine) -> None:
+        """Compare all answers, as they were first given, and their output with what is there now."""
+        answers = dict(machine.answers)
         rows = self._history(machine)
-        for seq, first in machine.answers.items():
+        for seq, first in answers.items():
             if rows[seq]["result"] != first:
                 self._complain(machine, f"answered {first} at first, and now {rows[seq]}")
         for seq, row in rows.items():
-            if (loop := LOOP.search(row["code"])) and holds(row) and seq in machine.answers:
+            if (loop := LOOP.search(row["code"])) and holds(row) and seq in answers:
                 lines = self._lines(machine, seq)
                 if lines != [str(i) for i in range(int(loop[1]))]:
                     self._complain(machine, f"has as output of {seq}: {lines}")
@@ -431,9 +446,16 @@ class Chaos:
             cursor = f"&cursor={page['next_cursor']}"
 
     def _lines(self, machine: Machine, seq: int) -> list[str]:
-        stream = self._http.get(f"/v1/machine/{machine.name}/exec/{seq}/stream-result").text
-        messages = [json.loads(line) for line in stream.splitlines() if line.strip()]
-        return [message["chunk"]["data"] for message in messages if message["type"] == "output"]
+        """What an instruction printed; a stream that a death cuts off is asked for again."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(*LOST):
+                stream = self._http.get(f"/v1/machine/{machine.name}/exec/{seq}/stream-result").text
+                messages = [json.loads(line) for line in stream.splitlines() if line.strip()]
+                if messages and messages[-1].get("type") == "result":
+                    return [message["chunk"]["data"] for message in messages if message["type"] == "output"]
+            time.sleep(0.1)
+        raise AssertionError(f"the output of {seq} of {machine.name} was not to be had within {ANSWER_SECONDS:g} s")
 
     def _complain(self, machine: Machine, problem: str) -> None:
         detail = self._ask("GET", f"/v1/machine/{machine.name}").text

@@ -26,6 +26,7 @@ from tests.support.chaos_store import STORE_URL, MoodyBucket, moody_bucket
 from tests.support.server import ServerProcess
 
 SLEPT = "slept and woke"
+PARTED = "compared before it was deleted"
 
 
 def play(seed: int, seconds: float) -> tuple[Counter[str], list[str]]:
@@ -71,6 +72,7 @@ def table(rounds: list[dict[str, Any]]) -> str:
         ("operations of clients", sum(done[operation] for operation in OPERATIONS)),
         *((f"— {operation}", done[operation]) for operation in OPERATIONS),
         ("comparisons of a machine with its history", done["compared"]),
+        ("— before it was deleted, with all its answers", done[PARTED]),
         ("rounds with a problem", sum(bool(one["problems"]) for one in rounds)),
     ]
     return "\n".join(["| | |", "|---|---:|", *(f"| {name.replace('_', ' ')} | {number:,} |" for name, number in lines)])

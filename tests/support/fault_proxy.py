@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from enum import Enum
 from typing import Final, Self
@@ -25,6 +25,10 @@ class HttpFault(Enum):
     LOST_ANSWER = "the server answers, and the connection is cut before that arrives"
     HALF_ANSWER = "the connection is cut in the middle of the answer"
     SUCCESS = "the server does not see it, and 200 is answered"
+    HANG = "the server does not see it, and nothing is ever answered"
+    LATE_ANSWER = "the server answers, and that never arrives"
+    STALL = "half of the answer arrives, and nothing more ever"
+    TRICKLE = "the answer arrives in small pieces, one every tenth of a second"
 
 
 class FaultProxy:
@@ -32,6 +36,8 @@ class FaultProxy:
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.choose: Callable[[str], HttpFault | None] = lambda request: None
+        self.before: Callable[[str], Awaitable[None]] = _nothing
+        """Awaited before each request is passed on, with its first line."""
         self.seen: list[str] = []
         """The first lines of all requests."""
         self._address = address
@@ -74,31 +80,48 @@ class FaultProxy:
         self._tasks.add(task)
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
-                writer.write(await self._answer(reader, writer))
+                await self._answer(reader, writer)
                 await writer.drain()
         finally:
             writer.close()
             self._tasks.discard(task)
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         self.seen.append(lines[0])
         fault = self.choose(lines[0])
         if fault is HttpFault.CUT:
-            return b""
+            return
         if "expect" in headers:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         if fault in {HttpFault.ERROR, HttpFault.SUCCESS}:
-            return _ERROR if fault is HttpFault.ERROR else _SUCCESS
+            writer.write(_ERROR if fault is HttpFault.ERROR else _SUCCESS)
+            return
+        if fault is HttpFault.HANG:
+            await reader.read()  # until the client has gone
+            return
+        await self.before(lines[0])
         kept = [line for line in lines if line and not line.lower().startswith(("expect:", "connection:"))]
         answer = await self._ask("\r\n".join([*kept, "Connection: close", "", ""]).encode("latin-1") + body)
-        if fault is HttpFault.LOST_ANSWER:
-            return b""
-        if fault is HttpFault.HALF_ANSWER:
-            return answer[: (answer.index(b"\r\n\r\n") + len(answer)) // 2]
-        return answer
+        half = (answer.index(b"\r\n\r\n") + len(answer)) // 2
+        match fault:
+            case HttpFault.LOST_ANSWER:
+                pass
+            case HttpFault.LATE_ANSWER:
+                await reader.read()
+            case HttpFault.HALF_ANSWER:
+                writer.write(answer[:half])
+            case HttpFault.STALL:
+                writer.write(answer[:half])
+                await reader.read()
+            case HttpFault.TRICKLE:
+                for at in range(0, len(answer), len(answer) // 15):
+                    writer.write(answer[at : at + len(answer) // 15])
+                    await asyncio.sleep(0.1)
+            case _:
+                writer.write(answer)
 
     async def _ask(self, request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(*self._address)
@@ -107,3 +130,7 @@ class FaultProxy:
             return await reader.read()
         finally:
             writer.close()
+
+
+async def _nothing(_: str) -> None:
+    pass

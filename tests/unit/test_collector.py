@@ -130,11 +130,9 @@ async def test_a_round_that_fails_unforeseen_is_followed_by_the_next(ledger: Sql
     hold = await awake(ledger, await new_machine(ledger))
     snapshotter.keys = {(await saved(ledger, hold, None, 0)).manifest_key}
     await ledger.delete_machine(ACCOUNT, hold.machine)
-    running = asyncio.create_task(collector.run())
+    running = asyncio.create_task(collector.run(interval_seconds=0.01))
     async with asyncio.timeout(60):
-        while not snapshotter.emptied.is_set():
-            collector.nudge()
-            await asyncio.sleep(0.01)
+        await snapshotter.emptied.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

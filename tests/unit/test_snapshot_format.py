@@ -220,6 +220,17 @@ async def test_any_damage_is_an_error_that_names_the_object(line: Line) -> None:
     assert await line.restored(second) == files
 
 
+async def test_a_manifest_of_a_later_format_is_refused_in_a_sentence_and_not_taken_for_damaged(line: Line) -> None:
+    stored = await line.save({"checkpoint.img": RANDOM[:3000]}, None)
+    path = line.folder / "store" / stored.key
+    whole = path.read_bytes()
+    later = whole[:8] + (2).to_bytes(2, "little") + whole[10:]
+    path.write_bytes(later)
+    with pytest.raises(StoreError, match=f"{stored.key} cannot be read: it has version 2 .* later version") as refused:
+        await line.restored(replace(stored, sha256=hashlib.sha256(later).hexdigest()))
+    assert not isinstance(refused.value, DamagedObject)
+
+
 async def test_a_long_line_refers_to_few_packs_and_costs_little_for_each_save(line: Line) -> None:
     files = {"pages.img": RANDOM, "checkpoint.img": RANDOM[:9000]}
     stored = await line.save(files, None)

@@ -135,7 +135,7 @@ def check_memory() -> Finding:
     memory = psutil.virtual_memory()
     found = f"{memory.available / _GIBIBYTE:.1f} of {memory.total / _GIBIBYTE:.1f} GiB free"
     if memory.available < _MEMORY_BYTES:
-        return Finding("memory", Verdict.WEAK, found, "Free memory, or set TORPOR_MEMORY_MB lower.")
+        return Finding("memory", Verdict.WEAK, found, "Free memory, or set TORPOR_MEMORY_TOTAL lower.")
     return Finding("memory", Verdict.GOOD, found)
 
 

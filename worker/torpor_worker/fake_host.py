@@ -41,6 +41,7 @@ class FakeSandboxHost:
         self.open.set()
         self.start_failures = 0
         self.restore_failures = 0
+        self.restores_that_hang = 0
         self.rehearsal_failures = 0
         self.checkpoint_failures = 0
         self.adopt_failures = 0
@@ -113,6 +114,9 @@ class FakeSandboxHost:
             self.spares -= 1
             self.spares_used += 1
         await self.open.wait()
+        if self.restores_that_hang:
+            self.restores_that_hang -= 1
+            await asyncio.Event().wait()
         if self.restore_failures:
             self.restore_failures -= 1
             raise SandboxError("runsc does not restore")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,20 +29,23 @@ DataDir = Annotated[
 
 
 @app.callback(invoke_without_command=True)
-def doctor(data_dir: DataDir) -> None:
+def doctor(
+    data_dir: DataDir,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Say it for a program.")] = False,
+) -> None:
     """Look at this host, then run, save and wake a tiny machine. Ends with status 1 if that cannot be done."""
-    console = Console(highlight=False)
     data_dir.mkdir(parents=True, exist_ok=True)
-    with console.status("Looking ...") as status:
+    with Console(stderr=True).status("Looking ...") as status:
 
         def report(finding: Finding) -> None:
             status.update(f"Looked at {finding.subject} ...")
 
         findings = asyncio.run(examine(_runtime(data_dir), data_dir.absolute(), report))
-    console.print(_table(findings))
-    cures = [finding for finding in findings if finding.cure is not None]
-    for finding in cures:
-        console.print(f"[bold]{finding.subject}[/]: {finding.cure}", soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps([_as_json(finding) for finding in findings], indent=2))
+    else:
+        _show(findings)
     if any(finding.verdict is Verdict.LACKING for finding in findings):
         raise typer.Exit(1)
 
@@ -51,6 +55,23 @@ def _runtime(data_dir: Path) -> Runtime | str:
         return runtimes.current(data_dir)
     except runtimes.RuntimeProblem as problem:
         return str(problem)
+
+
+def _as_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "subject": finding.subject,
+        "verdict": finding.verdict.value,
+        "found": finding.found,
+        "cure": finding.cure,
+    }
+
+
+def _show(findings: list[Finding]) -> None:
+    console = Console(highlight=False)
+    console.print(_table(findings))
+    for finding in findings:
+        if finding.cure is not None:
+            console.print(f"[bold]{finding.subject}[/]: {finding.cure}", soft_wrap=True)
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -14,7 +14,7 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
 BUSY_TIMEOUT_SECONDS = 30
 CACHE_KIBIBYTES = 512
-FILE_NAME = "ledger.sqlite3"
+FILE_NAME = "torpor.db"
 
 
 def open_engine(url: str, data_dir: Path) -> Engine:

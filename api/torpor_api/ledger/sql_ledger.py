@@ -47,7 +47,7 @@ class SqlLedger(FileSide, ApiSide, CommandSide, SnapshotSide, RuntimeSide):
 
     @classmethod
     async def open(cls, url: str, data_dir: Path, *, output_limit_bytes: int = OUTPUT_LIMIT_BYTES) -> Self:
-        """Open, and migrate, the database at `url` (`sqlite:` for `<data_dir>/ledger.sqlite3`, or `sqlite:///path`).
+        """Open, and migrate, the database at `url` (`sqlite:` for `<data_dir>/torpor.db`, or `sqlite:///path`).
 
         Raises ValueError for other databases.
         """

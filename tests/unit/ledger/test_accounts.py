@@ -8,6 +8,7 @@ import pytest
 from torpor_api.errors import Unauthorized
 from torpor_api.ledger import SqlLedger
 from torpor_api.ledger.authenticated import KEPT, KEPT_SECONDS, Authenticated
+from torpor_api.ledger.database import FILE_NAME
 
 
 async def test_a_key_opens_its_own_account_only(ledger: SqlLedger) -> None:
@@ -43,7 +44,7 @@ async def test_a_secret_is_nowhere_in_the_database(ledger: SqlLedger, tmp_path: 
     await ledger.close()
 
     assert sqlite3.sqlite_version_info >= (3, 35)  # RETURNING
-    assert b"this-is-the-secret" not in (tmp_path / "ledger.sqlite3").read_bytes()
+    assert b"this-is-the-secret" not in (tmp_path / FILE_NAME).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "ä", "x" * 65])

@@ -116,6 +116,28 @@ async def test_a_restore_that_fails_once_is_tried_in_a_fresh_sandbox(house: Hous
     assert "set_aside" not in house.machine().notices
 
 
+async def test_a_restore_that_hangs_is_ended_and_tried_in_a_fresh_sandbox(house: House) -> None:
+    house.set(restore_seconds=0.05)
+    await house.restart()
+    await house.run("a = 3")
+    await house.worker.sleep("m")
+    house.host.restores_that_hang = 1
+    async with asyncio.timeout(30):
+        assert await house.value("a") == "3"
+    assert "set_aside" not in house.machine().notices
+
+
+async def test_a_generation_whose_restore_hangs_each_time_gives_way_to_the_log(house: House) -> None:
+    house.set(restore_seconds=0.05)
+    await house.restart()
+    await house.run("a = 3")
+    await house.worker.sleep("m")
+    house.host.restores_that_hang = 2
+    async with asyncio.timeout(30):
+        assert await house.value("a") == "3"
+    assert "set_aside" in house.machine().notices
+
+
 async def test_a_damaged_local_image_gives_way_to_the_stored_one(house: House) -> None:
     await house.run("a = 3")
     await house.worker.sleep("m")

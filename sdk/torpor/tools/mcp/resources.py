@@ -57,7 +57,7 @@ def add_resources(server: MCPServer, source: Source) -> None:
         async def whole() -> bytes:
             files = source.machine(context, name).files
             if (size := (await files.info(path)).size) > FILE_BYTES:
-                raise ResourceError(f"{path} has {size} bytes: `torpor cp` copies a file of any size.")
+                raise ResourceError(f"{path} has {size} bytes: `torpor cp` copies it.")
             return await files.read(path)
 
         return await read(whole)
