@@ -47,6 +47,17 @@ async def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
     assert not (tmp_path / "two" / "0").exists()
 
 
+async def test_a_wake_does_not_wait_until_others_have_made_room(tmp_path: Path) -> None:
+    images = LocalImages(tmp_path, 150)
+    await keep(images, "one", 0)
+    write_image(await images.new("fetched", 0))
+    await images.keep("fetched", 0, fetched=True)
+    assert images.path("one", 0)
+    await keep(images, "fetched", 1)
+    assert images.path("one", 0) is None
+    assert images.path("fetched", 1)
+
+
 async def test_what_is_not_stored_yet_or_in_use_stays_whatever_the_limit(tmp_path: Path) -> None:
     images = LocalImages(tmp_path, 0)
     await keep(images, "one", 0, stored=False)

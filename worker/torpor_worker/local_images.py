@@ -84,12 +84,14 @@ class LocalImages:
         """The image at `new`'s path is whole: it can be used, and is counted; its size in bytes.
 
         One that was `fetched` may be given up, and is not trusted after a restart: to make it durable would cost a wake
-        more than it is worth, since the next save takes its place.
+        more than it is worth, since the next save takes its place. Nor does a wake wait until others have made room:
+        the next save sees to that.
         """
         image = self._images[machine, generation]
         image.files = _Files(await asyncio.to_thread(_inodes, image.image))
         image.stored = fetched
-        await self._make_room()
+        if not fetched:
+            await self._make_room()
         return image.files.size_bytes
 
     async def mark_stored(self, machine: str, generation: int) -> None:
