@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,16 @@ def test_pages_that_follow_one_another_take_one_run_at_any_size() -> None:
     page_map = PageMap.of(references)
     assert len(page_map.to_bytes()) == 3 * 10
     assert np.array_equal(page_map.references(), references)
+
+
+def test_pages_changed_here_and_there_in_4_gib_take_a_few_bytes_each() -> None:
+    pages = (4 << 30) // PAGE_BYTES
+    references = np.arange(pages, dtype=np.uint64) + reference(0, 0)
+    changed = np.sort(np.random.default_rng(1).choice(pages, pages // 20, replace=False))
+    references[changed] = np.arange(len(changed), dtype=np.uint64) + reference(1, 0)
+    data = PageMap.of(references).to_bytes()
+    assert len(zstandard.compress(data)) < 10 * len(changed)
+    assert np.array_equal(PageMap.from_bytes(data, pages, [pages, len(changed)]).references(), references)
 
 
 @pytest.mark.parametrize(
