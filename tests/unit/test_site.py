@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torpor
+import torpor.tools
 
 ROOT = Path(__file__).parents[2]
 ENTRY = re.compile(r"^::: ([\w.]+)$", re.MULTILINE)
@@ -36,9 +37,17 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 def test_everything_public_is_in_the_reference() -> None:
     entries = [name for page in (ROOT / "docs" / "reference").glob("*.md") for name in ENTRY.findall(page.read_text())]
     assert len(entries) == len(set(entries))
-    public = {f"torpor.{name}" for name in torpor.__all__}
-    modules = sorted((ROOT / "sdk" / "torpor" / "tools").glob("[a-z]*.py"))
-    assert public | {f"torpor.tools.{module.stem}" for module in modules} <= set(entries)
+    public = {f"{module.__name__}.{name}" for module in (torpor, torpor.tools) for name in module.__all__}
+    modules = {f"torpor.{name}" for name in public_in("") | public_in("tools") | {"compat.e2b"}}
+    assert {"torpor.jupyter", "torpor.tools.mcp", "torpor.tools.openai"} <= modules
+    assert (public | modules) - {"torpor.tools", "torpor.compat"} - set(entries) == set()
+
+
+def public_in(folder: str) -> set[str]:
+    """Modules and packages of a folder of the SDK."""
+    paths = (ROOT / "sdk" / "torpor" / folder).glob("[a-z]*")
+    found = (path for path in paths if path.suffix == ".py" or (path / "__init__.py").exists())
+    return {f"{folder}.{path.stem}".strip(".") for path in found}
 
 
 def test_every_program_of_a_page_is_run_by_a_test() -> None:
