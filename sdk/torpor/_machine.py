@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from . import _calls, _http
 from ._answers import Answers
@@ -33,6 +33,9 @@ from ._models import (
 from ._result import Result, result_of_answer
 from ._run_stream import RunStream
 from ._stream import StreamState
+
+if TYPE_CHECKING:
+    from .tools._callable import PythonFunction
 
 __all__ = ["Machine", "RunStream"]
 
@@ -503,12 +506,16 @@ class Machine:
         """
         self._connection.send(_calls.delete(self.name))
 
-    def tool(self) -> Callable[..., str]:
-        """A plain function `python(code, timeout_seconds=15)` with a docstring, for whatever makes tools of functions.
+    def tool(self) -> PythonFunction:
+        """A plain function `python(code, timeout_seconds=None)`, for whatever makes tools of functions or of schemas.
 
-        It returns what a model should read. `torpor.tools` has more: images, call ids, a machine for each conversation.
+        It has a docstring for a model, `parameters`, the JSON schema of its arguments, and returns what a model should
+        read. `torpor.tools` has more: images, call ids, a machine for each conversation.
 
-        >>> machine.tool()('3 + 5')
+        >>> python = machine.tool()
+        >>> python.__name__, list(python.parameters["properties"])
+        ('python', ['code', 'timeout_seconds'])
+        >>> python(**{"code": "3 + 5", "timeout_seconds": None})  # arguments as a model gives them
         '8'
         """
         from .tools._callable import callable_of  # noqa: PLC0415 - the tools are made of machines

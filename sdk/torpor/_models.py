@@ -97,6 +97,8 @@ class Instruction(Record):
     """One instruction of a machine's history."""
 
     seq: int = Field(validation_alias="instruction_seq")
+    kind: str = "instruction"
+    """`instruction` or `command`."""
     code: str
     stdin: str | None = None
     """What came with the code for it to read."""

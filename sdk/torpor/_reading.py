@@ -54,6 +54,16 @@ def whole_text_of(result: Result) -> str:
     return "\n".join(part.rstrip("\n") for part in parts if part)
 
 
+def whole_text_of_command(stdout: str, stderr: str, error: str | None) -> str:
+    """Everything that a command printed, and what went wrong, as one text."""
+    parts = [on_a_screen(stdout)]
+    if stderr.strip():
+        parts.append(f"[stderr] {on_a_screen(stderr)}")
+    if error is not None:
+        parts.append(f"[{error}]")
+    return "\n".join(text for part in parts if (text := part.rstrip("\n")))
+
+
 def error_text(error: ErrorInfo) -> str:
     """The user's own frames and the error, at most some lines of it."""
     lines = [line for line in "\n".join(error.traceback).splitlines() if line.strip()] or [str(error)]

@@ -17,11 +17,12 @@ from tests.support.server import ServerProcess
 import torpor
 import torpor.compat.e2b
 import torpor.tools
+import torpor.tools.mcp
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
-MODULES = (torpor, torpor.tools, torpor.compat.e2b)
+MODULES = (torpor, torpor.tools, torpor.tools.mcp, torpor.compat.e2b)
 EXAMPLES = [each for module in MODULES for each in documented(module) if each.has_example]
 
 

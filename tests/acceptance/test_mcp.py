@@ -108,10 +108,16 @@ async def test_of_a_flood_a_model_sees_both_ends_and_can_read_the_rest(server: S
         assert text.endswith("last")
         assert len(text) < 20_000
         piece, _, _ = await call(client, "read_output", instruction=0, start=-10)
-        assert piece == "xxxx\nlast\n"
+        assert piece == "xxxxx\nlast"
         piece, _, _ = await call(client, "read_output", instruction=0, start=6)
         assert piece.startswith("x" * 100)
-        assert "more characters from" in piece
+        assert "`start` 16006 shows them" in piece
+        text, _, _ = await call(client, "run_python", code="list(range(10**5))")
+        assert "`read_output` with `instruction` 1 and `start` " in text
+        piece, _, _ = await call(client, "read_output", instruction=1, start=-10)
+        assert piece == "98, 99999]"
+        (content,) = (await client.read_resource("torpor://machine/mcp/output/1")).contents
+        assert content.text == str(list(range(10**5)))  # type: ignore[union-attr]
 
 
 async def test_what_cannot_be_done_is_said_to_the_model(server: ServerProcess) -> None:

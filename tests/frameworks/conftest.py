@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import inspect
 import itertools
 import json
 import os
@@ -16,7 +17,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -211,12 +211,20 @@ class Programs:
         return self.run("\n".join(programs), *inputs, tool=tool, before=before)
 
     def docstring(
-        self, module: ModuleType, *inputs: dict[str, Any], tool: str = "python", before: str = "", after: str = ""
+        self, thing: object, *inputs: dict[str, Any], tool: str = "python", before: str = "", after: str = ""
     ) -> str:
-        """The example at the head of a module; `before` makes what it takes for granted."""
-        examples = doctest.DocTestParser().get_examples(module.__doc__ or "")
+        """The example of a module, a class or a function; `before` makes what it takes for granted.
+
+        Where it says what something is worth, it must be.
+        """
+        examples = doctest.DocTestParser().get_examples(inspect.getdoc(thing) or "")
         assert examples
-        program = "".join(each.source for each in examples)
+        program = "".join(
+            f"said = repr({each.source.strip()}); assert said == {each.want.strip()!r}, said\n"
+            if each.want
+            else each.source
+            for each in examples
+        )
         return self.run(program + after, *inputs, tool=tool, before=before)
 
     def run(self, program: str, *inputs: dict[str, Any], tool: str, before: str) -> str:

@@ -230,6 +230,7 @@ def test_the_guide(guide: Callable[..., str]) -> None:
     assert printed.split() == ["3", "5"]
 
 
-def test_the_module_s_example(programs: Any) -> None:
+def test_the_docstrings_examples(programs: Any) -> None:
     before = "from langgraph.checkpoint.memory import InMemorySaver; checkpointer = InMemorySaver()"
     programs.docstring(torpor.tools.langchain, {"code": "primes = [2, 3, 5]; len(primes)"}, before=before)
+    programs.docstring(PythonTool, before="from torpor.tools.langchain import PythonTool")

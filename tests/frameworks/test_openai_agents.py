@@ -411,3 +411,16 @@ def test_the_docstrings_examples(programs: Any, model: Any) -> None:
     model.answers = [response(python("agents_docstring", "3 + 5")), DONE]
     programs.docstring(torpor.tools.openai_agents)
     assert outputs(model.requests[-1]) == {"agents_docstring": "8"}
+    programs.docstring(
+        python_tool, before="from agents import Agent; from torpor.tools.openai_agents import python_tool"
+    )
+    before = """
+from agents import RunConfig, Runner
+from agents.run_config import SandboxRunConfig
+from agents.sandbox import SandboxAgent
+from torpor.tools.openai_agents import TorporSandboxClient, TorporSandboxClientOptions
+agent = SandboxAgent("Coder")
+"""
+    model.answers = [response(call("agents_sandbox", "exec_command", cmd="echo 2 3 5")), DONE]
+    programs.docstring(TorporSandboxClient, before=before)
+    assert outputs(model.requests[-1])["agents_sandbox"].splitlines()[-1] == "2 3 5"

@@ -242,5 +242,21 @@ def test_the_guide(guide: Callable[..., str]) -> None:
     assert guide("pydantic-ai", count, last, write).split() == ["3", "5", "6:", "3", "primes.txt"]
 
 
-def test_the_module_s_example(programs: Any) -> None:
+def test_the_docstrings_examples(programs: Any) -> None:
     programs.docstring(torpor.tools.pydantic_ai, {"code": "primes = [2, 3, 5]; len(primes)"})
+    before = """
+import torpor
+from pydantic_ai import Agent
+from torpor.tools.pydantic_ai import MachineWorkspace, PythonToolset
+model, client = "anthropic:claude-sonnet-4-5", torpor.AsyncClient()
+"""
+    after = """
+@agent.output_validator
+async def read(context, output):
+    return await context.workspace.read_text("note.txt")
+
+print((await agent.run("Go on.", conversation_id="thread-42")).output)
+await client.close()
+"""
+    write = {"code": "open('note.txt', 'w').write('milk')"}
+    assert programs.docstring(MachineWorkspace, write, before=before, after=after).strip() == "milk"

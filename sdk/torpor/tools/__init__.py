@@ -12,8 +12,19 @@ Each framework has a module of its own beside this one, and an extra: `pip insta
 from __future__ import annotations
 
 from ._binding import machine_of
+from ._callable import AsyncPythonFunction, PythonFunction
 from ._python import PythonTool
 from ._rendering import Rendered, render
 from ._words import DESCRIPTION, INSTRUCTIONS, PARAMETERS
 
-__all__ = ["DESCRIPTION", "INSTRUCTIONS", "PARAMETERS", "PythonTool", "Rendered", "machine_of", "render"]
+__all__ = [
+    "DESCRIPTION",
+    "INSTRUCTIONS",
+    "PARAMETERS",
+    "AsyncPythonFunction",
+    "PythonFunction",
+    "PythonTool",
+    "Rendered",
+    "machine_of",
+    "render",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -144,7 +145,7 @@ async def test_machines_are_resources(api_client: torpor.AsyncClient, mode: str)
         uris = [str(resource.uri) for resource in (await client.list_resources()).resources]
         assert "torpor://machine/analysis" in uris
         assert len(uris) == 2
-        for place, words in (("", '"alias": "analysis"'), ("/history", "print('hello')"), ("/output/0", "hello\n")):
+        for place, words in (("", '"alias": "analysis"'), ("/history", "print('hello')"), ("/output/0", "hello")):
             (content,) = (await client.read_resource(f"torpor://machine/analysis{place}")).contents
             assert words in content.text  # type: ignore[union-attr]
         templates = (await client.list_resource_templates()).resource_templates
@@ -154,6 +155,76 @@ async def test_machines_are_resources(api_client: torpor.AsyncClient, mode: str)
             "torpor://machine/{name}/output/{seq}",
             "torpor://machine/{name}/file/{+path}",
         }
+
+
+LONG = {
+    "value": ("list(range(5000))", str(list(range(5000)))),
+    "display": ("write('display', b'{\"data\": {\"text/plain\": \"%s\"}}' % (b'ab' * 10**4))", "ab" * 10**4),
+    "error": ("raise ValueError('ab' * 10**4)", "ab" * 10**4),
+    "colours": (
+        "print('\\x1b[32m' + 'a' * 9000)\nprint('\\x1b[31mcareful', kind='stderr')\nprint('b' * 9000)",
+        f"{'a' * 9000}\n[stderr] careful\n{'b' * 9000}",
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "shown"), LONG.values(), ids=LONG)
+async def test_of_whatever_is_cut_every_character_can_be_read_where_the_answer_says(
+    api_client: torpor.AsyncClient, code: str, shown: str
+) -> None:
+    async with connected(api_client) as client:
+        await read_where_it_says(client, text_of(await client.call_tool("run_python", {"code": code})), shown)
+
+
+async def test_of_a_command_too(api_client: torpor.AsyncClient) -> None:
+    command = f"echo {'a' * 9000}; err {'b' * 9000}; exit 3"
+    async with connected(api_client) as client:
+        cut = text_of(await client.call_tool("run_command", {"command": command}))
+        await read_where_it_says(client, cut, f"{'a' * 9000}\n[stderr] {'b' * 9000}")
+
+
+async def read_where_it_says(client: Client, cut: str, shown: str) -> None:
+    """The whole of an output from its resource, and again piece by piece, as the cut answer and each piece say."""
+    (content,) = (await client.read_resource("torpor://machine/mcp/output/0")).contents
+    whole: str = content.text  # type: ignore[union-attr]
+    assert shown in whole
+    said = re.search(
+        r"\n\[… \d+ characters left out; `read_output` with `instruction` 0 and `start` (\d+)[^]]*\]\n", cut
+    )
+    assert said is not None
+    assert whole.startswith(cut[: said.start()])
+    assert whole.endswith(cut[said.end() :])
+    position = int(said[1])
+    assert len(cut[: said.start()]) <= position
+    while position < len(whole):
+        piece = text_of(await client.call_tool("read_output", {"instruction": 0, "start": position}))
+        body, _, follow = piece.partition("\n[… ")
+        end = int(follow.partition("`start` ")[2].partition(" ")[0]) if follow else len(whole)
+        assert body == whole[position:end].removesuffix("\n")
+        position = end
+    last = await client.call_tool("read_output", {"instruction": 0, "start": -10})
+    assert text_of(last) == whole[-10:]
+
+
+async def test_what_is_said_so_far_can_be_read_too(
+    api_client: torpor.AsyncClient, machine: torpor.AsyncMachine
+) -> None:
+    async with connected(api_client) as client:
+        running = asyncio.create_task(client.call_tool("run_python", {"code": "print('so far'); hang()"}))
+
+        async def said() -> str:
+            return text_of(await client.call_tool("read_output", {"instruction": 0}))
+
+        async def is_said() -> bool:
+            return "so far" in await said()
+
+        await until(has(machine, 0, "running"))
+        await until(is_said)
+        assert await said() == "so far\n[Instruction 0 is not finished yet.]"
+        await machine.interrupt()
+        assert "KeyboardInterrupt" in text_of(await running)
+        missing = await client.call_tool("read_output", {"instruction": 7})
+        assert missing.is_error
 
 
 async def test_progress_only_grows_and_says_what_was_printed(api_client: torpor.AsyncClient) -> None:

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 import torpor
-from torpor.tools import PythonTool, machine_of
+from torpor.tools import PARAMETERS, PythonTool, machine_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -182,10 +182,15 @@ async def test_a_synchronous_machine_serves_both_kinds_of_programs(live: Api, cl
             assert python("b = 4") == "(no output)"
             assert inspect.signature(python).parameters.keys() == {"code", "timeout_seconds"}
             assert "keeps everything" in (python.__doc__ or "")
+            assert python.__name__ == "python"
+            assert set(python.parameters["properties"]) == set(inspect.signature(python).parameters)
+            assert python(**{"code": "b = 4", "timeout_seconds": None}) == "(no output)"
             return asyncio.run(tool.acall({"code": "b"})).text + tool.call({"code": "b + 1"}).text
 
     assert await asyncio.to_thread(work) == "45"
-    assert await client.machine("thread-42").tool()("b + 2") == "6"
+    python = client.machine("thread-42").tool()
+    assert await python("b + 2") == "6"
+    assert (python.__name__, python.parameters) == ("python", PARAMETERS)
     with pytest.raises(TypeError, match="acall"):
         PythonTool(client, "thread-42").call({"code": "1"})
     with pytest.raises(ValueError, match="conversation"):

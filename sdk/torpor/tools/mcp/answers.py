@@ -16,6 +16,11 @@ from .._rendering import Rendered, refusal
 T = TypeVar("T")
 
 
+def says_how_to_read_on(seq: int) -> Callable[[int], str]:
+    """What a model is told of characters that are left out of an instruction's output from a position on."""
+    return lambda position: f"`read_output` with `instruction` {seq} and `start` {position} shows them"
+
+
 def answer(rendered: Rendered) -> CallToolResult:
     """Text and images in one answer."""
     content: list[ContentBlock] = [TextContent(text=rendered.text)]

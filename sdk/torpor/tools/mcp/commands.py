@@ -10,10 +10,10 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from ..._command_models import CommandResult
-from ..._reading import CHARACTERS_A_TOKEN, DEFAULT_TOKENS, cut
+from ..._reading import CHARACTERS_A_TOKEN, DEFAULT_TOKENS, cut, whole_text_of_command
 from .._ending import end_command_async
 from .._rendering import Rendered
-from .answers import answer, asked
+from .answers import answer, asked, says_how_to_read_on
 from .running import follow
 from .sources import NewMachineArgument, Source
 
@@ -47,13 +47,8 @@ def add_commands(server: MCPServer, source: Source) -> None:
 
 def rendered(result: CommandResult) -> Rendered:
     """What a model is told of a command that has ended."""
-    budget = DEFAULT_TOKENS * CHARACTERS_A_TOKEN // 2
-    rest = f"all of it is kept as the output of instruction {result.seq}"
-    parts = [cut(result.stdout, budget, rest)]
-    if result.stderr.strip():
-        parts.append(f"[stderr] {cut(result.stderr, budget, rest)}")
-    if result.error is not None:
-        parts.append(f"[{result.error}]")
+    whole = whole_text_of_command(result.stdout, result.stderr, result.error)
+    parts = [cut(whole, DEFAULT_TOKENS * CHARACTERS_A_TOKEN, says_how_to_read_on(result.seq))]
     if result.truncated_bytes:
         parts.append(f"[{result.truncated_bytes} more bytes were printed than are kept]")
     parts += [f"[notice] {notice.message}" for notice in result.notices]

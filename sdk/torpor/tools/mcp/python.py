@@ -11,16 +11,16 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel, Field
 
 from ..._errors import MachineNotFound
-from ..._events import Stderr, Stdout
 from ..._models import Instruction
+from ..._reading import DEFAULT_TOKENS
 from .._ending import end_async
+from .._output import read_on
 from .._rendering import Rendered, render
 from .._words import DESCRIPTION
-from .answers import answer, asked, structured
+from .answers import answer, asked, says_how_to_read_on, structured
 from .running import follow
 from .sources import MachineArgument, NewMachineArgument, Source
 
-OUTPUT_CHARACTERS = 16_000
 HISTORY_LENGTH = 20
 _CODE_CHARACTERS = 300
 _VALUE_CHARACTERS = 200
@@ -64,15 +64,16 @@ def add_python(server: MCPServer, source: Source) -> None:
         async def work() -> Rendered:
             target = source.machine(context, machine, create=True)
             stream = target.stream(code, timeout_seconds=timeout_seconds, queue=True)
-            return render(await follow(stream, context, partial(end_async, target, stream)))
+            result = await follow(stream, context, partial(end_async, target, stream))
+            return render(result, rest=says_how_to_read_on(result.seq))
 
         return answer(await asked(work))
 
     @server.tool(
         title="Read output",
-        description="The stored output of an earlier instruction, where its answer was cut: a piece of it, or its end.",
+        description="What an earlier instruction or command showed, where its answer was cut: output, value and error, "
+        "a piece of it or its end.",
         annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
-        structured_output=False,
     )
     async def read_output(
         context: Context,
@@ -81,11 +82,10 @@ def add_python(server: MCPServer, source: Source) -> None:
             int, Field(description="The first character to read; a negative number counts from the end.")
         ] = 0,
         machine: MachineArgument = None,
-    ) -> str:
+    ) -> CallToolResult:
         found = await asked(lambda: source.machine(context, machine).instruction(instruction))
-        if found.output_expired:
-            return "(its output is not kept any more)"
-        return piece_of(output_text(found), start) or "(it printed nothing)"
+        rest = says_how_to_read_on(instruction)
+        return answer(read_on(found, start, limit_tokens=DEFAULT_TOKENS, rest=rest))
 
     @server.tool(
         title="History",
@@ -107,19 +107,6 @@ def add_python(server: MCPServer, source: Source) -> None:
 
         entries = [_entry(row) for row in await asked(work)]
         return structured("\n".join(map(_line, entries)) or "(nothing yet)", History(entries=entries))
-
-
-def output_text(instruction: Instruction) -> str:
-    """What an instruction wrote to its streams, in order."""
-    return "".join(event.text for event in instruction.events or () if isinstance(event, Stdout | Stderr))
-
-
-def piece_of(text: str, start: int) -> str:
-    """So much of a text as fits, and where it goes on."""
-    first = max(0, len(text) + start) if start < 0 else min(start, len(text))
-    piece = text[first : first + OUTPUT_CHARACTERS]
-    left = len(text) - first - len(piece)
-    return piece + (f"\n[{left} more characters from {first + len(piece)}]" if left else "")
 
 
 def _entry(row: Instruction) -> Entry:

@@ -13,8 +13,8 @@ from mcp_types import INTERNAL_ERROR, Resource
 
 from ..._errors import TorporError
 from ..._models import MachineInfo
+from .._output import reason_for_nothing, whole_text_of_instruction
 from .answers import read, words
-from .python import output_text
 from .sources import Source
 
 LIST_LENGTH = 100
@@ -41,8 +41,11 @@ def add_resources(server: MCPServer, source: Source) -> None:
 
     @server.resource("torpor://machine/{name}/output/{seq}", name="output", title="Output", mime_type="text/plain")
     async def output_resource(name: str, seq: int, context: Context) -> str:
-        """All that an instruction printed."""
-        return output_text(await read(lambda: source.machine(context, name).instruction(seq)))
+        """All that an instruction or a command showed: output, value and error."""
+        instruction = await read(lambda: source.machine(context, name).instruction(seq))
+        if (reason := reason_for_nothing(instruction)) is not None:
+            raise ResourceError(reason)
+        return whole_text_of_instruction(instruction)
 
     @server.resource(
         "torpor://machine/{name}/file/{+path}",
