@@ -356,24 +356,36 @@ async def last_picture(services: Services, machine: str, seq: int, page: OutputP
 
 
 async def run_answer(
-    services: Services, machine: str, outcome: Outcome, result: InstructionResult, *, with_wake: bool
+    services: Services,
+    machine: str,
+    outcome: Outcome,
+    result: InstructionResult,
+    *,
+    with_wake: bool,
+    with_notices: bool,
 ) -> dict[str, Any]:
     """The answer of `run`."""
     events = await collect(services, outcome.instruction, machine, outcome.output)
-    return _run_answer(machine, outcome, result, events, with_wake=with_wake)
+    return _run_answer(machine, outcome, result, events, with_wake=with_wake, with_notices=with_notices)
 
 
-def run_answer_at_once(machine: str, outcome: Outcome, *, with_wake: bool) -> dict[str, Any] | None:
+def run_answer_at_once(machine: str, outcome: Outcome, *, with_wake: bool, with_notices: bool) -> dict[str, Any] | None:
     """The answer of `run`; None if the instruction is not finished, or more of its output is to be read."""
     result = outcome.instruction.result
     if result is None or outcome.output.more:
         return None
     events = _collected(outcome.instruction, [outcome.output])
-    return _run_answer(machine, outcome, result, events, with_wake=with_wake)
+    return _run_answer(machine, outcome, result, events, with_wake=with_wake, with_notices=with_notices)
 
 
 def _run_answer(
-    machine: str, outcome: Outcome, result: InstructionResult, events: list[Event], *, with_wake: bool
+    machine: str,
+    outcome: Outcome,
+    result: InstructionResult,
+    events: list[Event],
+    *,
+    with_wake: bool,
+    with_notices: bool,
 ) -> dict[str, Any]:
     row = outcome.instruction
     return {
@@ -381,6 +393,6 @@ def _run_answer(
         "instruction_seq": row.seq,
         "result": rich_result(result),
         "events": events,
-        "notices": [notice_json(notice) for notice in outcome.notices],
+        "notices": [notice_json(notice) for notice in outcome.notices] if with_notices else [],
         "timings": timings(row, with_wake=with_wake),
     }

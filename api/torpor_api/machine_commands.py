@@ -76,7 +76,7 @@ def _hand_over(services: Services, machine: str, accepted: Accepted) -> None:
         services.machines.deliver(machine, accepted.entry if accepted.entry.position is not None else None)
 
 
-async def answer(services: Services, machine: str, outcome: Outcome) -> dict[str, Any]:
+async def answer(services: Services, machine: str, outcome: Outcome, *, with_notices: bool = True) -> dict[str, Any]:
     """All that a command said, and how it ended."""
     row, pages = outcome.instruction, [outcome.output]
     if row.kind is not EntryKind.COMMAND:
@@ -90,7 +90,7 @@ async def answer(services: Services, machine: str, outcome: Outcome) -> dict[str
         "stdout": _text(pages, "stdout"),
         "stderr": _text(pages, "stderr"),
         "truncated_bytes": pages[-1].truncated_bytes,
-        "notices": [notice_json(notice) for notice in outcome.notices],
+        "notices": [notice_json(notice) for notice in outcome.notices] if with_notices else [],
         "timings": timings(row),
     }
 

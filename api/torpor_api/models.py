@@ -63,6 +63,11 @@ STDIN = Field(
     default=None,
     description="What it reads: `input()` gets its lines in order, and then meets the end. At most 1 MiB of UTF-8.",
 )
+NOTICES = Field(
+    default=True,
+    description="Whether the answer carries what the machine's users were not told yet; with `false` that is left for "
+    "a later one.",
+)
 STDIN_OPEN = Field(default=False, description="More may follow while it runs, by `stdin` of its seq.")
 TagKey = Annotated[str, Field(min_length=1, max_length=TAG_KEY_LIMIT), AfterValidator(_clean)]
 TagValue = Annotated[str, Field(max_length=TAG_VALUE_LIMIT), AfterValidator(_clean)]
@@ -200,6 +205,7 @@ class RunRequest(StrictRequest):
     interrupt: bool | None = Field(default=False, description="End what runs now with an error, and run this.")
     queue: bool | None = Field(default=False, description="Wait for what runs now, instead of 409 `machine_busy`.")
     timings: bool | None = Field(default=False, description="Answer with the phases of the wake, if there was one.")
+    notices: bool | None = NOTICES
     stdin: Stdin | None = STDIN
     stdin_open: bool | None = STDIN_OPEN
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from torpor_api.models import Answer, NoticeAnswer, StrictRequest, TimeoutSeconds, Timings
+from torpor_api.models import NOTICES, Answer, NoticeAnswer, StrictRequest, TimeoutSeconds, Timings
 
 COMMAND_LIMIT_BYTES = 256 * 1024
 ENVIRONMENT_LIMIT = 256
@@ -66,6 +66,7 @@ class CommandRequest(StrictRequest):
     pty: TerminalSize | bool | None = Field(
         default=None, description="Give it a terminal instead of pipes: `true`, or the size of its window."
     )
+    notices: bool | None = NOTICES
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -142,14 +142,16 @@ class AsyncCommand:
         """
         await self._connection.send(_command_calls.resize(self.machine_name, self.seq, rows, columns))
 
-    def stream(self) -> AsyncCommandStream:
+    def stream(self, *, notices: bool = False) -> AsyncCommandStream:
         """What it says, from its beginning, while it says it.
+
+        With `notices` its result carries what the machine's users were not told yet.
 
         >>> command = await machine.commands.start("echo hello")
         >>> [event.type async for event in command.stream()]
         ['stdout', 'result']
         """
-        return AsyncCommandStream(self._connection, StreamState(self.machine_name, seq=self.seq))
+        return AsyncCommandStream(self._connection, StreamState(self.machine_name, seq=self.seq, notices=notices))
 
     async def wait(self, on_output: Callable[[Stdout | Stderr], object] | None = None) -> CommandResult:
         """Wait until it has ended; `on_output` is called with each piece of what it says.
@@ -217,6 +219,7 @@ class AsyncCommands:
         timeout_seconds: float | None = None,
         on_output: Callable[[Stdout | Stderr], object] | None = None,
         idempotency_key: str | None = None,
+        notices: bool = True,
     ) -> CommandResult:
         r"""Execute a command and wait for its end. A failure is in the result, and is not raised.
 
@@ -229,6 +232,8 @@ class AsyncCommands:
                 the longest that it allows.
             on_output: Called with each piece of output at the moment when it appears.
             idempotency_key: The same key does not execute it twice, and gets the first answer.
+            notices: Whether its result may carry what the machine's users were not told yet; False leaves that for a
+                later one, for what a program executes for itself.
 
         >>> (await machine.commands.run(["wc", "-c"], stdin="hello")).stdout
         '5\n'
@@ -241,6 +246,7 @@ class AsyncCommands:
                 stdin=stdin,
                 timeout_seconds=timeout_seconds,
                 idempotency_key=idempotency_key,
+                notices=notices,
             ) as stream:
                 async for event in stream:
                     if isinstance(event, Stdout | Stderr):
@@ -255,6 +261,7 @@ class AsyncCommands:
             timeout_seconds=timeout_seconds,
             background=False,
             pty=False,
+            notices=notices,
         )
         call = _command_calls.execute(self._machine_name, body, streamed=False, idempotency_key=idempotency_key)
         return result_of_answer(_http.parsed(await self._connection.send(call), CommandAnswer))
@@ -313,6 +320,7 @@ class AsyncCommands:
         timeout_seconds: float | None = None,
         pty: bool | tuple[int, int] = False,
         idempotency_key: str | None = None,
+        notices: bool = True,
     ) -> AsyncCommandStream:
         """Execute a command and follow what it says; it is sent when the first event is asked for.
 
@@ -326,6 +334,7 @@ class AsyncCommands:
                 the longest that it allows.
             pty: Give it a terminal instead of pipes; or the rows and columns of its window.
             idempotency_key: The same key does not execute it twice, and follows the first.
+            notices: As for `run`.
 
         >>> stream = machine.commands.stream("seq 3")
         >>> async for event in stream:
@@ -344,9 +353,10 @@ class AsyncCommands:
             timeout_seconds=timeout_seconds,
             background=False,
             pty=pty,
+            notices=notices,
         )
         call = _command_calls.execute(self._machine_name, body, streamed=True, idempotency_key=idempotency_key)
-        return AsyncCommandStream(self._connection, StreamState(self._machine_name, call=call))
+        return AsyncCommandStream(self._connection, StreamState(self._machine_name, call=call, notices=notices))
 
     def get(self, seq: int) -> AsyncCommand:
         """The handle of a command that was started elsewhere.

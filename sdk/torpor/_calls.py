@@ -168,6 +168,7 @@ def run(
     idempotency_key: str | None = None,
     stdin: str | None = None,
     stdin_open: bool = False,
+    notices: bool = True,
 ) -> Call:
     """Run code on a machine, or on a new one (None)."""
     body: dict[str, Any] = {"code": code, "timeout_seconds": asked_timeout(timeout_seconds)}
@@ -177,6 +178,8 @@ def run(
         body["interrupt"] = True
     if timings:
         body["timings"] = True
+    if not notices:
+        body["notices"] = False
     body |= _stdin(stdin, stdin_open=stdin_open)
     call = _post(
         "/v1/run" if machine is None else _machine(machine, "/run"),
@@ -222,11 +225,11 @@ def send_stdin(machine: str, seq: int, body: Mapping[str, Any]) -> Call:
     return _post(_machine(machine, f"/exec/{seq}/stdin"), body)
 
 
-def events(machine: str, seq: int, after: str | None) -> Call:
+def events(machine: str, seq: int, after: str | None, *, notices: bool = False) -> Call:
     """The events of an instruction from the beginning, or after the one with this id."""
     return _get(
         _machine(machine, f"/exec/{seq}/events"),
-        {"after": after},
+        {"after": after, "notices": "true" if notices else None},
         answer_seconds=QUIET_STREAM_SECONDS,
         patient=True,
         streamed=True,

@@ -120,6 +120,7 @@ def command_body(
     timeout_seconds: float | None,
     background: bool,
     pty: bool | tuple[int, int],
+    notices: bool = True,
 ) -> dict[str, Any]:
     """The body of a request for a command."""
     terminal: Any = {"rows": pty[0], "columns": pty[1]} if isinstance(pty, tuple) else (True if pty else None)
@@ -132,6 +133,7 @@ def command_body(
         "timeout_seconds": timeout_seconds,
         "background": background or None,
         "pty": terminal,
+        "notices": None if notices else False,
     }
 
 

@@ -96,6 +96,7 @@ class Machine:
         on_output: Callable[[Stdout | Stderr | Display], object] | None = None,
         stdin: str | None = None,
         on_input: Callable[[InputRequest], str | None] | None = None,
+        notices: bool = True,
     ) -> Result:
         r"""Run code and wait for what comes of it. An error of the code is in the result, and is not raised.
 
@@ -112,6 +113,8 @@ class Machine:
             stdin: What the code reads: `input()` gets its lines in order, and then meets the end.
             on_input: Called when the code waits for a line that is not there; what it returns is the line, and None the
                 end. The time that this takes counts as running time.
+            notices: Whether its result may carry what the machine's users were not told yet; False leaves that for a
+                later one, for what a program runs for itself.
 
         >>> machine.run("import math; math.factorial(20)").value
         '2432902008176640000'
@@ -130,6 +133,7 @@ class Machine:
                 idempotency_key=idempotency_key,
                 stdin=stdin,
                 stdin_open=on_input is not None,
+                notices=notices,
             )
             return self._run_showing(stream, on_output, on_input, Answers(stdin))
         call = _calls.run(
@@ -141,6 +145,7 @@ class Machine:
             timings=timings,
             idempotency_key=idempotency_key,
             stdin=stdin,
+            notices=notices,
         )
         return result_of_answer(_http.parsed(self._connection.send(call), RunAnswer), self.name)
 
@@ -155,6 +160,7 @@ class Machine:
         idempotency_key: str | None = None,
         stdin: str | None = None,
         stdin_open: bool = False,
+        notices: bool = True,
     ) -> RunStream:
         """Run code and follow what it says. Arguments as for `run`. It is sent when the first event is asked for.
 
@@ -181,8 +187,9 @@ class Machine:
             idempotency_key=idempotency_key,
             stdin=stdin,
             stdin_open=stdin_open,
+            notices=notices,
         )
-        return RunStream(self._connection, StreamState(self.name, call=call))
+        return RunStream(self._connection, StreamState(self.name, call=call, notices=notices))
 
     def start(
         self,

@@ -6,10 +6,10 @@ import html
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._events import Display, Event, Stderr, Stdout, png_of
+from ._events import Display, Event, Notice, Stderr, Stdout, png_of
 from ._picture import reason_against
 from ._terminal.safe_text import SafeText
 
@@ -39,9 +39,13 @@ def text_of(result: Result, *, limit_tokens: int = DEFAULT_TOKENS, rest: Callabl
     budget = max(limit_tokens, 50) * CHARACTERS_A_TOKEN
     kept = f"all of it is kept as the output of instruction {result.seq} of machine {result.machine_name}"
     body = cut(whole_text_of(result), budget, rest or kept)
-    lines = (f"[notice] {notice.message}" for notice in result.notices if notice.code not in _NO_NEWS)
-    notices = cut("\n".join(lines), int(budget * _NOTICES), "notices")
+    notices = cut(notices_text(result.notices), int(budget * _NOTICES), "notices")
     return "\n".join(part for part in (body, notices) if part) or "(no output)"
+
+
+def notices_text(notices: Iterable[Notice]) -> str:
+    """A line for each notice that is news to a model."""
+    return "".join(f"[notice] {notice.message}\n" for notice in notices if notice.code not in _NO_NEWS)
 
 
 def whole_text_of(result: Result) -> str:

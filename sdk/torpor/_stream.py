@@ -19,11 +19,15 @@ class StreamState:
     its idempotency key; from then on the stream goes on behind the last event that came.
     """
 
-    def __init__(self, machine_name: str | None, *, call: Call | None = None, seq: int | None = None) -> None:
+    def __init__(
+        self, machine_name: str | None, *, call: Call | None = None, seq: int | None = None, notices: bool = False
+    ) -> None:
         if call is None and seq is None:
             raise ValueError("Either a call or a number.")
         self.machine_name = machine_name
         self.seq = seq
+        self.notices = notices
+        """Whether the machine's notices may come with it, which are told once."""
         self.finished: Finished | None = None
         self.restarted: bool = False
         """Whether the instruction was begun anew in a recovery, so that some of what came is void."""
@@ -38,7 +42,7 @@ class StreamState:
         """What the next connection asks for."""
         self._lines = JsonLines()
         if self.machine_name is not None and self.seq is not None:
-            return _calls.events(self.machine_name, self.seq, self._last_id)
+            return _calls.events(self.machine_name, self.seq, self._last_id, notices=self.notices)
         if self._call is None:
             raise ValueError("Nothing to ask for.")
         return self._call
@@ -63,6 +67,8 @@ class StreamState:
                 continue
             if isinstance(event.id, str):  # a machine's notices have numbers, which are no place in a stream
                 self._last_id = event.id
+            elif isinstance(event, Notice) and event in self.events:  # it was told before the connection was cut
+                continue
             self._keep(event)
             yield event
 
@@ -75,7 +81,11 @@ class StreamState:
 
     def anew(self) -> StreamState | None:
         """The same instruction from its beginning, if a recovery made void what was read; None if all of it counts."""
-        return StreamState(self.machine_name, seq=self.seq) if self.restarted and self.seq is not None else None
+        if not self.restarted or self.seq is None:
+            return None
+        again = StreamState(self.machine_name, seq=self.seq)
+        again.events += [event for event in self.events if isinstance(event, Notice) and not isinstance(event.id, str)]
+        return again
 
     def result(self) -> Result:
         """The result, once it is `finished`."""

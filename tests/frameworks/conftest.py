@@ -54,6 +54,18 @@ def conversation(client: torpor.Client) -> Iterator[str]:
 
 
 @pytest.fixture
+def recovered(client: torpor.Client, conversation: str) -> Callable[[], None]:
+    """Let the conversation's machine have something to lose, and lose its process: that leaves a notice."""
+
+    def crash() -> None:
+        machine = client.machine(conversation)
+        machine.run("kept = 3")
+        assert machine.crash()
+
+    return crash
+
+
+@pytest.fixture
 def started() -> Callable[[torpor.Machine], None]:
     """Wait until a machine runs something."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from deepagents import create_deep_agent
-from deepagents.backends.protocol import SandboxBackendProtocol
+from deepagents.backends.protocol import FileDownloadResponse, FileUploadResponse, SandboxBackendProtocol
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
@@ -110,6 +110,62 @@ def later(conversation: str, database: str) -> str:
     )
     note, value, process = (str(m.content) for m in turn(database, conversation, scripted(*calls, first_id=10))[-3:])
     return f"{note.splitlines()[0]}, {value}, {process.splitlines()[0]}"
+
+
+def test_the_model_is_told_of_a_recovery_by_its_own_command(
+    tmp_path: Path, conversation: str, recovered: Callable[[], None]
+) -> None:
+    recovered()
+    calls = (
+        ("write_file", {"file_path": "/home/user/note.txt", "content": "milk\n"}),
+        ("read_file", {"file_path": "/home/user/note.txt"}),
+        ("ls", {"path": "/home/user"}),
+        ("execute", {"command": "cat note.txt"}),
+        ("execute", {"command": "cat note.txt"}),
+    )
+    *files, first, second = (str(m.content) for m in turn(str(tmp_path / "talk.db"), conversation, scripted(*calls)))
+    assert "milk" in files[1]
+    assert "notice" not in "".join(files)
+    assert first.startswith("[notice] ")
+    assert "\nmilk\n" in first
+    assert second.startswith("milk\n")
+
+
+def test_files_do_not_wait_for_code_and_leave_nothing_in_python(conversation: str, client: torpor.Client) -> None:
+    machine = machine_of(client, conversation)
+    running = machine.start("import time\nwhile True: time.sleep(0.1)")
+    sandbox = MachineSandbox(machine)
+    data = bytes(range(256)) * 4096
+    assert sandbox.upload_files([("/home/user/new/data", data), ("/home/user", b""), ("/etc/own", b"")]) == [
+        FileUploadResponse("/home/user/new/data"),
+        FileUploadResponse("/home/user", "is_directory"),
+        FileUploadResponse("/etc/own", "permission_denied"),
+    ]
+    assert sandbox.download_files(["/home/user/new/data", "/home/user", "/home/user/none"]) == [
+        FileDownloadResponse("/home/user/new/data", data),
+        FileDownloadResponse("/home/user", error="is_directory"),
+        FileDownloadResponse("/home/user/none", error="file_not_found"),
+    ]
+    assert [row.seq for row in machine.history()] == [running.seq]
+    assert sandbox.write("/home/user/note.txt", "milk").error is None
+    assert sandbox.execute("chmod 0 note.txt").exit_code == 0
+    assert sandbox.download_files(["/home/user/note.txt"])[0].error == "permission_denied"
+    machine.interrupt(running.seq)
+    names = machine.run("[name for name in dir() if 'torpor' in name]", queue=True)
+    assert names.value == "[]"
+
+
+async def test_a_cancelled_command_is_ended_and_no_other(conversation: str, client: torpor.Client) -> None:
+    machine = machine_of(client, conversation)
+    other = machine.commands.start("sleep 600")
+    running = asyncio.ensure_future(MachineSandbox(machine).aexecute("sleep 601"))
+    while not (begun := [info for info in machine.commands.list() if info.command == "sleep 601"]):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert machine.commands.get(begun[0].seq).wait().signal == "SIGKILL"
+    assert not other.done()
 
 
 async def test_many_threads_at_once_have_each_their_own_machine(conversation: str) -> None:

@@ -105,6 +105,40 @@ def test_a_result_lists_its_forms_as_theirs_does(client: torpor.Client) -> None:
     assert list(theirs.formats()) == table.formats()
 
 
+def test_notices_are_lines_on_stderr_and_hidden_calls_leave_them(sandbox: ours.Sandbox) -> None:
+    said: list[str] = []
+    for run in (
+        lambda: sandbox.run_code("1", envs={"a": "1"}, on_stderr=lambda message: said.append(message.line)).logs.stderr,
+        lambda: [sandbox.commands.run("true", on_stderr=said.append).stderr],  # type: ignore[union-attr]
+    ):
+        said.clear()
+        sandbox.run_code("kept = 3")
+        assert sandbox.machine.crash()
+        sandbox.files.write("a", "1")
+        sandbox.files.rename("a", "b")
+        (line,) = run()
+        assert line.startswith("[torpor] ")
+        assert said == [line]
+        assert sandbox.run_code("kept").logs.stderr == []
+
+
+async def test_the_asynchronous_sandbox_tells_notices_too() -> None:
+    async with await ours.AsyncSandbox.create() as sandbox:
+        said: list[str] = []
+        for command in (False, True):
+            said.clear()
+            await sandbox.run_code("kept = 3")
+            assert await sandbox.machine.crash()
+            if command:
+                done = await sandbox.commands.run("true", on_stderr=said.append)
+                lines = [done.stderr]  # type: ignore[union-attr]
+            else:
+                cell = await sandbox.run_code("1", envs={"a": "1"}, on_stderr=lambda message: said.append(message.line))
+                lines = cell.logs.stderr
+            assert [line.startswith("[torpor] ") for line in lines] == [True]
+            assert said == lines
+
+
 async def test_the_asynchronous_sandbox_runs_code_beside_theirs() -> None:
     async with await ours.AsyncSandbox.create() as sandbox:
         assert (await sandbox.run_code("a = 3; a")).text == "3"

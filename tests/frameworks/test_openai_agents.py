@@ -259,6 +259,21 @@ async def test_python_and_the_sandbox_are_one_machine(
     assert outputs(model.requests[2])["c2"].endswith("\n3")
 
 
+async def test_the_model_is_told_of_a_recovery_by_its_own_command(
+    conversation: str, model: Any, sandboxes: TorporSandboxClient, recovered: Callable[[], None]
+) -> None:
+    await asyncio.to_thread(recovered)
+    model.answers = [
+        response(call("c1", "exec_command", cmd="cat notes.txt")),
+        response(call("c2", "exec_command", cmd="cat notes.txt")),
+        DONE,
+    ]
+    await run(coder(), model.url, **sandboxed(sandboxes, conversation))
+    read = outputs(model.requests[2])
+    assert "remember 3\n[notice] " in read["c1"]
+    assert "[notice]" not in read["c2"]
+
+
 async def test_commands_end_as_in_a_shell(session: SandboxSession) -> None:
     done = await session.exec("echo out; echo err >&2; exit 3")
     assert (done.stdout, done.stderr, done.exit_code) == (b"out\n", b"err\n", 3)

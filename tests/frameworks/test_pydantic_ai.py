@@ -22,7 +22,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
-from pydantic_ai.workspaces import WorkspaceBackend, WorkspaceRef
+from pydantic_ai.workspaces import Workspace, WorkspaceBackend, WorkspaceRef
 from pydantic_ai.workspaces.conformance import WorkspaceBackendSuite
 
 import torpor
@@ -234,6 +234,22 @@ async def test_a_conversation_has_one_machine_for_its_python_and_its_workspace(c
         assert again.output == "milk"
         name = (await client.machine(conversation).detail()).name
         assert first.response.workspace_ref == WorkspaceRef(provider="torpor", id=name)
+
+
+async def test_a_workspace_s_command_tells_of_a_recovery_and_its_files_do_not(
+    conversation: str, recovered: Callable[[], None]
+) -> None:
+    await asyncio.to_thread(recovered)
+    async with torpor.AsyncClient() as client:
+        workspace = Workspace(MachineWorkspaceBackend(client, conversation))
+        await workspace.write_text("note.txt", "milk")
+        assert await workspace.read_text("note.txt") == "milk"
+        assert [entry.name for entry in await workspace.list_dir(".") if not entry.name.startswith(".")] == ["note.txt"]
+        told, again = [await workspace.run("cat note.txt; echo err >&2", shell=True) for _ in range(2)]
+    assert (told.stdout, again.stdout) == ("milk", "milk")
+    assert told.stderr.startswith("[notice] ")
+    assert told.stderr.endswith("\nerr\n")
+    assert again.stderr == "err\n"
 
 
 def test_the_guide(guide: Callable[..., str]) -> None:

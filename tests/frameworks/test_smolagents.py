@@ -25,9 +25,11 @@ class Scripted(Model):
         self.codes = list(codes)
         self.read: list[str] = []
         self.figures: list[Any] = []
+        self.messages: list[Any] = []
 
     def generate(self, messages: Any, *_: Any, **__: Any) -> ChatMessage:
         self.read.append(str(messages[-1].content))
+        self.messages = [message.content for message in messages]
         parts = [part for message in messages for part in message.content]
         self.figures = [part["image"] for part in parts if part["type"] == "image"]
         return ChatMessage(role=MessageRole.ASSISTANT, content=f"<code>\n{self.codes.pop(0)}\n</code>")
@@ -78,6 +80,25 @@ def test_the_model_sees_figures(client: torpor.Client, conversation: str) -> Non
     assert "[a figure]\\ndrawn" in made.model.read[1]
     (figure,) = made.model.figures
     assert figure.size[0] > 100
+
+
+def test_the_model_is_told_of_a_recovery_by_its_own_code(
+    client: torpor.Client, conversation: str, recovered: Any
+) -> None:
+    recovered()
+    made = agent(client, conversation, "kept + 5", "final_answer(doubled(kept))", tools=(Doubling(),))
+    assert made.run("Compute.") == 6
+    assert "[notice] " in made.model.read[1]
+
+
+def test_a_notice_that_came_with_the_final_answer_is_in_the_agent_s_memory(
+    client: torpor.Client, conversation: str, recovered: Any
+) -> None:
+    recovered()
+    made = agent(client, conversation, "final_answer(kept + 5)", "final_answer(3)")
+    assert made.run("Add.") == 8
+    made.run("Go on.", reset=False)
+    assert any("[notice] " in str(message) for message in made.model.messages)
 
 
 def test_what_code_has_said_before_its_error_is_read_with_it(client: torpor.Client, conversation: str) -> None:

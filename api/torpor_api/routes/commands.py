@@ -75,15 +75,16 @@ async def execute(request: Request, account: AccountOf, name: Name) -> Response:
     accepted = await submit(services, account, name, asked, idempotency(request, asked))
     headers = {"Torpor-Machine": name, "Torpor-Instruction-Seq": str(accepted.seq)}
     stream_kind = wanted(request.headers.get("accept"))
+    with_notices = asked.notices is not False
     if stream_kind is not None:
-        events = run_events(services, account, name, accepted.seq, with_wake=False)
+        events = run_events(services, account, name, accepted.seq, with_notices=with_notices)
         return event_stream(events, stream_kind, headers)
     if asked.background:
         return JsonResponse({"machine": name, "seq": accepted.seq}, headers=headers)
     with Presence(request.receive) as presence:
         outcome, _, _ = await finished(services, account, name, accepted.seq, presence)
-        told = bool(outcome.notices) and not await presence.is_gone()
-    response = JsonResponse(await answer(services, name, outcome), headers=headers)
+        told = with_notices and bool(outcome.notices) and not await presence.is_gone()
+    response = JsonResponse(await answer(services, name, outcome, with_notices=with_notices), headers=headers)
     if told:
         await services.ledger.deliver_notices(name, outcome.notices[-1].id)
     return response

@@ -35,7 +35,6 @@ from torpor_api.instructions import (
     end,
     feed,
     finished,
-    follow,
     last_picture,
     refuse_expired,
     stdin_of,
@@ -49,6 +48,7 @@ from torpor_api.models_stdin import StdinRequest
 from torpor_api.presence import Presence
 from torpor_api.results import exec_result, instruction_json
 from torpor_api.routes.parameters import Cursor, Limit, Name, Seq, idempotency
+from torpor_api.routes.run import run_events
 from torpor_api.services import services_of
 from torpor_api.streams import HEADERS, NDJSON, SSE, event_stream, messages, ndjson, wanted
 from torpor_worker.command import CommandInput
@@ -179,6 +179,9 @@ async def events(
     seq: Seq,
     after: Annotated[str | None, Query(max_length=64, description="`id` of the last event that was read.")] = None,
     last_event_id: Annotated[str | None, Header(max_length=64)] = None,
+    notices: Annotated[
+        bool, Query(description="Whether with what the machine's users were not told yet, before the result.")
+    ] = False,
 ) -> Response:
     """An instruction's events from any point on: how a client attaches again."""
     services = services_of(request)
@@ -190,7 +193,8 @@ async def events(
         if not page.records:
             return Response(status_code=NO_CONTENT)
     kind = wanted(request.headers.get("accept")) or NDJSON
-    return event_stream(follow(services, account, name, seq, start), kind, {})
+    batches = run_events(services, account, name, seq, start, with_notices=notices, to_the_end=True)
+    return event_stream(batches, kind, {})
 
 
 @router.post(

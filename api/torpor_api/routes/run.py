@@ -29,7 +29,7 @@ from torpor_api.errors import (
     TooManyUnfinished,
     Unauthorized,
 )
-from torpor_api.events import Event, notice_json
+from torpor_api.events import Event, EventId, notice_json
 from torpor_api.instructions import (
     finished,
     follow,
@@ -100,16 +100,18 @@ class Run:
                 stdin=stdin,
             )
         answer_headers = {"Torpor-Machine": machine, "Torpor-Instruction-Seq": str(accepted.seq)}
-        with_wake = bool(asked.timings)
+        with_wake, with_notices = bool(asked.timings), asked.notices is not False
         if stream_kind is not None:
-            events = run_events(services, account, machine, accepted.seq, with_wake=with_wake)
+            events = run_events(
+                services, account, machine, accepted.seq, with_wake=with_wake, with_notices=with_notices
+            )
             stream = event_stream(events, stream_kind, answer_headers)
             await stream(scope, receive, send)
             return
         fresh = accepted.entry.position is not None and not accepted.repeated
 
         def prepare(outcome: Outcome) -> JsonResponse | None:
-            answer = run_answer_at_once(machine, outcome, with_wake=with_wake)
+            answer = run_answer_at_once(machine, outcome, with_wake=with_wake, with_notices=with_notices)
             return None if answer is None else JsonResponse(answer, headers=answer_headers)
 
         with Presence(receive) as presence:
@@ -117,10 +119,12 @@ class Run:
                 services, account, machine, accepted.seq, presence, fresh=fresh, prepare=prepare
             )
             if response is None:
-                answer = await run_answer(services, machine, outcome, result, with_wake=with_wake)
+                answer = await run_answer(
+                    services, machine, outcome, result, with_wake=with_wake, with_notices=with_notices
+                )
                 response = JsonResponse(answer, headers=answer_headers)
             # To one who has hung up an answer can be written without an error: nobody was told by it.
-            noticed = bool(outcome.notices) and not await presence.is_gone()
+            noticed = with_notices and bool(outcome.notices) and not await presence.is_gone()
         await response(scope, receive, send)
         if noticed:
             await services.ledger.deliver_notices(machine, outcome.notices[-1].id)
@@ -143,23 +147,34 @@ class Shortcut:
 
 
 async def run_events(
-    services: Services, account: str, machine: str, seq: int, *, with_wake: bool
+    services: Services,
+    account: str,
+    machine: str,
+    seq: int,
+    start: EventId | None = None,
+    *,
+    with_wake: bool = False,
+    with_notices: bool = True,
+    to_the_end: bool = False,
 ) -> AsyncIterator[list[Event]]:
-    """The events of an instruction or a command up to its result, with the machine's notices before that."""
-    carried = None
-    async for batch in follow(services, account, machine, seq, with_wake=with_wake):
+    """The events of an instruction or a command, with the machine's notices before the result.
+
+    `to_the_end`: with output from the background behind the result.
+    """
+    async for batch in follow(services, account, machine, seq, start, with_wake=with_wake):
         if not batch or batch[-1]["type"] != "result":
             yield batch
             continue
-        notices = await services.ledger.read_notices(machine)
+        notices = await services.ledger.read_notices(machine) if with_notices else []
         for event in batch[:-1]:
             yield [event]
-        yield [{"type": "notice", **notice_json(notice)} for notice in notices]
+        if notices:
+            yield [{"type": "notice", **notice_json(notice)} for notice in notices]
         yield [{**batch[-1], "machine": machine}]
-        carried = notices[-1].id if notices else None
-        break
-    if carried is not None:
-        await services.ledger.deliver_notices(machine, carried)
+        if notices:
+            await services.ledger.deliver_notices(machine, notices[-1].id)
+        if not to_the_end:
+            break
 
 
 def routes() -> list[Route]:

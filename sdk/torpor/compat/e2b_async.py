@@ -60,7 +60,7 @@ class AsyncSandbox:
             used = await stack.enter_async_context(AsyncClient()) if client is None else client
             machine = await used.new_machine(tags=tags_of(metadata), template=template)
             if envs:
-                (await machine.run(setting(envs))).raise_for_error()
+                (await machine.run(setting(envs), notices=False)).raise_for_error()
             return cls(machine, stack.pop_all())
 
     @classmethod
@@ -99,7 +99,7 @@ class AsyncSandbox:
         """See `Sandbox`. What is told may be coroutines' functions."""
         check_language(language)
         if envs:
-            (await self._machine.run(setting(envs), queue=True)).raise_for_error()
+            (await self._machine.run(setting(envs), queue=True, notices=False)).raise_for_error()
         tell = telling(on_stdout, on_stderr, on_result)
 
         async def show(event: Stdout | Stderr | Display) -> None:
@@ -109,7 +109,7 @@ class AsyncSandbox:
             code, timeout_seconds=timeout or math.inf, queue=True, on_output=show if tell else None
         )
         execution = execution_of(result)
-        for call in endings(execution, on_result, on_error):
+        for call in endings(execution, result.notices, on_stderr, on_result, on_error):
             await settled(call())
         return execution
 

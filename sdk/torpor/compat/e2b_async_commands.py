@@ -10,6 +10,7 @@ from .._async_machine import AsyncMachine
 from .._async_machine_commands import AsyncCommand, AsyncCommandStream
 from .._events import Stderr, Stdout
 from .e2b_command_models import CommandResult, OnText, checked, told
+from .e2b_results import notices_of
 
 
 async def settled(answer: object) -> None:
@@ -71,7 +72,7 @@ class AsyncCommands:
             command = await commands.start(cmd, cwd=cwd, env=envs, stdin_open=bool(stdin))
             return AsyncCommandHandle(command, on_stdout, on_stderr)
         stream = commands.stream(cmd, cwd=cwd, env=envs, timeout_seconds=timeout or math.inf)
-        return await _followed(stream, told(on_stdout, on_stderr))
+        return await _followed(stream, told(on_stdout, on_stderr), on_stderr)
 
     async def kill(self, pid: int) -> bool:
         """SIGKILL a command by its number; False if it has ended."""
@@ -89,9 +90,15 @@ class AsyncCommands:
         return AsyncCommandHandle(self._machine.commands.get(pid), on_stdout, on_stderr)
 
 
-async def _followed(stream: AsyncCommandStream, tell: Callable[[Stdout | Stderr], object] | None) -> CommandResult:
+async def _followed(
+    stream: AsyncCommandStream, tell: Callable[[Stdout | Stderr], object] | None, on_stderr: OnText | None = None
+) -> CommandResult:
     async with stream:
         async for event in stream:
             if tell is not None and isinstance(event, Stdout | Stderr):
                 await settled(tell(event))
-        return checked(await stream.result())
+        result = await stream.result()
+    if on_stderr is not None:
+        for line in notices_of(result.notices):
+            await settled(on_stderr(line))
+    return checked(result)

@@ -150,7 +150,7 @@ class AsyncFilesystem:
         """See `Filesystem`."""
         with in_their_words():
             await self._files.info(old_path)
-            check_moved(await self._machine.commands.run(move(old_path, new_path)))
+            check_moved(await self._machine.commands.run(move(old_path, new_path), notices=False))
             return entry_of(await self._files.info(new_path))
 
     async def make_dir(self, path: str, user: str | None = None, request_timeout: float | None = None) -> bool:

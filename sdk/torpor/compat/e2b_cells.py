@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from .._errors import TorporError
-from .._events import Display, Stderr, Stdout
-from .e2b_results import Execution, ExecutionError, OutputMessage, Result, message_of, result_of
+from .._events import Display, Notice, Stderr, Stdout
+from .e2b_results import Execution, ExecutionError, OutputMessage, Result, message_of, notices_of, result_of
 
 RUN_SECONDS = 300.0
 """E2B's default time-out of a cell."""
@@ -51,9 +52,17 @@ def telling(
     return tell
 
 
-def endings(execution: Execution, on_result: OnResult | None, on_error: OnError | None) -> list[Callable[[], object]]:
-    """The calls that tell of a value, and of an error."""
+def endings(
+    execution: Execution,
+    notices: Iterable[Notice],
+    on_stderr: OnOutput | None,
+    on_result: OnResult | None,
+    on_error: OnError | None,
+) -> list[Callable[[], object]]:
+    """The calls that tell of notices, of a value, and of an error."""
     calls: list[Callable[[], object]] = []
+    if on_stderr is not None:
+        calls += [partial(on_stderr, OutputMessage(line, time.time_ns(), True)) for line in notices_of(notices)]
     if on_result is not None and execution.results and execution.results[-1].is_main_result:
         calls.append(partial(on_result, execution.results[-1]))
     if on_error is not None and execution.error is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .._command_models import CommandResult as OwnResult
 from .._events import Stderr, Stdout
 from .e2b_errors import SandboxException
+from .e2b_results import notices_of
 
 OnText = Callable[[str], object]
 
@@ -42,7 +43,8 @@ def checked(result: OwnResult) -> CommandResult:
 
         number = getattr(signal, result.signal or "", None)
         exit_code = 1 if number is None else 128 + int(number)
-    answer = CommandResult(result.stderr, result.stdout, exit_code, result.error)
+    stderr = result.stderr + "".join(notices_of(result.notices))
+    answer = CommandResult(stderr, result.stdout, exit_code, result.error)
     if exit_code:
         raise CommandExitException(answer)
     return answer

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from .._machine import Machine
 from .._machine_commands import Command
 from .e2b_command_models import CommandResult, OnText, checked, told
+from .e2b_results import notices_of
 
 
 class CommandHandle:
@@ -69,6 +70,9 @@ class Commands:
             timeout_seconds=timeout or math.inf,
             on_output=told(on_stdout, on_stderr),
         )
+        if on_stderr is not None:
+            for line in notices_of(result.notices):
+                on_stderr(line)
         return checked(result)
 
     def kill(self, pid: int) -> bool:

@@ -140,7 +140,7 @@ class Filesystem:
         """Move something, with folders on the way made; what is there is replaced. Raises `FileNotFoundException`."""
         with in_their_words():
             self._files.info(old_path)
-            check_moved(self._machine.commands.run(move(old_path, new_path)))
+            check_moved(self._machine.commands.run(move(old_path, new_path), notices=False))
             return entry_of(self._files.info(new_path))
 
     def make_dir(self, path: str, user: str | None = None, request_timeout: float | None = None) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._events import Display, Stderr, Stdout
+from .._events import Display, Notice, Stderr, Stdout
 from .._mime import mime_bundle
 from .._result import ErrorInfo
 from .._result import Result as OwnResult
@@ -126,13 +126,18 @@ def message_of(event: Stdout | Stderr) -> OutputMessage:
     return OutputMessage(event.text, time.time_ns(), isinstance(event, Stderr))
 
 
+def notices_of(notices: Iterable[Notice]) -> list[str]:
+    """What E2B has no words for, as lines on standard error."""
+    return [f"[torpor] {notice.message}\n" for notice in notices]
+
+
 def execution_of(result: OwnResult) -> Execution:
-    """All that came of an instruction in E2B's form."""
+    """All that came of an instruction in E2B's form, its notices behind what it printed on standard error."""
     return Execution(
         results=list(_results(result)),
         logs=Logs(
             [event.text for event in result.events if isinstance(event, Stdout)],
-            [event.text for event in result.events if isinstance(event, Stderr)],
+            [event.text for event in result.events if isinstance(event, Stderr)] + notices_of(result.notices),
         ),
         error=None if result.error is None else error_of(result.error),
         execution_count=result.seq + 1,

@@ -52,7 +52,7 @@ class Sandbox:
         self.commands: Commands = Commands(self._machine)
         self.files: Filesystem = Filesystem(self._machine)
         if envs:
-            self._machine.run(setting(envs)).raise_for_error()
+            self._machine.run(setting(envs), notices=False).raise_for_error()
 
     @classmethod
     def create(
@@ -109,11 +109,11 @@ class Sandbox:
         """
         check_language(language)
         if envs:
-            self._machine.run(setting(envs), queue=True).raise_for_error()
+            self._machine.run(setting(envs), queue=True, notices=False).raise_for_error()
         tell = telling(on_stdout, on_stderr, on_result)
         result = self._machine.run(code, timeout_seconds=timeout or math.inf, queue=True, on_output=tell)
         execution = execution_of(result)
-        for call in endings(execution, on_result, on_error):
+        for call in endings(execution, result.notices, on_stderr, on_result, on_error):
             call()
         return execution
 

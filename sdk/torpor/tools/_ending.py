@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Mapping
 
 import anyio
@@ -13,6 +14,7 @@ from .._async_machine import AsyncMachine, AsyncRunStream
 from .._async_machine_commands import AsyncCommand, AsyncCommandStream
 from .._errors import CommandNotRunning, ProtocolError, TorporError
 from .._machine import Machine, RunStream
+from .._machine_commands import Command, CommandStream
 from .._stream import StreamState
 
 PATIENCE_SECONDS = 10.0
@@ -43,32 +45,37 @@ def end(machine: Machine, stream: RunStream) -> None:
     For a program that was interrupted itself, which goes on with that whatever comes of this.
     """
     with contextlib.suppress(TorporError):
-        seq = stream.seq
-        if seq is None:
-            state = _UntilAccepted(stream._state)
-            with contextlib.suppress(_Accepted):
-                for _ in machine._connection.follow(state):
-                    pass
-            seq = _told(state)
-        machine.interrupt(seq)
+        machine.interrupt(_number(machine, stream))
 
 
-async def end_in_thread(machine: Machine, stream: RunStream) -> None:
-    """The same from a task that is being cancelled, for some seconds at most."""
+def end_command(machine: Machine, stream: CommandStream) -> None:
+    """The same for a command, which is killed with all that it has started; for some seconds at most."""
+    with contextlib.suppress(TorporError):
+        command = machine.commands.get(_number(machine, stream))
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not _killed(command) and not command.done() and time.monotonic() < deadline:
+            time.sleep(_WAIT_SECONDS)  # it was accepted, and its machine wakes
+
+
+async def end_in_thread(machine: Machine, stream: RunStream | CommandStream) -> None:
+    """The same for either from a task that is being cancelled, for some seconds at most."""
     with anyio.move_on_after(PATIENCE_SECONDS, shield=True):
-        await anyio.to_thread.run_sync(end, machine, stream, abandon_on_cancel=True)
+        if isinstance(stream, CommandStream):
+            await anyio.to_thread.run_sync(end_command, machine, stream, abandon_on_cancel=True)
+        else:
+            await anyio.to_thread.run_sync(end, machine, stream, abandon_on_cancel=True)
 
 
 async def end_async(machine: AsyncMachine, stream: AsyncRunStream) -> None:
-    """The same for an `AsyncClient`'s machine."""
+    """As `end`, for an `AsyncClient`'s machine."""
     with anyio.move_on_after(PATIENCE_SECONDS, shield=True), contextlib.suppress(TorporError):
-        await machine.interrupt(await _number(machine, stream))
+        await machine.interrupt(await _number_async(machine, stream))
 
 
 async def end_command_async(machine: AsyncMachine, stream: AsyncCommandStream) -> None:
     """The same for a command, which is killed with all that it has started."""
     with anyio.move_on_after(PATIENCE_SECONDS, shield=True), contextlib.suppress(TorporError):
-        await _kill(machine.commands.get(await _number(machine, stream)))
+        await _kill(machine.commands.get(await _number_async(machine, stream)))
 
 
 async def end_started_async(starting: asyncio.Future[AsyncCommand]) -> None:
@@ -77,7 +84,17 @@ async def end_started_async(starting: asyncio.Future[AsyncCommand]) -> None:
         await _kill(await starting)
 
 
-async def _number(machine: AsyncMachine, stream: AsyncRunStream | AsyncCommandStream) -> int:
+def _number(machine: Machine, stream: RunStream | CommandStream) -> int:
+    if stream.seq is not None:
+        return stream.seq
+    state = _UntilAccepted(stream._state)
+    with contextlib.suppress(_Accepted):
+        for _ in machine._connection.follow(state):
+            pass
+    return _told(state)
+
+
+async def _number_async(machine: AsyncMachine, stream: AsyncRunStream | AsyncCommandStream) -> int:
     if stream.seq is not None:
         return stream.seq
     state = _UntilAccepted(stream._state)
@@ -94,11 +111,19 @@ def _told(state: StreamState) -> int:
 
 
 async def _kill(command: AsyncCommand) -> None:
-    while not await _killed(command) and not await command.done():  # noqa: ASYNC110 - another process has it
+    while not await _killed_async(command) and not await command.done():  # noqa: ASYNC110 - another process has it
         await asyncio.sleep(_WAIT_SECONDS)  # it was accepted, and its machine wakes
 
 
-async def _killed(command: AsyncCommand) -> bool:
+def _killed(command: Command) -> bool:
+    try:
+        command.signal("KILL")
+    except CommandNotRunning:
+        return False
+    return True
+
+
+async def _killed_async(command: AsyncCommand) -> bool:
     try:
         await command.signal("KILL")
     except CommandNotRunning:

@@ -8,8 +8,12 @@
 
 from __future__ import annotations
 
-import errno
-from typing import Final
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
 
 from deepagents.backends.protocol import (
     FILE_NOT_FOUND,
@@ -24,17 +28,38 @@ from deepagents.backends.sandbox import BaseSandbox
 from langchain_core.runnables.config import ensure_config
 
 from .._client import Client
+from .._errors import (
+    ApiError,
+    DiskFull,
+    FileFailed,
+    FileNotFound,
+    FilePermissionDenied,
+    FilesUnsupported,
+    InvalidPath,
+    IsAFolder,
+    NotAFile,
+    NotAFolder,
+    StorageFull,
+)
 from .._machine import Machine
+from .._machine_files import Files
 from ._binding import default_client, machine_of
 from ._shell import Shell
 
 TIMEOUT_SECONDS: Final = 3600
-_ERRORS = {
-    errno.ENOENT: FILE_NOT_FOUND,
-    errno.EISDIR: IS_DIRECTORY,
-    errno.EACCES: PERMISSION_DENIED,
-    errno.EPERM: PERMISSION_DENIED,
+_WORDS: Final[dict[type[ApiError], str]] = {
+    FileNotFound: FILE_NOT_FOUND,
+    IsAFolder: IS_DIRECTORY,
+    FilePermissionDenied: PERMISSION_DENIED,
+    NotAFolder: INVALID_PATH,
+    NotAFile: INVALID_PATH,
+    InvalidPath: INVALID_PATH,
 }
+_OF_ONE_FILE: Final[tuple[type[ApiError], ...]] = (*_WORDS, DiskFull, StorageFull, FileFailed, FilesUnsupported)
+_BY_COMMANDS: Final = ("ls", "read", "grep", "glob", "write", "edit", "delete")
+"""What deepagents does with files, by commands whose output it reads itself."""
+_FOR_ITSELF: ContextVar[bool] = ContextVar("for_itself", default=False)
+"""Whether deepagents reads the output of what is executed, and no model."""
 
 
 class MachineSandbox(BaseSandbox):
@@ -86,41 +111,81 @@ class MachineSandbox(BaseSandbox):
 
         After `timeout` seconds (0: as late as the server allows) it is ended with exit code 124.
         """
-        seconds = self._timeout_seconds if timeout is None else timeout
-        done = Shell(self.machine).execute(command, min(seconds or TIMEOUT_SECONDS, TIMEOUT_SECONDS))
-        return ExecuteResponse(done.output, done.exit_code, done.truncated)
+        return ExecuteResponse(*self._shell.execute(command, self._seconds(timeout)))
+
+    async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:
+        """The same for asynchronous agents. Cancelled, it ends the command, and what that has started."""
+        return ExecuteResponse(*await self._shell.aexecute(command, self._seconds(timeout)))
 
     def upload_files(self, files: list[tuple[str, bytes]]) -> list[FileUploadResponse]:
         """Write files; what went wrong with each is in its response."""
-        shell = Shell(self.machine)
-        return [FileUploadResponse(path, self._upload(shell, path, content)) for path, content in files]
+        to = self.machine.files
+        return [FileUploadResponse(path, _upload(to, path, content)) for path, content in files]
 
     def download_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         """Read files; what went wrong with each is in its response."""
-        shell = Shell(self.machine)
-        return [self._download(shell, path) for path in paths]
+        of = self.machine.files
+        return [_download(of, path) for path in paths]
 
-    def _upload(self, shell: Shell, path: str, content: bytes) -> str | None:
-        if not path.startswith("/"):
-            return str(INVALID_PATH)
-        try:
-            shell.write(path, content)
-        except OSError as error:
-            return _word(error)
-        return None
+    @property
+    def _shell(self) -> Shell:
+        return Shell(self.machine, notices=not _FOR_ITSELF.get())
 
-    def _download(self, shell: Shell, path: str) -> FileDownloadResponse:
-        if not path.startswith("/"):
-            return FileDownloadResponse(path, error=INVALID_PATH)
-        try:
-            return FileDownloadResponse(path, shell.read(path))
-        except OSError as error:
-            return FileDownloadResponse(path, error=_word(error))
+    def _seconds(self, timeout: int | None) -> float:
+        seconds = self._timeout_seconds if timeout is None else timeout
+        return min(seconds or TIMEOUT_SECONDS, TIMEOUT_SECONDS)
 
 
-def _word(error: OSError) -> str:
-    word: str = _ERRORS.get(error.errno or 0, str(error))
-    return word
+def _upload(files: Files, path: str, content: bytes) -> str | None:
+    if not path.startswith("/"):
+        return str(INVALID_PATH)
+    try:
+        files.write(path, content)
+    except _OF_ONE_FILE as error:
+        return _word(error)
+    return None
+
+
+def _download(files: Files, path: str) -> FileDownloadResponse:
+    if not path.startswith("/"):
+        return FileDownloadResponse(path, error=INVALID_PATH)
+    try:
+        return FileDownloadResponse(path, files.read(path))
+    except _OF_ONE_FILE as error:
+        return FileDownloadResponse(path, error=_word(error))
+
+
+def _word(error: ApiError) -> str:
+    return str(_WORDS.get(type(error), error.message))
+
+
+@contextmanager
+def _for_itself() -> Iterator[None]:
+    token = _FOR_ITSELF.set(True)
+    try:
+        yield
+    finally:
+        _FOR_ITSELF.reset(token)
+
+
+def _leaving_notices(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The same method, whose commands leave the machine's notices to those whose output a model reads."""
+
+    @functools.wraps(method)
+    def call(*arguments: Any, **named: Any) -> Any:
+        with _for_itself():
+            return method(*arguments, **named)
+
+    @functools.wraps(method)
+    async def acall(*arguments: Any, **named: Any) -> Any:
+        with _for_itself():
+            return await method(*arguments, **named)
+
+    return acall if inspect.iscoroutinefunction(method) else call
+
+
+for _name in (name for each in _BY_COMMANDS for name in (each, f"a{each}") if name in vars(BaseSandbox)):
+    setattr(MachineSandbox, _name, _leaving_notices(getattr(BaseSandbox, _name)))
 
 
 __all__ = ["MachineSandbox"]

@@ -23,7 +23,7 @@ from smolagents.utils import AgentError
 from .._client import Client
 from .._events import png_of
 from .._machine import Machine
-from .._reading import DEFAULT_TOKENS
+from .._reading import DEFAULT_TOKENS, notices_text
 from .._result import Result
 from ._arguments import AskedForOutput, asked
 from ._binding import machine_of
@@ -66,18 +66,29 @@ class TorporExecutor(RemotePythonExecutor):
         self._timeout_seconds = timeout_seconds
         self._limit_tokens = limit_tokens
 
+    def __call__(self, code_action: str) -> CodeOutput:
+        """Run the agent's code, and tell it the machine's notices; else as `run_code_raise_errors`."""
+        return self._answer(code_action, notices=True)
+
     def run_code_raise_errors(self, code: str) -> CodeOutput:
-        """Run code; its value, and what it said. Raises `AgentError` for an error of the code's."""
+        """Run code; its value, and what it said. Raises `AgentError` for an error of the code's.
+
+        smolagents runs its own code with it, such as the agent's tools: the agent is told nothing of what it says.
+        """
+        return self._answer(code, notices=False)
+
+    def _answer(self, code: str, *, notices: bool) -> CodeOutput:
         self.figures = ()
         wish = asked({"code": code})
         if isinstance(wish, AskedForOutput):
             more = read_on(self.machine.instruction(wish.seq), wish.position, limit_tokens=self._limit_tokens)
             return CodeOutput(output=None, logs=f"{more.text}\n", is_final_answer=False)
-        result = self._run(wish.code)
+        result = self._run(wish.code, notices=notices)
         if result.error is not None and result.error.name == self.FINAL_ANSWER_EXCEPTION:
             # It is a stranger's: `False` has it read as JSON, and never as a pickle.
             answer = self._deserialize_final_answer(result.error.message, allow_pickle=False)
-            return CodeOutput(output=answer, logs=result.stdout, is_final_answer=True)
+            logs = notices_text(result.notices) + result.stdout
+            return CodeOutput(output=answer, logs=logs, is_final_answer=True)
         rest = says_how_to_read_on(result.seq)
         rendered = render(result, limit_tokens=self._limit_tokens, rest=rest)
         self.figures = tuple(Image.open(BytesIO(picture)) for picture in rendered.images)
@@ -105,8 +116,8 @@ class TorporExecutor(RemotePythonExecutor):
         if not hasattr(type(final_answer_tool), "_forward"):
             super()._patch_final_answer_with_exception(final_answer_tool)
 
-    def _run(self, code: str) -> Result:
-        stream = self.machine.stream(code, timeout_seconds=self._timeout_seconds, queue=True)
+    def _run(self, code: str, *, notices: bool) -> Result:
+        stream = self.machine.stream(code, timeout_seconds=self._timeout_seconds, queue=True, notices=notices)
         try:
             return stream.result()
         except (KeyboardInterrupt, SystemExit):

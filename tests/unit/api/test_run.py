@@ -305,6 +305,41 @@ async def test_notices_come_with_one_answer_and_stay_in_the_detail(api: Api) -> 
     assert detail["notices"] == answers[0]["notices"]
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson"])
+async def test_a_call_can_leave_the_notices_to_a_later_answer(api: Api, kind: str) -> None:
+    machine = await api.new_machine()
+    await api.recover(machine)
+
+    def told(answer: httpx2.Response) -> list[str]:
+        if kind == "application/json":
+            return [notice["code"] for notice in answer.json()["notices"]]
+        events = [json.loads(line) for line in answer.text.splitlines()]
+        return [event["code"] for event in events if event["type"] == "notice"]
+
+    for path, body in (("run", {"code": "1"}), ("commands", {"command": "true"})):
+        for _ in range(2):
+            left = await api.client.post(
+                f"/v1/machine/{machine}/{path}", json={**body, "notices": False}, headers={"Accept": kind}
+            )
+            assert (left.status_code, told(left)) == (200, [])
+    taken = await api.client.post(f"/v1/machine/{machine}/run", json={"code": "1"}, headers={"Accept": kind})
+    assert len(told(taken)) == 1
+
+
+async def test_who_follows_an_instruction_is_told_the_notices_if_he_asks(api: Api) -> None:
+    machine = await api.new_machine()
+    await api.recover(machine)
+    await api.client.post(f"/v1/machine/{machine}/run", json={"code": "1", "notices": False})
+
+    streams = [
+        (await api.client.get(f"/v1/machine/{machine}/exec/0/events", params=params)).text.splitlines()
+        for params in ({}, {"notices": True}, {"notices": True})
+    ]
+
+    kinds = [[json.loads(line)["type"] for line in stream] for stream in streams]
+    assert kinds == [["result"], ["notice", "result"], ["result"]]
+
+
 async def test_a_deleted_machine_is_gone(api: Api) -> None:
     machine = await api.new_machine()
     await api.client.post(f"/v1/machine/{machine}/run", json={"code": "1"})

@@ -186,6 +186,18 @@ async def test_a_notice_comes_with_the_next_result(live: Api, client: torpor.Asy
         assert (await machine.run("1")).notices == ()
 
 
+async def test_what_a_program_runs_for_itself_leaves_the_notices(live: Api, client: torpor.AsyncClient) -> None:
+    machine = await client.new_machine()
+    await live.recover(machine.name)
+    for streamed in (None, lambda event: None):
+        assert (await machine.run("1", on_output=streamed, notices=False)).notices == ()
+        assert (await machine.commands.run("true", on_output=streamed, notices=False)).notices == ()
+    background = await machine.commands.start("true")
+    assert (await background.wait()).notices == ()
+    assert "replayed" in [notice.code for notice in (await background.stream(notices=True).result()).notices]
+    assert (await machine.run("1")).notices == ()
+
+
 async def test_refusals_are_errors_of_their_own(live: Api, client: torpor.AsyncClient) -> None:
     machine = await client.new_machine()
     with pytest.raises(torpor.InvalidRequest, match="code"):

@@ -14,6 +14,7 @@ import pytest
 
 import torpor
 from torpor.tools import PARAMETERS, PythonTool, machine_of
+from torpor.tools._shell import Shell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -84,6 +85,12 @@ async def test_a_cancelled_call_ends_what_it_runs_and_nothing_else(client: torpo
         await running
     assert (await tool.acall({"code": "a + 5"})).text == "8"
     assert (await machine.instruction(1)).ended_by == "interrupt"
+
+
+async def begun(machine: torpor.AsyncMachine, count: int) -> None:
+    """Wait until a machine runs so many commands."""
+    while len([info for info in await machine.commands.list() if info.state == "running"]) < count:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 class Withheld(httpx2.AsyncHTTPTransport):
@@ -172,6 +179,41 @@ async def test_ctrl_c_ends_the_code_of_the_call(live: Api, client: torpor.AsyncC
     assert said.strip().endswith(b"KeyboardInterrupt")
     assert (await machine.run("a", queue=True)).value == "3"
     assert (await machine.instruction(1)).ended_by == "interrupt"
+
+
+@pytest.mark.parametrize("cancelled", [True, False], ids=["cancelled", "ctrl-c"])
+async def test_a_command_that_is_given_up_is_killed_and_no_other(
+    live: Api, client: torpor.AsyncClient, cancelled: bool
+) -> None:
+    machine = await client.new_machine()
+    other = await machine.commands.start("hang")
+    url = str(live.client.base_url)
+    program = (
+        "import signal, torpor\n"
+        "from torpor.tools._shell import Shell\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"machine = torpor.Client(url={url!r}, api_key={KEY!r}).machine({machine.name!r}, create=False)\n"
+        "Shell(machine, notices=True).execute('hang', 600)"
+    )
+    with torpor.Client(url=url, api_key=KEY) as sync:
+        if cancelled:
+            shell = Shell(sync.machine(machine.name, create=False), notices=True)
+            running = asyncio.create_task(shell.aexecute("hang", 600))
+            await begun(machine, 2)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        else:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", program, stderr=asyncio.subprocess.PIPE
+            )
+            await begun(machine, 2)
+            process.send_signal(signal.SIGINT)
+            _, said = await asyncio.wait_for(process.communicate(), 60)
+            assert said.strip().endswith(b"KeyboardInterrupt")
+    assert (await machine.commands.get(other.seq + 1).wait()).signal == "SIGKILL"
+    assert not await other.done()
+    await other.signal("KILL")
 
 
 async def test_a_synchronous_machine_serves_both_kinds_of_programs(live: Api, client: torpor.AsyncClient) -> None:

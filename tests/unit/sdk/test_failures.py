@@ -10,6 +10,7 @@ from tests.support.stub_server import API_KEY, Cut, Refuse, StubServer
 
 import torpor
 
+REPLAYED = {"type": "notice", "id": 7, "code": "replayed", "message": "Executed again.", "seqs": [0]}
 OUTPUT = [{"type": "stdout", "text": text} for text in ("one ", "two ", "three ")]
 
 
@@ -77,12 +78,22 @@ def test_a_stream_that_was_left_can_still_give_its_result(stub: StubServer, mach
 
 def test_what_a_recovery_made_void_is_not_in_the_result(stub: StubServer, machine: torpor.Machine) -> None:
     restarted = {"type": "notice", "code": "output_restarted", "message": "Again."}
-    stub.says("loop()", OUTPUT[0], restarted, OUTPUT[0], value="9")
+    stub.says("loop()", OUTPUT[0], restarted, OUTPUT[0], REPLAYED, value="9")
     stream = machine.stream("loop()")
-    assert [event.type for event in stream] == ["stdout", "notice", "stdout", "result"]
+    assert [event.type for event in stream] == ["stdout", "notice", "stdout", "notice", "result"]
     stub.says("loop()", OUTPUT[0], value="9")
     stub.machines[machine.name][0].script = stub.scripts["loop()"]
-    assert stream.result().stdout == "one "
+    result = stream.result()
+    assert result.stdout == "one "
+    assert [notice.code for notice in result.notices] == ["replayed"]
+
+
+def test_a_notice_is_told_once_though_its_stream_was_cut_behind_it(stub: StubServer, machine: torpor.Machine) -> None:
+    stub.says("loop()", *OUTPUT, REPLAYED, value="9")
+    stub.faults.append(Cut(4))
+    events = [event.type for event in machine.stream("loop()")]
+    assert events == ["stdout", "stdout", "stdout", "notice", "result"]
+    assert "notices=true" in stub.requests[-1][1]
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from agents.sandbox.types import ExecResult
 
 from ..._command_models import CommandResult
+from ..._reading import notices_text
 from .._exit_codes import exit_code_of
 
 _NOT_BEGUN = 127
 
 
 def exec_result(result: CommandResult) -> ExecResult:
-    """Both outputs, with notices and what kept the command from beginning on stderr."""
+    """Both outputs, with what kept the command from beginning on stderr."""
     return ExecResult(
         stdout=_bytes(result.stdout),
         stderr=said_beside(result) + _bytes(result.stderr),
@@ -27,12 +28,12 @@ def number_of(result: CommandResult) -> int:
 
 def said_beside(result: CommandResult) -> bytes:
     """Notices of the machine, how much is not kept of what it said, and why there is no exit code."""
-    lines = [f"[notice] {notice.message}" for notice in result.notices]
+    lines = []
     if result.truncated_bytes:
         lines.append(f"[{result.truncated_bytes} bytes more than are kept: send them to a file]")
     if result.exit_code is None and result.error is not None:
         lines.append(result.error)
-    return _bytes("".join(f"{line}\n" for line in lines))
+    return _bytes(notices_text(result.notices) + "".join(f"{line}\n" for line in lines))
 
 
 def _bytes(text: str) -> bytes:

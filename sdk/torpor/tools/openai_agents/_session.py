@@ -84,13 +84,14 @@ class TorporSandboxSession(BaseSandboxSession):
     def _marker(self) -> str:
         return f"{_MARKERS}/{self._resume_manifest_digest()}"
 
-    # Commands.
+    # Commands. Of those in the background a model reads what they say, with the machine's notices; of the others, which
+    # are the SDK's own, mostly nobody does.
 
     async def _exec_internal(self, *command: str | Path, timeout: float | None = None) -> ExecResult:
         words = [str(word) for word in command]
         seconds = math.inf if timeout is None else _in_bounds(timeout)
         stream = self.machine.commands.stream(
-            words, cwd=self._folder(), env=await self._variables(), timeout_seconds=seconds
+            words, cwd=self._folder(), env=await self._variables(), timeout_seconds=seconds, notices=False
         )
         try:
             result = await stream.result()

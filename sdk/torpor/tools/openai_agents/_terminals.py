@@ -36,7 +36,7 @@ class _Followed:
 
     async def _follow(self, command: AsyncCommand) -> CommandResult:
         try:
-            async with command.stream() as stream:
+            async with command.stream(notices=True) as stream:
                 async for event in stream:
                     if isinstance(event, Stdout | Stderr):
                         self.chunks.append(event.text.encode("utf-8", "replace"))

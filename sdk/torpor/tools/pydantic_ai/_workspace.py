@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -13,7 +13,11 @@ from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.tools import AgentDepsT
 from pydantic_ai.workspaces import (
     CommandResult,
+    FileEntry,
     SupportsCommands,
+    SupportsFilesystem,
+    SupportsRealpath,
+    Workspace,
     WorkspaceBackend,
     WorkspaceCommand,
     WorkspaceError,
@@ -27,6 +31,7 @@ from ..._async_client import AsyncClient
 from ..._async_machine import AsyncMachine
 from ..._command_models import CommandResult as Result
 from ..._errors import MachineNotFound, MachineParked
+from ..._reading import notices_text
 from .._binding import machine_of
 from .._ending import end_command_async
 from .._exit_codes import exit_code_of
@@ -36,7 +41,7 @@ LONGEST_SECONDS: Final = 3600.0
 """What a server allows a command by default."""
 
 
-class MachineWorkspaceBackend(WorkspaceBackend, SupportsCommands):
+class MachineWorkspaceBackend(WorkspaceBackend, SupportsCommands, SupportsFilesystem, SupportsRealpath):
     """A machine as a workspace: the conversation's, one that a ref names, or a new one.
 
     Its ref is the machine's own name. When a run ends the machine stays, with its files and whatever runs there.
@@ -74,7 +79,8 @@ class MachineWorkspaceBackend(WorkspaceBackend, SupportsCommands):
         machine = await self._found()
         if self._folder is None:
             with _available():
-                self._folder = (await machine.commands.run(["pwd", "-P"])).raise_for_error().stdout.removesuffix("\n")
+                asked = await machine.commands.run(["pwd", "-P"], notices=False)
+                self._folder = asked.raise_for_error().stdout.removesuffix("\n")
         return self._folder
 
     async def run(
@@ -85,7 +91,21 @@ class MachineWorkspaceBackend(WorkspaceBackend, SupportsCommands):
         env: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> CommandResult:
-        """Execute a command, beside whatever else runs. Cancelled, it ends the command and what that has started."""
+        """Execute a command, beside whatever else runs. Cancelled, it ends the command and what that has started.
+
+        What the machine's users were not told yet, such as a recovery, comes first on stderr.
+        """
+        return await self._run(command, shell=shell, env=env, timeout=timeout, notices=True)
+
+    async def _run(
+        self,
+        command: WorkspaceCommand,
+        *,
+        shell: bool,
+        env: Mapping[str, str] | None,
+        timeout: float | None,
+        notices: bool,
+    ) -> CommandResult:
         if isinstance(command, str) != shell:
             raise TypeError("A text needs `shell=True`, and a list of arguments does without.")
         if timeout is not None and not 0 < timeout < float("inf"):
@@ -93,12 +113,54 @@ class MachineWorkspaceBackend(WorkspaceBackend, SupportsCommands):
         machine = await self._found()
         seconds = math.inf if timeout is None else min(timeout, LONGEST_SECONDS)
         with _available():
-            stream = machine.commands.stream(command, env=env, timeout_seconds=seconds)
+            stream = machine.commands.stream(command, env=env, timeout_seconds=seconds, notices=notices)
             try:
                 return _answer(await stream.result(), seconds)
             except asyncio.CancelledError:
                 await end_command_async(machine, stream)
                 raise
+
+    # Files: as Pydantic AI reads and writes them by commands, which leave the machine's notices.
+
+    async def read_bytes(self, path: str) -> bytes:
+        """A file."""
+        data: bytes = await self._files.read_bytes(path)
+        return data
+
+    async def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a file, and make its folders."""
+        await self._files.write_bytes(path, data)
+
+    async def stat(self, path: str) -> FileEntry:
+        """What is there, behind links."""
+        return await self._files.stat(path)
+
+    async def list_dir(self, path: str) -> Sequence[FileEntry]:
+        """What is in a folder."""
+        entries: Sequence[FileEntry] = await self._files.list_dir(path)
+        return entries
+
+    async def make_dir(self, path: str) -> None:
+        """Make a folder, and those on the way to it."""
+        await self._files.make_dir(path)
+
+    async def remove(self, path: str) -> None:
+        """Remove a file, or a folder with all that is in it, but not the one that commands begin in."""
+        await self._files.remove(path)
+
+    async def exists(self, path: str) -> bool:
+        """Whether there is something."""
+        there: bool = await self._files.exists(path)
+        return there
+
+    async def realpath(self, path: str) -> str:
+        """The path behind all links."""
+        real: str = await self._files.realpath(path)
+        return real
+
+    @property
+    def _files(self) -> Workspace:
+        return Workspace(_Quiet(self))
 
     async def _found(self) -> AsyncMachine:
         async with self._first:
@@ -125,6 +187,30 @@ class MachineWorkspaceBackend(WorkspaceBackend, SupportsCommands):
         machine = await client.new_machine()
         self._machine, self._ref = machine, WorkspaceRef(provider=PROVIDER, id=machine.name)
         return machine
+
+
+class _Quiet(WorkspaceBackend, SupportsCommands):
+    """The same workspace, whose commands nobody reads but Pydantic AI."""
+
+    def __init__(self, backend: MachineWorkspaceBackend) -> None:
+        self._backend = backend
+
+    @property
+    def ref(self) -> WorkspaceRef | None:
+        return self._backend.ref
+
+    async def working_dir(self) -> str:
+        return await self._backend.working_dir()
+
+    async def run(
+        self,
+        command: WorkspaceCommand,
+        *,
+        shell: bool = False,
+        env: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> CommandResult:
+        return await self._backend._run(command, shell=shell, env=env, timeout=timeout, notices=False)
 
 
 class MachineWorkspace(AbstractCapability[AgentDepsT]):
@@ -156,7 +242,8 @@ def _available() -> Iterator[None]:
 
 
 def _answer(result: Result, seconds: float) -> CommandResult:
-    said = {"stdout": result.stdout, "stderr": result.stderr}
+    told = notices_text(result.notices)
+    said = {"stdout": result.stdout, "stderr": told + result.stderr}
     if result.timed_out:
         after = "as much time as the server allows" if seconds == math.inf else f"{seconds:g} s"
         raise WorkspaceTimeoutError(f"The command was ended after {after}.", **said)
@@ -165,5 +252,5 @@ def _answer(result: Result, seconds: float) -> CommandResult:
         raise WorkspaceOutputLimitError("The command said more than is kept: send it to a file.", limit=limit, **said)
     exit_code = exit_code_of(result)
     if exit_code is None:
-        raise WorkspaceError(result.error or "The command did not end by itself.")
+        raise WorkspaceError(told + (result.error or "The command did not end by itself."))
     return CommandResult(exit_code=exit_code, **said)
