@@ -86,6 +86,7 @@ class AsyncClient:
         recovery: str | None = None,
         replay_seconds: float | None = None,
         alias: str | None = None,
+        idempotency_key: str | None = None,
     ) -> AsyncMachine:
         """A new machine, which is there until it is deleted.
 
@@ -101,6 +102,8 @@ class AsyncClient:
                 default, executes it again, `rollback` leaves it behind, so that nothing is executed twice.
             replay_seconds: How much running time a recovery may execute again; the server's default is 300.
             alias: A name of your own for it. If the account has a machine of this name, that is returned as it is.
+            idempotency_key: A word of your own for this call: asked again with the same word within a day, also by
+                another process, it makes no other machine and returns the first.
 
         >>> machine = await client.new_machine(tags={"user": "42"}, idle_seconds=None)
         >>> (await machine.detail()).tags
@@ -112,7 +115,7 @@ class AsyncClient:
             "recovery": recovery,
             "replay_seconds": replay_seconds,
         }
-        call = _calls.new_machine(tags, memory_mb, idle_seconds, settings)
+        call = _calls.new_machine(tags, memory_mb, idle_seconds, settings, idempotency_key)
         if alias is not None:
             call = _calls.get_or_create(alias, call)
         return self.machine(_http.parsed(await self._connection.send(call), NewMachine).machine_name)

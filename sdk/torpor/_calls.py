@@ -103,10 +103,13 @@ def new_machine(
     memory_mb: int | None,
     idle_seconds: float | Unset | None,
     settings: Mapping[str, str | float | None],
+    idempotency_key: str | None = None,
 ) -> Call:
     """A new machine. `idle_seconds` None is said to the server: it means never."""
     body = {"tags": dict(tags) if tags else None, "memory_mb": memory_mb, **settings}
     call = _post("/v1/machine/new", body)
+    if idempotency_key is not None:
+        call = replace(call, idempotency_key=idempotency_key)
     if idle_seconds is not UNSET:
         call = replace(call, body={**(call.body or {}), "idle_seconds": idle_seconds})
     return call

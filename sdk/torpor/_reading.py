@@ -75,6 +75,9 @@ def error_text(error: ErrorInfo) -> str:
         half = TRACEBACK_LINES // 2
         lines = [*lines[:half], f"  [{len(lines) - 2 * half} more lines]", *lines[-half:]]
     if error.steps:
+        # The traceback ends in what ended it, such as KeyboardInterrupt, and does not say why.
+        if not lines[-1].startswith(error.name):
+            lines.append(str(error))
         lines.append(f"[it was ended by: {', '.join(error.steps)}]")
     return "\n".join(lines)
 

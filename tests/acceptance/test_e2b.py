@@ -24,6 +24,9 @@ from torpor.compat.e2b import (
     NotFoundException,
     Sandbox,
     SandboxException,
+    SandboxQuery,
+    SandboxState,
+    TimeoutException,
 )
 
 if TYPE_CHECKING:
@@ -166,6 +169,103 @@ def test_a_paused_sandbox_is_connected_to_from_anywhere(server: ServerProcess, c
         Sandbox.create(client=client).run_code("1", language="java")
 
 
+def test_what_e2b_takes_and_means_nothing_here_is_taken(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORPOR_URL", server.url)
+    with pytest.raises(torpor.ConfigError):
+        Sandbox.create(api_key="e2b_0123456789")
+    sandbox = Sandbox.create(api_key=server.api_key, domain="e2b.example", secure=True, idempotency_key="one")
+    monkeypatch.setenv("TORPOR_API_KEY", server.api_key)
+    again = Sandbox.create(
+        "code-interpreter-v1",
+        api_key="e2b_0123456789",
+        request_timeout=30,
+        headers={"a": "b"},
+        allow_internet_access=True,
+        network={"allow_out": []},
+        lifecycle={"on_timeout": "pause"},
+    )
+    assert again.sandbox_id != sandbox.sandbox_id
+    assert Sandbox.create(idempotency_key="one").sandbox_id == sandbox.sandbox_id
+    assert Sandbox.create("data").get_info().template_id == "data"
+    refused: list[Any] = [
+        lambda: Sandbox.create("desktop"),
+        lambda: Sandbox.create("desktop:latest"),
+        lambda: Sandbox.create(mcp={"github": {}}),
+        lambda: sandbox.run_code("1", context="another"),  # type: ignore[arg-type]
+        lambda: sandbox.create_snapshot("named"),
+        lambda: Sandbox.list(next_token="more"),
+    ]
+    for ask in refused:
+        with pytest.raises(InvalidArgumentException):
+            ask()
+    with pytest.raises(TypeError, match="api_kye"):
+        Sandbox.create(api_kye=server.api_key)  # type: ignore[call-arg]
+
+
+def test_sandboxes_are_forked_kept_found_and_asked_for_by_id(client: torpor.Client) -> None:
+    sandbox = Sandbox.create(metadata={"user": "42"}, client=client)
+    sandbox.run_code("a = 3")
+    info = sandbox.get_info()
+    assert (info.sandbox_id, info.metadata) == (sandbox.sandbox_id, {"user": "42"})
+    assert (info.template_id, info.memory_mb, info.end_at) == ("python", 1024, None)
+    kept = sandbox.create_snapshot()
+    sandbox.run_code("a = 0")
+    left, right = sandbox.fork(count=2)
+    assert isinstance(left, Sandbox)
+    assert isinstance(right, Sandbox)
+    left.run_code("a += 5")
+    assert [each.run_code("a").text for each in (left, right, sandbox)] == ["5", "0", "0"]
+    again = Sandbox.create(kept.snapshot_id, metadata={"user": "7"}, client=client)
+    assert (again.run_code("a + 5").text, again.get_info().metadata) == ("8", {"user": "7"})
+    assert sandbox.list_snapshots().next_items() == [kept]
+    assert Sandbox.delete_snapshot(kept.snapshot_id, client=client)
+    assert sandbox.list_snapshots().next_items() == []
+    assert not Sandbox.delete_snapshot("abcdefghijklmnop:1", client=client)
+
+    assert Sandbox.pause(sandbox.sandbox_id, client=client)
+    assert Sandbox.get_info(sandbox.sandbox_id, client=client).state is SandboxState.PAUSED
+    pages = Sandbox.list(SandboxQuery(metadata={"user": "42"}), limit=2, client=client)
+    found = [[each.sandbox_id for each in pages.next_items()] for _ in range(2)]
+    assert [len(page) for page in found] == [2, 1]
+    assert found[1] == [sandbox.sandbox_id]
+    assert not pages.has_next
+    with pytest.raises(SandboxException):
+        pages.next_items()
+    asleep = SandboxQuery(metadata={"user": "42"}, state=[SandboxState.PAUSED])
+    assert [each.sandbox_id for each in Sandbox.list(asleep, client=client).next_items()] == [sandbox.sandbox_id]
+    assert sandbox.connect() is sandbox
+    sandbox.machine.wake()
+    assert sandbox.get_info().state is SandboxState.RUNNING
+    assert Sandbox.kill(sandbox.sandbox_id, client=client)
+    assert not Sandbox.kill(sandbox.sandbox_id, client=client)
+
+
+def test_commands_in_the_background_are_listed_fed_followed_and_ended_in_time(client: torpor.Client) -> None:
+    with Sandbox.create(client=client) as sandbox:
+        commands = sandbox.commands
+        reader = commands.run("while read line; do echo got $line; done", background=True, stdin=True, envs={"A": "b"})
+        assert isinstance(reader, CommandHandle)
+        (listed,) = commands.list()
+        assert (listed.pid, listed.args[-1], listed.envs) == (
+            reader.pid,
+            "while read line; do echo got $line; done",
+            {"A": "b"},
+        )
+        reader.send_stdin(b"3\n")
+        reader.disconnect()
+        commands.send_stdin(reader.pid, "5\n")
+        pieces = iter(commands.connect(reader.pid))
+        assert next(pieces)[0].startswith("got 3\n")  # type: ignore[union-attr]
+        commands.close_stdin(reader.pid)
+        assert reader.wait().stdout == "got 3\ngot 5\n"
+        assert commands.list() == []
+        short = commands.run("sleep 1000", background=True, timeout=1)
+        with pytest.raises(TimeoutException):
+            short.wait()  # type: ignore[union-attr]
+        with pytest.raises(TimeoutException):
+            commands.run("sleep 1000", timeout=1)
+
+
 async def test_the_asynchronous_sandbox_does_the_same_awaited(server: ServerProcess) -> None:
     said: list[str] = []
 
@@ -205,6 +305,44 @@ async def test_the_asynchronous_sandbox_does_the_same_awaited(server: ServerProc
             await (await sandbox.commands.connect(handle.pid)).wait()  # type: ignore[union-attr]
         assert caught.value.exit_code == 137
     assert await _is_gone(server, sandbox.sandbox_id)
+
+
+async def test_asynchronous_sandboxes_are_forked_kept_found_and_asked_for_by_id(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORPOR_URL", server.url)
+    key = server.api_key
+    async with await AsyncSandbox.create(metadata={"user": "42"}, api_key=key) as sandbox:
+        await sandbox.run_code("a = 3")
+        kept = await sandbox.create_snapshot()
+        (fork,) = await sandbox.fork()
+        assert isinstance(fork, AsyncSandbox)
+        async with fork:
+            assert (await fork.run_code("a + 5")).text == "8"
+        async with await AsyncSandbox.create(kept.snapshot_id, api_key=key) as again:
+            assert (await again.run_code("a + 5")).text == "8"
+            assert (await again.get_info()).metadata == {}
+        assert await sandbox.list_snapshots().next_items() == [kept]
+        assert await AsyncSandbox.delete_snapshot(kept.snapshot_id, api_key=key)
+        assert not await AsyncSandbox.delete_snapshot("abcdefghijklmnop:1", api_key=key)
+        assert await AsyncSandbox.pause(sandbox.sandbox_id, api_key=key)
+        assert (await AsyncSandbox.get_info(sandbox.sandbox_id, api_key=key)).state is SandboxState.PAUSED
+        pages = AsyncSandbox.list(SandboxQuery(metadata={"user": "42"}), api_key=key)
+        assert [each.sandbox_id for each in await pages.next_items()] == [sandbox.sandbox_id]
+        assert not pages.has_next
+        assert await sandbox.connect() is sandbox
+
+        commands = sandbox.commands
+        reader = await commands.run("read line; echo got $line; cat", background=True, stdin=True)
+        assert isinstance(reader, AsyncCommandHandle)
+        assert [each.pid for each in await commands.list()] == [reader.pid]
+        await commands.send_stdin(reader.pid, b"3\n")
+        await commands.close_stdin(reader.pid)
+        assert (await reader.wait()).stdout == "got 3\n"
+        short = await commands.run("sleep 1000", background=True, timeout=1)
+        with pytest.raises(TimeoutException):
+            await short.wait()  # type: ignore[union-attr]
+    assert not await AsyncSandbox.kill(sandbox.sandbox_id, api_key=key)
 
 
 async def _is_gone(server: ServerProcess, sandbox_id: str) -> bool:

@@ -115,6 +115,25 @@ def test_a_machine_that_sleeps_in_the_middle_of_a_notebook_is_not_noticed(server
         assert machine.name in execute(client, "%torpor")[1][0][1]["text"]
 
 
+def test_a_notebook_is_run_by_nbclient_while_its_machine_sleeps_between_two_cells(server: ServerProcess) -> None:
+    notebook = new_notebook(cells=[new_code_cell("a = 3"), new_code_cell("print('awake'); a + 5"), new_code_cell("a")])
+    client = NotebookClient(notebook, timeout=SECONDS, kernel_name="torpor")
+    with (
+        client.setup_kernel(env=environment(server, JPY_SESSION_NAME=NOTEBOOK)),
+        torpor.Client(url=server.url, api_key=server.api_key) as api,
+    ):
+        client.execute_cell(notebook.cells[0], 0)
+        machine = api.machine(alias_of(NOTEBOOK), create=False)
+        machine.sleep()
+        assert machine.detail().state == "asleep"
+        client.execute_cell(notebook.cells[1], 1)
+        client.execute_cell(notebook.cells[2], 2)
+        history = [row.code for row in machine.history()]
+    assert notebook.cells[1].outputs[0] == {"output_type": "stream", "name": "stdout", "text": "awake\n"}
+    assert [cell.outputs[-1]["data"]["text/plain"] for cell in notebook.cells[1:]] == ["8", "3"]
+    assert history == ["a", "print('awake'); a + 5", "a = 3"]
+
+
 def test_an_interrupt_ends_the_cell_and_leaves_the_variables(server: ServerProcess) -> None:
     with kernel(server, TORPOR_MACHINE="analysis") as (manager, client):
         assert execute(client, "a = 3")[0]["status"] == "ok"

@@ -91,11 +91,11 @@ def replaced(request: pytest.FixtureRequest) -> Callable[..., str]:
 
 @pytest.fixture
 def later(client: torpor.Client, conversation: str, replaced: Callable[..., str]) -> Callable[..., str]:
-    """Let the conversation's machine sleep, and run `later(conversation, ...)` of the test in a new process."""
+    """Let the conversation's machine sleep, and run `later(conversation, ...)`, or a `function`, in a new process."""
 
-    def run(*more: str) -> str:
+    def run(*more: str, function: str = "later") -> str:
         client.machine(conversation, create=False).sleep()
-        return replaced(conversation, *more)
+        return replaced(conversation, *more, function=function)
 
     return run
 

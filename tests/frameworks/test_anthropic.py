@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,22 +37,38 @@ def use(call_id: str, code: str) -> dict[str, Any]:
 SAYING = {"type": "text", "text": "done"}
 
 
-def test_messages_run_code_and_read_text_images_and_errors(
-    client: torpor.Client, conversation: str, model: Any, later: Any
-) -> None:
-    model.answers = [message(use("t1", "a = 3"), use("t2", PLOT)), message(use("t3", "1 / 0")), message(SAYING)]
-    messages: list[Any] = [{"role": "user", "content": "Draw."}]
-    python = MessagesTool(client, conversation)
-    with Anthropic(base_url=model.url, api_key="none") as anthropic:
+def said(request: dict[str, Any]) -> dict[str, Any]:
+    """A message that repeats the text that the tool has just returned."""
+    return message({"type": "text", "text": request["messages"][-1]["content"][0]["content"][0]["text"]})
+
+
+def results_in(request: dict[str, Any]) -> list[str]:
+    """The calls whose results a model was told, in order."""
+    contents = [each["content"] for each in request["messages"] if isinstance(each["content"], list)]
+    return [block["tool_use_id"] for content in contents for block in content if block["type"] == "tool_result"]
+
+
+def turn(url: str, python: MessagesTool, messages: list[Any]) -> str:
+    """A turn with Messages: what the model says at last. All of it is added to the messages, as what JSON can hold."""
+    with Anthropic(base_url=url, api_key="none") as anthropic:
         while True:
             answer = anthropic.messages.create(
                 model="scripted", system=INSTRUCTIONS, messages=messages, tools=[python.schema], max_tokens=100
             )
             results = python.results(answer)
-            if not results:
-                break
             assert python.results(answer) == results  # run again, nothing is run again
-            messages += [{"role": "assistant", "content": answer.content}, {"role": "user", "content": results}]
+            messages.append({"role": "assistant", "content": [block.to_dict(mode="json") for block in answer.content]})
+            if not results:
+                return answer.content[0].text  # type: ignore[union-attr]
+            messages.append({"role": "user", "content": results})
+
+
+def test_messages_run_code_and_read_text_images_and_errors(
+    client: torpor.Client, conversation: str, model: Any, later: Any, tmp_path: Path
+) -> None:
+    model.answers = [message(use("t1", "a = 3"), use("t2", PLOT)), message(use("t3", "1 / 0")), message(SAYING)]
+    messages: list[Any] = [{"role": "user", "content": "Draw."}]
+    assert turn(model.url, MessagesTool(client, conversation), messages) == "done"
     first, second = model.requests[1]["messages"][-1]["content"]
     assert (first["tool_use_id"], first["content"][0]["text"], first["is_error"]) == ("t1", "(no output)", False)
     assert [block["type"] for block in second["content"]] == ["text", "image"]
@@ -58,32 +76,54 @@ def test_messages_run_code_and_read_text_images_and_errors(
     failed = model.requests[2]["messages"][-1]["content"][0]
     assert failed["is_error"]
     assert failed["content"][0]["text"].endswith("ZeroDivisionError: division by zero")
-    assert later() == "8"
+
+    kept = tmp_path / "messages.json"
+    kept.write_text(json.dumps(messages))
+    model.answers = [message(use("t4", "a + 5")), said]
+    assert later(model.url, str(kept)) == "8"
+    assert results_in(model.requests[-1]) == ["t1", "t2", "t3", "t4"]
     assert [row.code for row in client.machine(conversation).history()] == ["a + 5", "1 / 0", PLOT, "a = 3"]
 
 
-def later(conversation: str) -> str:
+def later(conversation: str, url: str, kept: str) -> str:
     """The same conversation in another process."""
+    messages = [*json.loads(Path(kept).read_text()), {"role": "user", "content": "Go on."}]
     with torpor.Client() as client:
-        asked = Message.model_validate(message(use("t4", "a + 5")))
-        (result,) = MessagesTool(client, conversation).results(asked)
-        return str(next(iter(result["content"]))["text"])  # type: ignore[index]
+        return turn(url, MessagesTool(client, conversation), messages)
 
 
-def test_the_tool_runner_goes_on_to_the_models_last_word(client: torpor.Client, conversation: str, model: Any) -> None:
-    model.answers = [message(use("t1", "a = 3; a")), message(use("t2", "1 / 0")), message(SAYING)]
-    with Anthropic(base_url=model.url, api_key="none") as anthropic:
+def run(url: str, client: torpor.Client, conversation: str, messages: list[Any]) -> str:
+    """A turn with the tool runner: what the model says at last."""
+    with Anthropic(base_url=url, api_key="none") as anthropic:
         runner = anthropic.beta.messages.tool_runner(
-            model="scripted",
-            max_tokens=100,
-            tools=[beta_python_tool(client, conversation)],
-            messages=[{"role": "user", "content": "Compute."}],
+            model="scripted", max_tokens=100, tools=[beta_python_tool(client, conversation)], messages=messages
         )
-        assert runner.until_done().content[0].text == "done"  # type: ignore[union-attr]
+        return runner.until_done().content[0].text  # type: ignore[union-attr]
+
+
+def test_the_tool_runner_goes_on_to_the_models_last_word(
+    client: torpor.Client, conversation: str, model: Any, later: Any, tmp_path: Path
+) -> None:
+    model.answers = [message(use("t1", "a = 3; a")), message(use("t2", "1 / 0")), message(SAYING)]
+    assert run(model.url, client, conversation, [{"role": "user", "content": "Compute."}]) == "done"
     (first,) = model.requests[1]["messages"][-1]["content"]
     assert first["content"][0]["text"] == "3"
     (second,) = model.requests[2]["messages"][-1]["content"]
     assert second["is_error"]
+
+    kept = tmp_path / "messages.json"
+    kept.write_text(json.dumps([*model.requests[2]["messages"], {"role": "assistant", "content": [SAYING]}]))
+    model.answers = [message(use("t3", "a + 5")), said]
+    assert later(model.url, str(kept), function="run_later") == "8"
+    assert results_in(model.requests[-1]) == ["t1", "t2", "t3"]
+    assert [row.code for row in client.machine(conversation).history()] == ["a + 5", "1 / 0", "a = 3; a"]
+
+
+def run_later(conversation: str, url: str, kept: str) -> str:
+    """The same conversation in another process."""
+    messages = [*json.loads(Path(kept).read_text()), {"role": "user", "content": "Go on."}]
+    with torpor.Client() as client:
+        return run(url, client, conversation, messages)
 
 
 async def test_the_asynchronous_twins_do_the_same(conversation: str, model: Any) -> None:

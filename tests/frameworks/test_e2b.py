@@ -5,19 +5,57 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import io
+import re
 from collections.abc import Iterator
 
-import e2b_code_interpreter as e2b
+import e2b
+import e2b_code_interpreter
 import pytest
+from conftest import DOCS
+from e2b.connection_config import ApiParams
 from e2b.sandbox_async.commands.command import Commands as AsyncCommands
 from e2b.sandbox_async.filesystem.filesystem import Filesystem as AsyncFilesystem
+from e2b.sandbox_sync.commands.command import Commands
 from e2b.sandbox_sync.filesystem.filesystem import Filesystem
 
 import torpor
 from torpor.compat import e2b as ours
+from torpor.compat.e2b_options import Options
 
-SHAPES = ["Execution", "ExecutionError", "Logs", "OutputMessage", "Result", "EntryInfo", "WriteInfo"]
-FILE_METHODS = ("read", "write", "write_files", "list", "exists", "get_info", "remove", "rename", "make_dir")
+SHAPES = (
+    *("Execution", "ExecutionError", "Logs", "OutputMessage", "Result", "EntryInfo", "WriteInfo", "CommandResult"),
+    *("ProcessInfo", "SandboxInfo", "SandboxQuery", "SnapshotInfo"),
+)
+TWINS: dict[str, list[tuple[type, type]]] = {
+    "": [(e2b_code_interpreter.Sandbox, ours.Sandbox), (e2b_code_interpreter.AsyncSandbox, ours.AsyncSandbox)],
+    "commands.": [(Commands, ours.Commands), (AsyncCommands, ours.AsyncCommands)],
+    "files.": [(Filesystem, ours.Filesystem), (AsyncFilesystem, ours.AsyncFilesystem)],
+    **{
+        f"{name}.": [(getattr(e2b, f"{before}{name}"), getattr(ours, f"{before}{name}")) for before in ("", "Async")]
+        for name in ("SandboxPaginator", "SnapshotPaginator")
+    },
+    **{
+        f"{name}.": [(getattr(e2b_code_interpreter, name), getattr(ours, name))]
+        for name in (*SHAPES, "CommandHandle", "AsyncCommandHandle", "CommandExitException", "FileType")
+    },
+}
+"""Their public classes, and ours, by what the guide puts before the names of what is in them."""
+
+
+def names(kind: type) -> set[str]:
+    """What users find in a class, and what notebooks do."""
+    fields = {name for base in kind.__mro__ for name in inspect.get_annotations(base)}
+    found = fields | set(dir(kind)) - set(dir(Exception))
+    return {name for name in found if not name.startswith("_") or name.startswith("_repr_")}
+
+
+METHODS = [
+    pytest.param(getattr(theirs, name), getattr(own, name), id=f"{own.__name__}.{name}")
+    for twins in TWINS.values()
+    for theirs, own in twins
+    for name in sorted(names(theirs) & names(own))
+    if callable(getattr(theirs, name, None))
+]
 
 
 @pytest.fixture
@@ -27,48 +65,44 @@ def sandbox(client: torpor.Client) -> Iterator[ours.Sandbox]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_answers_have_every_field_that_theirs_have(name: str) -> None:
-    theirs = {field.name for field in dataclasses.fields(getattr(e2b, name))}
-    own = {field.name for field in dataclasses.fields(getattr(ours, name))}
-    assert theirs - own == set()
+def test_answers_have_the_fields_that_theirs_have_in_the_same_order(name: str) -> None:
+    theirs, own = (dataclasses.fields(getattr(module, name)) for module in (e2b_code_interpreter, ours))
+    assert [field.name for field in own] == [field.name for field in theirs]
 
 
-@pytest.mark.parametrize(
-    ("theirs", "own"), [(e2b.Sandbox, ours.Sandbox), (e2b.AsyncSandbox, ours.AsyncSandbox)], ids=["sync", "async"]
-)
-def test_calls_take_the_arguments_that_theirs_take(theirs: type, own: type) -> None:
-    for method, left_out in (("run_code", {"context"}), ("is_running", set())):
-        names = set(inspect.signature(getattr(theirs, method)).parameters) - left_out
-        assert names - set(inspect.signature(getattr(own, method)).parameters) == set()
+def test_the_guide_lists_what_is_not_there_and_nothing_else() -> None:
+    lines = re.findall(r"^- (.+?):\s", (DOCS / "guides" / "e2b.md").read_text().split("## Not there")[1], re.M | re.S)
+    missing = {
+        f"{where}{name}"
+        for where, twins in TWINS.items()
+        for theirs, own in twins
+        for name in names(theirs) - names(own)
+    }
+    assert {name for line in lines for name in re.findall("`(.+?)`", line)} == missing
 
 
-@pytest.mark.parametrize(
-    ("theirs", "own"), [(Filesystem, ours.Filesystem), (AsyncFilesystem, ours.AsyncFilesystem)], ids=["sync", "async"]
-)
-@pytest.mark.parametrize("method", FILE_METHODS)
-def test_files_take_the_arguments_that_theirs_take_in_the_same_order(method: str, theirs: type, own: type) -> None:
-    their_parameters = inspect.signature(getattr(theirs, method)).parameters
-    parameters = inspect.signature(getattr(own, method)).parameters
-    assert list(parameters) == list(their_parameters)
-    assert [each.default for each in parameters.values()] == [each.default for each in their_parameters.values()]
-    assert inspect.iscoroutinefunction(getattr(own, method)) == inspect.iscoroutinefunction(getattr(theirs, method))
+@pytest.mark.parametrize(("theirs", "own"), METHODS)
+def test_a_call_takes_what_theirs_takes(theirs: object, own: object) -> None:
+    their_call, call = inspect.unwrap(theirs), inspect.unwrap(own)  # type: ignore[arg-type]
+    assert inspect.iscoroutinefunction(call) == inspect.iscoroutinefunction(their_call)
+    wanted, taken = (list(inspect.signature(each).parameters.values()) for each in (their_call, call))
+    assert positional(taken)[: len(positional(wanted))] == positional(wanted)
+    assert named(wanted).items() <= named(taken).items()
+    assert any(each.kind is each.VAR_KEYWORD for each in wanted) <= any(each.kind is each.VAR_KEYWORD for each in taken)
 
 
-def test_what_is_awaited_of_theirs_is_awaited_here() -> None:
-    for theirs, own, names in (
-        (e2b.AsyncSandbox, ours.AsyncSandbox, ("create", "run_code", "is_running")),
-        (AsyncCommands, ours.AsyncCommands, ("run", "kill", "connect")),
-    ):
-        for name in names:
-            assert inspect.iscoroutinefunction(getattr(theirs, name)), name
-            assert inspect.iscoroutinefunction(getattr(own, name)), name
+def positional(parameters: list[inspect.Parameter]) -> list[tuple[str, object]]:
+    return [(each.name, each.default) for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
 
 
-@pytest.mark.parametrize("filesystem", [Filesystem, AsyncFilesystem], ids=["sync", "async"])
-def test_of_files_only_watching_is_not_there(filesystem: type) -> None:
-    theirs = {name for name, _ in inspect.getmembers(filesystem, inspect.isfunction) if not name.startswith("_")}
-    assert theirs - {*FILE_METHODS} == {"watch_dir"}
-    assert [kind.value for kind in ours.FileType] == [kind.value for kind in e2b.FileType]
+def named(parameters: list[inspect.Parameter]) -> dict[str, object]:
+    return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+def test_the_options_of_a_call_are_those_of_theirs() -> None:
+    assert ApiParams.__optional_keys__ | {"client"} == Options.__optional_keys__
+    with pytest.raises(TypeError, match="time_out"):
+        ours.Sandbox.kill("abcdefghijklmnop", time_out=3)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(
@@ -79,10 +113,11 @@ def test_of_files_only_watching_is_not_there(filesystem: type) -> None:
         ("InvalidArgumentException", "SandboxException"),
         ("NotEnoughSpaceException", "SandboxException"),
         ("CommandExitException", "SandboxException"),
+        ("TimeoutException", "SandboxException"),
     ],
 )
 def test_exceptions_are_caught_as_theirs_are(name: str, base: str) -> None:
-    for package in (e2b, ours):
+    for package in (e2b_code_interpreter, ours):
         assert issubclass(getattr(package, name), getattr(package, base))
 
 
@@ -101,7 +136,9 @@ def test_a_result_lists_its_forms_as_theirs_does(client: torpor.Client) -> None:
         table = sandbox.run_code("import pandas; pandas.DataFrame({'x': [1]})").results[0]
     finally:
         sandbox.kill()
-    theirs = e2b.Result(**{field.name: table[field.name] for field in dataclasses.fields(e2b.Result)})
+    theirs = e2b_code_interpreter.Result(
+        **{field.name: table[field.name] for field in dataclasses.fields(e2b_code_interpreter.Result)}
+    )
     assert list(theirs.formats()) == table.formats()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,8 +65,22 @@ def completion(*calls: tuple[str, str], text: str | None = None) -> dict[str, An
     }
 
 
+def responses(url: str, python: ResponsesTool, messages: list[Any]) -> str:
+    """A turn with Responses: what the model says at last. All of it is added to the messages, as what JSON can hold."""
+    with OpenAI(base_url=f"{url}/v1", api_key="none") as openai:
+        while True:
+            answer = openai.responses.create(
+                model="scripted", input=messages, tools=[python.schema], instructions=INSTRUCTIONS
+            )
+            outputs = python.outputs(answer)
+            assert python.outputs(answer) == outputs  # run again, nothing is run again
+            messages += [*(item.to_dict(mode="json") for item in answer.output), *outputs]
+            if not outputs:
+                return answer.output_text
+
+
 def test_responses_run_code_and_read_text_images_and_errors(
-    client: torpor.Client, conversation: str, model: Any, later: Any
+    client: torpor.Client, conversation: str, model: Any, later: Any, tmp_path: Path
 ) -> None:
     model.answers = [
         response(call("c1", "a = 3"), call("c2", PLOT)),
@@ -73,18 +88,7 @@ def test_responses_run_code_and_read_text_images_and_errors(
         response(saying("done")),
     ]
     messages: list[Any] = [{"role": "user", "content": "Draw."}]
-    python = ResponsesTool(client, conversation)
-    with OpenAI(base_url=f"{model.url}/v1", api_key="none") as openai:
-        while True:
-            answer = openai.responses.create(
-                model="scripted", input=messages, tools=[python.schema], instructions=INSTRUCTIONS
-            )
-            outputs = python.outputs(answer)
-            if not outputs:
-                break
-            assert python.outputs(answer) == outputs  # run again, nothing is run again
-            messages += [*answer.output, *outputs]
-    assert answer.output_text == "done"
+    assert responses(model.url, ResponsesTool(client, conversation), messages) == "done"
     tool = model.requests[0]["tools"][0]
     assert (tool["name"], tool["strict"]) == ("python", True)
     first, second = model.requests[1]["input"][-2:]
@@ -92,37 +96,66 @@ def test_responses_run_code_and_read_text_images_and_errors(
     assert [part["type"] for part in second["output"]] == ["input_text", "input_image"]
     assert second["output"][1]["image_url"].startswith("data:image/png;base64,iVBOR")
     assert model.requests[2]["input"][-1]["output"].endswith("ZeroDivisionError: division by zero")
-    assert later(model.url) == "8"
+
+    kept = tmp_path / "messages.json"
+    kept.write_text(json.dumps(messages))
+    model.answers = [
+        response(call("c4", "a + 5")),
+        lambda request: response(saying(request["input"][-1]["output"])),
+    ]
+    assert later(model.url, str(kept)) == "8"
+    answered = [each["call_id"] for each in model.requests[-1]["input"] if each.get("type") == "function_call_output"]
+    assert answered == ["c1", "c2", "c3", "c4"]
     history = [row.code for row in client.machine(conversation).history()]
     assert history == ["a + 5", "1 / 0", PLOT, "a = 3"]
 
 
-def later(conversation: str, url: str) -> str:
-    """The same conversation in another process; the model of before is gone, and its next words are these."""
-    from openai.types.responses import Response
-
+def later(conversation: str, url: str, kept: str) -> str:
+    """The same conversation in another process."""
+    messages = [*json.loads(Path(kept).read_text()), {"role": "user", "content": "Go on."}]
     with torpor.Client() as client:
-        outputs = ResponsesTool(client, conversation).outputs(Response.model_validate(response(call("c4", "a + 5"))))
-        return str(outputs[0]["output"])
+        return responses(url, ResponsesTool(client, conversation), messages)
+
+
+def chat(url: str, python: ChatTool, messages: list[Any]) -> str | None:
+    """A turn with Chat Completions, likewise."""
+    with OpenAI(base_url=f"{url}/v1", api_key="none") as openai:
+        while True:
+            answer = openai.chat.completions.create(model="scripted", messages=messages, tools=[python.schema])
+            message = answer.choices[0].message
+            more = python.messages(message)
+            messages += [message.to_dict(mode="json"), *more]
+            if not more:
+                return message.content
 
 
 def test_chat_completions_have_images_in_a_message_of_the_users(
-    client: torpor.Client, conversation: str, model: Any
+    client: torpor.Client, conversation: str, model: Any, later: Any, tmp_path: Path
 ) -> None:
     model.answers = [completion(("c1", "a = 3"), ("c2", PLOT)), completion(text="done")]
     messages: list[Any] = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": "Draw."}]
-    python = ChatTool(client, conversation)
-    with OpenAI(base_url=f"{model.url}/v1", api_key="none") as openai:
-        answer = openai.chat.completions.create(model="scripted", messages=messages, tools=[python.schema])
-        message = answer.choices[0].message
-        more = python.messages(message)
-        messages += [message, *more]
-        answer = openai.chat.completions.create(model="scripted", messages=messages, tools=[python.schema])
-    assert answer.choices[0].message.content == "done"
+    assert chat(model.url, ChatTool(client, conversation), messages) == "done"
     sent = model.requests[1]["messages"][-3:]
     assert [each["role"] for each in sent] == ["tool", "tool", "user"]
     assert (sent[0]["tool_call_id"], sent[0]["content"]) == ("c1", "(no output)")
     assert sent[2]["content"][1]["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
+
+    kept = tmp_path / "messages.json"
+    kept.write_text(json.dumps(messages))
+    model.answers = [
+        completion(("c3", "a + 5")),
+        lambda request: completion(text=request["messages"][-1]["content"]),
+    ]
+    assert later(model.url, str(kept), function="chat_later") == "8"
+    answered = [each["tool_call_id"] for each in model.requests[-1]["messages"] if each["role"] == "tool"]
+    assert answered == ["c1", "c2", "c3"]
+
+
+def chat_later(conversation: str, url: str, kept: str) -> str | None:
+    """The same conversation in another process."""
+    messages = [*json.loads(Path(kept).read_text()), {"role": "user", "content": "Go on."}]
+    with torpor.Client() as client:
+        return chat(url, ChatTool(client, conversation), messages)
 
 
 async def test_the_asynchronous_twins_answer_the_same(conversation: str) -> None:

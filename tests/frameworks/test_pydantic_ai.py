@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from pydantic_ai import Agent, BinaryContent, RunContext
+from pydantic_ai import Agent, AgentRunResult, BinaryContent, RunContext
 from pydantic_ai.messages import (
     ModelMessage,
     ModelMessagesTypeAdapter,
@@ -214,26 +214,46 @@ class TestWorkspace(WorkspaceBackendSuite):
         return destroy
 
 
-async def test_a_conversation_has_one_machine_for_its_python_and_its_workspace(conversation: str) -> None:
-    """Written by the agent's Python, read in its workspace; and there again for the next run of the history."""
+async def run(model: FunctionModel, **asked: Any) -> AgentRunResult[str]:
+    """A run of an agent whose output is what its workspace has in `note.txt`."""
     async with torpor.AsyncClient() as client:
+        workspace, toolset = MachineWorkspace[None](client), PythonToolset[None](client)
+        agent = Agent(model, toolsets=[toolset], capabilities=[workspace])
 
-        def agent_of(*codes: str) -> Agent[None, str]:
-            workspace, toolset = MachineWorkspace[None](client), PythonToolset[None](client)
-            made = Agent(scripted(*codes), toolsets=[toolset], capabilities=[workspace])
+        @agent.output_validator
+        async def read(context: RunContext[None], output: str) -> str:
+            return await context.workspace.read_text("note.txt")
 
-            @made.output_validator
-            async def read(context: RunContext[None], output: str) -> str:
-                return await context.workspace.read_text("note.txt")
+        return await agent.run("Go on.", **asked)
 
-            return made
 
-        first = await agent_of("open('note.txt', 'w').write('milk')").run("Go on.", conversation_id=conversation)
-        assert first.output == "milk"
-        again = await agent_of().run("Go on.", message_history=first.all_messages())
-        assert again.output == "milk"
-        name = (await client.machine(conversation).detail()).name
-        assert first.response.workspace_ref == WorkspaceRef(provider="torpor", id=name)
+def noted(kept: Path, conversation: str, model: FunctionModel) -> AgentRunResult[str]:
+    """A turn of such an agent's, of a conversation that is kept in a file."""
+    history = ModelMessagesTypeAdapter.validate_json(kept.read_bytes()) if kept.exists() else None
+    known: Any = {"message_history": history} if history else {"conversation_id": conversation}
+    with asyncio.Runner() as runner:
+        result = runner.run(run(model, **known))
+    kept.write_bytes(result.all_messages_json())
+    return result
+
+
+def test_a_conversation_has_one_machine_for_its_python_and_its_workspace(
+    tmp_path: Path, conversation: str, client: torpor.Client, later: Callable[..., str]
+) -> None:
+    """Written by the agent's Python, read in its workspace; and there again for what comes later."""
+    kept = tmp_path / "messages.json"
+    first = noted(kept, conversation, scripted("said = 'milk'; open('note.txt', 'w').write(said)"))
+    assert first.output == "milk"
+    name = machine_of(client, conversation).detail().name
+    assert first.response.workspace_ref == WorkspaceRef(provider="torpor", id=name)
+    assert later(str(kept), function="noted_later") == "milk, bread"
+    assert noted(kept, conversation, scripted()).output == "milk, bread"
+
+
+def noted_later(conversation: str, kept: str) -> str:
+    """The same conversation in another process."""
+    code = "open('note.txt', 'w').write(f'{said}, bread')"
+    return noted(Path(kept), conversation, scripted(code, first_id=2)).output
 
 
 async def test_a_workspace_s_command_tells_of_a_recovery_and_its_files_do_not(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from .e2b_async import AsyncSandbox
 from .e2b_async_commands import AsyncCommandHandle, AsyncCommands
 from .e2b_async_files import AsyncFilesystem, AsyncWriteEntry
-from .e2b_command_models import CommandExitException, CommandResult
+from .e2b_command_models import CommandExitException, CommandResult, ProcessInfo
 from .e2b_commands import CommandHandle, Commands
 from .e2b_errors import (
     FileNotFoundException,
@@ -18,17 +18,22 @@ from .e2b_errors import (
     NotEnoughSpaceException,
     NotFoundException,
     SandboxException,
+    TimeoutException,
 )
 from .e2b_file_models import EntryInfo, FileType, WriteEntry, WriteInfo
 from .e2b_files import Filesystem
+from .e2b_pages import AsyncSandboxPaginator, AsyncSnapshotPaginator, SandboxPaginator, SnapshotPaginator
 from .e2b_results import Execution, ExecutionError, Logs, OutputMessage, Result
 from .e2b_sandbox import Sandbox
+from .e2b_sandbox_models import SandboxInfo, SandboxQuery, SandboxState, SnapshotInfo
 
 __all__ = [
     "AsyncCommandHandle",
     "AsyncCommands",
     "AsyncFilesystem",
     "AsyncSandbox",
+    "AsyncSandboxPaginator",
+    "AsyncSnapshotPaginator",
     "AsyncWriteEntry",
     "CommandExitException",
     "CommandHandle",
@@ -45,9 +50,17 @@ __all__ = [
     "NotEnoughSpaceException",
     "NotFoundException",
     "OutputMessage",
+    "ProcessInfo",
     "Result",
     "Sandbox",
     "SandboxException",
+    "SandboxInfo",
+    "SandboxPaginator",
+    "SandboxQuery",
+    "SandboxState",
+    "SnapshotInfo",
+    "SnapshotPaginator",
+    "TimeoutException",
     "WriteEntry",
     "WriteInfo",
 ]

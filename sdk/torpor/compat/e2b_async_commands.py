@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from .._async_machine import AsyncMachine
 from .._async_machine_commands import AsyncCommand, AsyncCommandStream
 from .._events import Stderr, Stdout
-from .e2b_command_models import CommandResult, OnText, checked, told
+from .e2b_command_models import CommandResult, OnText, ProcessInfo, checked, processes, told
 from .e2b_results import notices_of
 
 
@@ -32,7 +32,7 @@ class AsyncCommandHandle:
         return self._command.seq
 
     async def wait(self) -> CommandResult:
-        """How it ended, once it has. Raises `CommandExitException`."""
+        """How it ended, once it has. Raises `CommandExitException`, `TimeoutException`."""
         return await _followed(self._command.stream(), self._tell)
 
     async def kill(self) -> bool:
@@ -42,9 +42,16 @@ class AsyncCommandHandle:
         await self._command.signal("KILL")
         return True
 
-    async def send_stdin(self, data: str) -> None:
+    async def send_stdin(self, data: str | bytes, request_timeout: float | None = None) -> None:
         """Write to its standard input."""
         await self._command.send_stdin(data)
+
+    async def close_stdin(self, request_timeout: float | None = None) -> None:
+        """End its standard input."""
+        await self._command.close_stdin()
+
+    async def disconnect(self) -> None:
+        """Nothing: it is followed only while it is waited for, and runs on."""
 
 
 class AsyncCommands:
@@ -65,29 +72,47 @@ class AsyncCommands:
         stdin: bool | None = None,
         timeout: float | None = 60,
         request_timeout: float | None = None,
+        *,
+        retain_output: bool = True,
     ) -> CommandResult | AsyncCommandHandle:
         """See `Commands`."""
         commands = self._machine.commands
         if background:
-            command = await commands.start(cmd, cwd=cwd, env=envs, stdin_open=bool(stdin))
+            command = await commands.start(
+                cmd, cwd=cwd, env=envs, stdin_open=bool(stdin), timeout_seconds=timeout or None
+            )
             return AsyncCommandHandle(command, on_stdout, on_stderr)
         stream = commands.stream(cmd, cwd=cwd, env=envs, timeout_seconds=timeout or math.inf)
         return await _followed(stream, told(on_stdout, on_stderr), on_stderr)
 
-    async def kill(self, pid: int) -> bool:
-        """SIGKILL a command by its number; False if it has ended."""
+    async def kill(self, pid: int, request_timeout: float | None = None) -> bool:
+        """See `Commands`."""
         return await AsyncCommandHandle(self._machine.commands.get(pid)).kill()
+
+    async def send_stdin(self, pid: int, data: str | bytes, request_timeout: float | None = None) -> None:
+        """See `Commands`."""
+        await self._machine.commands.get(pid).send_stdin(data)
+
+    async def close_stdin(self, pid: int, request_timeout: float | None = None) -> None:
+        """See `Commands`."""
+        await self._machine.commands.get(pid).close_stdin()
 
     async def connect(
         self,
         pid: int,
-        timeout: float | None = None,
+        timeout: float | None = 60,
         request_timeout: float | None = None,
         on_stdout: OnText | None = None,
         on_stderr: OnText | None = None,
+        *,
+        retain_output: bool = True,
     ) -> AsyncCommandHandle:
-        """The handle of a command by its number."""
+        """See `Commands`."""
         return AsyncCommandHandle(self._machine.commands.get(pid), on_stdout, on_stderr)
+
+    async def list(self, request_timeout: float | None = None) -> list[ProcessInfo]:
+        """See `Commands`."""
+        return processes(await self._machine.commands.list(limit=0))
 
 
 async def _followed(

@@ -12,17 +12,10 @@ from .e2b_results import Execution, ExecutionError, OutputMessage, Result, messa
 
 RUN_SECONDS = 300.0
 """E2B's default time-out of a cell."""
-METADATA = "e2b-"
-"""What tags that are metadata of E2B's begin with."""
 
 OnOutput = Callable[[OutputMessage], object]
 OnResult = Callable[[Result], object]
 OnError = Callable[[ExecutionError], object]
-
-
-def tags_of(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """Metadata as tags of a machine."""
-    return {f"{METADATA}{name}": value for name, value in (metadata or {}).items()}
 
 
 def setting(envs: Mapping[str, str]) -> str:

@@ -11,6 +11,9 @@ from .._errors import DiskFull, FileNotFound, InvalidPath, IsAFolder, NotAFile, 
 class SandboxException(Exception):
     """Something went wrong in a sandbox."""
 
+    status_code: int | None = None
+    """Always None."""
+
 
 class NotFoundException(SandboxException):
     """Something is not there."""
@@ -26,6 +29,10 @@ class InvalidArgumentException(SandboxException):
 
 class NotEnoughSpaceException(SandboxException):
     """The machine's disk is full."""
+
+
+class TimeoutException(SandboxException):
+    """A command was ended because its time was over."""
 
 
 @contextmanager

@@ -50,6 +50,10 @@ class ExecutionError:
     value: str
     traceback: str
 
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        return json.dumps(vars(self))
+
 
 @dataclass
 class Logs:
@@ -58,8 +62,12 @@ class Logs:
     stdout: list[str] = field(default_factory=list)
     stderr: list[str] = field(default_factory=list)
 
+    def to_json(self) -> str:
+        """All of it as JSON."""
+        return json.dumps(vars(self))
 
-@dataclass
+
+@dataclass(repr=False)
 class Result:
     """The value of a cell, or something that it displayed; binary forms in base64."""
 
@@ -86,6 +94,36 @@ class Result:
         """Names of the forms that it has."""
         return [*(name for name in (*_FIELDS.values(), "data") if getattr(self, name)), *(self.extra or {})]
 
+    def __repr__(self) -> str:
+        return f"Result({self.text})" if self.text else f"Result(Formats: {', '.join(self.formats())})"
+
+    def _repr_html_(self) -> str | None:
+        return self.html
+
+    def _repr_markdown_(self) -> str | None:
+        return self.markdown
+
+    def _repr_svg_(self) -> str | None:
+        return self.svg
+
+    def _repr_png_(self) -> str | None:
+        return self.png
+
+    def _repr_jpeg_(self) -> str | None:
+        return self.jpeg
+
+    def _repr_pdf_(self) -> str | None:
+        return self.pdf
+
+    def _repr_latex_(self) -> str | None:
+        return self.latex
+
+    def _repr_json_(self) -> dict[str, Any] | None:
+        return self.json
+
+    def _repr_javascript_(self) -> str | None:
+        return self.javascript
+
 
 @dataclass
 class Execution:
@@ -104,9 +142,8 @@ class Execution:
     def to_json(self) -> str:
         """All of it as JSON."""
         results = [{"text": each.text, **{name: each[name] for name in each.formats()}} for each in self.results]
-        logs = {"stdout": self.logs.stdout, "stderr": self.logs.stderr}
-        error = None if self.error is None else vars(self.error)
-        return json.dumps({"results": results, "logs": json.dumps(logs), "error": error and json.dumps(error)})
+        error = self.error and self.error.to_json()
+        return json.dumps({"results": results, "logs": self.logs.to_json(), "error": error})
 
 
 def result_of(bundle: Mapping[str, Any], *, is_main_result: bool = False) -> Result:

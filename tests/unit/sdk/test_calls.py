@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
 import pytest
 
 import torpor
-from torpor import _calls
+from torpor import _calls, _command_calls, _file_calls, _package_calls
 from torpor._calls import Call
 from torpor._errors import api_error
 from torpor._http import request
@@ -21,21 +21,34 @@ HARMLESS = {"export", "complete"}
 """POSTs that change nothing."""
 ONCE = {"new_key"}
 """POSTs that are not sent again."""
-SAMPLES: dict[str, Any] = {"code": "1", "machine": "m" * 16, "seq": 3, "generation": 3, "pinned": True, "verb": "sync"}
+SAMPLES: dict[str, Any] = {
+    **{"code": "1", "machine": "m" * 16, "seq": 3, "generation": 3, "pinned": True, "verb": "sync"},
+    "idempotency_key": None,
+}
+
+
+def functions() -> Iterator[tuple[str, Callable[..., Call]]]:
+    """What makes a call, by its name."""
+    for module in (_calls, _command_calls, _file_calls, _package_calls):
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            public = function.__module__ == module.__name__ and not name.startswith("_")
+            if public and inspect.signature(function).return_annotation == "Call":
+                yield name, function
+
+
+def made(function: Callable[..., Call], **given: object) -> Call:
+    """The call of a function, with samples for what it needs."""
+    needed = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    return function(**{each.name: SAMPLES.get(each.name, sample(each)) for each in needed} | given)
 
 
 def every_call() -> Iterator[tuple[str, Call]]:
-    for name, function in inspect.getmembers(_calls, inspect.isfunction):
-        signature = inspect.signature(function)
-        if name.startswith("_") or signature.return_annotation != "Call":
-            continue
-        needed = [
-            parameter
-            for parameter in signature.parameters.values()
-            if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
-        ]
-        values = {parameter.name: SAMPLES.get(parameter.name, sample(parameter)) for parameter in needed}
-        yield name, function(**values)
+    for name, function in functions():
+        yield name, made(function)
 
 
 def sample(parameter: inspect.Parameter) -> object:
@@ -46,11 +59,13 @@ def sample(parameter: inspect.Parameter) -> object:
 
 
 CALLS = dict(every_call())
+KEYED = {name: each for name, each in functions() if "idempotency_key" in inspect.signature(each).parameters}
 
 
 def test_every_call_is_looked_at() -> None:
-    assert len(CALLS) > 20
+    assert len(CALLS) == len([*functions()]) > 30
     assert {"run", "start", "fork", "new_machine", "interrupt", "rollback", "recover", "transition"} <= set(CALLS)
+    assert {"execute", "feed", "signal", "resize", "install", "write", "unpack", "remove", "read"} <= set(CALLS)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -63,6 +78,15 @@ def test_a_post_has_a_key_of_its_own_or_changes_nothing_or_is_not_sent_again(nam
     else:
         assert call.idempotency_key is not None
         assert call.idempotency_key != dict(every_call())[name].idempotency_key
+
+
+def test_what_users_ask_for_again_takes_a_key_of_theirs() -> None:
+    assert set(KEYED) == {"run", "start", "new_machine", "execute", "install"}
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_a_key_of_the_users_is_the_call_s(name: str) -> None:
+    assert made(KEYED[name], idempotency_key="mine").headers["Idempotency-Key"] == "mine"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import pickle
 
 import pytest
@@ -154,10 +155,28 @@ async def test_the_asynchronous_client_has_the_same_surface(stub: StubServer, as
         await machine.detail()
 
 
-def test_both_clients_offer_the_same() -> None:
-    def public(kind: type) -> set[str]:
-        return {name for name in vars(kind) if not name.startswith("_")}
+TWINS = [
+    (torpor.Client, torpor.AsyncClient),
+    (torpor.Machine, torpor.AsyncMachine),
+    (torpor.RunStream, torpor.AsyncRunStream),
+    (torpor.Execution, torpor.AsyncExecution),
+    (torpor.Files, torpor.AsyncFiles),
+    (torpor.Commands, torpor.AsyncCommands),
+    (torpor.Command, torpor.AsyncCommand),
+    (torpor.CommandStream, torpor.AsyncCommandStream),
+    (torpor.Packages, torpor.AsyncPackages),
+]
 
-    assert public(torpor.Client) == public(torpor.AsyncClient)
-    assert public(torpor.Machine) == public(torpor.AsyncMachine)
-    assert public(torpor.RunStream) == public(torpor.AsyncRunStream)
+
+@pytest.mark.parametrize(("kind", "twin"), TWINS, ids=[kind.__name__ for kind, _ in TWINS])
+def test_both_clients_offer_the_same(kind: type, twin: type) -> None:
+    def public(kind: type) -> dict[str, list[tuple[str, object, object]] | None]:
+        return {
+            name: [(each.name, each.kind, each.default) for each in inspect.signature(member).parameters.values()]
+            if inspect.isfunction(member)
+            else None
+            for name, member in vars(kind).items()
+            if not name.startswith("_")
+        }
+
+    assert public(kind) == public(twin)

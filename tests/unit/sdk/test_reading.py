@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from torpor._events import Display, Event, Notice, Stderr, Stdout
 from torpor._models import Instruction
-from torpor._reading import cut, on_a_screen, text_of, whole_text_of
-from torpor._result import Result, make_result
+from torpor._reading import cut, error_text, on_a_screen, text_of, whole_text_of
+from torpor._result import ErrorInfo, Result, make_result
 from torpor.tools import INSTRUCTIONS, PARAMETERS, render
 from torpor.tools._arguments import AskedForOutput, AskedToRun, asked
 from torpor.tools._binding import alias_of, idempotency_key
@@ -65,6 +65,18 @@ def test_an_error_is_its_own_frames_and_short() -> None:
     assert failed.text.endswith("ValueError: bad")
     assert "[82 more lines]" in failed.text
     assert render(failed).is_error
+
+
+def test_an_error_that_ended_code_from_outside_is_named_behind_what_it_raised_inside() -> None:
+    traceback = ("Traceback (most recent call last):", '  File "<cell 0>", line 1, in <module>', "KeyboardInterrupt")
+    ended = error_text(ErrorInfo("TimeoutError", "Timed out after 1 s", traceback, ("interrupt",)))
+    assert ended.splitlines()[-3:] == [
+        "KeyboardInterrupt",
+        "TimeoutError: Timed out after 1 s",
+        "[it was ended by: interrupt]",
+    ]
+    interrupted = error_text(ErrorInfo("KeyboardInterrupt", "", traceback, ("interrupt",)))
+    assert interrupted.splitlines()[-2:] == ["KeyboardInterrupt", "[it was ended by: interrupt]"]
 
 
 def test_of_a_flood_beginning_and_end_are_kept_and_where_the_rest_is_said() -> None:
