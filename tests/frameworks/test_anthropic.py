@@ -92,6 +92,15 @@ def later(conversation: str, url: str, kept: str) -> str:
         return turn(url, MessagesTool(client, conversation), messages)
 
 
+def test_the_model_is_told_of_a_recovery_once(client: torpor.Client, conversation: str, recovered: Any) -> None:
+    recovered()
+    asked = Message.model_validate(message(use("t1", "kept"), use("t2", "kept + 5")))
+    results: list[Any] = MessagesTool(client, conversation).results(asked)
+    told, again = [result["content"][0]["text"] for result in results]
+    assert told.startswith("3\n[notice] ")
+    assert again == "8"
+
+
 def run(url: str, client: torpor.Client, conversation: str, messages: list[Any]) -> str:
     """A turn with the tool runner: what the model says at last."""
     with Anthropic(base_url=url, api_key="none") as anthropic:

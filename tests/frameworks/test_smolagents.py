@@ -135,7 +135,7 @@ def test_ctrl_c_ends_the_code(client: torpor.Client, conversation: str, started:
         started(machine)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
-    assert said.strip().endswith(b"KeyboardInterrupt")
+    assert said.strip().endswith(b"KeyboardInterrupt"), said.decode()
     assert machine.run("a", queue=True).value == "3"
     assert machine.instruction(1).ended_by == "interrupt"
 
