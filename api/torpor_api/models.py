@@ -279,12 +279,30 @@ class EmptyRequest(StrictRequest):
     """Nothing needs to be said."""
 
 
+RequestId = Annotated[int, Field(ge=-(2**53), le=2**53)]
+
+
 class WebSocketExec(Request):
-    """What a client says on the WebSocket."""
+    """What a client says on the WebSocket to run code."""
 
     type: Literal["exec"]
     instruction: Instruction
-    request_id: Annotated[int, Field(ge=-(2**53), le=2**53)]
+    interrupt: bool | None = False
+    request_id: RequestId
+
+
+class WebSocketInterrupt(InterruptRequest):
+    """What it says to interrupt what runs."""
+
+    type: Literal["interrupt"]
+    request_id: RequestId
+
+
+class WebSocketFollow(StrictRequest):
+    """What it says to be told of an instruction from its beginning, as after a connection that broke."""
+
+    type: Literal["follow"]
+    seq: Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Answer(BaseModel):

@@ -12,9 +12,9 @@ from torpor_api.bodies import parse_json, validate
 from torpor_api.encoding import JsonResponse, to_json
 from torpor_api.errors import InvalidRequest, TorporError
 from torpor_api.exception_handlers import error_body, known_error, log_error, new_error_id
-from torpor_api.instructions import stdin_of, submit, timeout_of
+from torpor_api.instructions import end, stdin_of, submit, timeout_of
 from torpor_api.ledger import Accepted, Notice
-from torpor_api.models import NewMachineRequest, WebSocketExec
+from torpor_api.models import NewMachineRequest, WebSocketExec, WebSocketFollow, WebSocketInterrupt
 from torpor_api.names import machine_named
 from torpor_api.routes.machines import create
 from torpor_api.services import Services, services_of
@@ -86,21 +86,38 @@ class Connection:
                 return
             text = message.get("text")
             try:
-                seq = await self._accept(message.get("bytes", b"") if text is None else text)
+                seq = await self._take(parse_json(message.get("bytes", b"") if text is None else text))
             except Exception as error:  # whatever it was, the client is told, and the connection lives on
                 await self._send_error(error)
             else:
-                await self._unanswered.put(seq)
+                if seq is not None:
+                    await self._unanswered.put(seq)
 
-    async def _accept(self, text: str | bytes) -> int:
-        asked = validate(WebSocketExec, parse_json(text))
+    async def _take(self, said: Any) -> int | None:
+        """Do what a message says; the instruction that is to be told of then."""
+        match said:
+            case {"type": "interrupt"}:
+                await self._interrupt(validate(WebSocketInterrupt, said))
+                return None
+            case {"type": "follow"}:
+                seq = validate(WebSocketFollow, said).seq
+                await self._services.ledger.instruction(self._account, self._machine, seq)
+                return seq
+            case _:
+                return await self._accept(validate(WebSocketExec, said))
+
+    async def _interrupt(self, asked: WebSocketInterrupt) -> None:
+        seq = await end(self._services, self._account, self._machine, asked.seq)
+        await self._send({"type": "interrupted", "seq": seq, "request_id": asked.request_id})
+
+    async def _accept(self, asked: WebSocketExec) -> int:
         outcome, _ = await submit(
             self._services,
             self._account,
             self._machine,
             asked.instruction.code,
             timeout_of(self._services, asked.instruction.timeout_seconds, "instruction.timeout_seconds"),
-            when_busy="queue",
+            when_busy="interrupt" if asked.interrupt else "queue",
             stdin=stdin_of(asked.instruction),
         )
         if not isinstance(outcome, Accepted):

@@ -86,6 +86,46 @@ async def test_a_busy_machine_queues(live: Api) -> None:
     assert result["result"]["value"] == "2"
 
 
+async def test_code_is_stopped_over_the_socket_and_nothing_else_is(live: Api) -> None:
+    async with dial(live, "new") as connection:
+        repl = Repl(connection)
+        await repl.receive()
+        await repl.send({"type": "interrupt", "request_id": 1})
+        assert await repl.receive() == {"type": "interrupted", "seq": None, "request_id": 1}
+        await repl.execute("hang()", request_id=2)
+        await repl.execute("3 + 5", request_id=3)
+        assert [(await repl.receive())["seq"] for _ in range(2)] == [0, 1]
+        await repl.send({"type": "interrupt", "seq": 0, "request_id": 4})
+        said = [await repl.receive() for _ in range(3)]
+        assert {"type": "interrupted", "seq": 0, "request_id": 4} in said
+        results = [message["result"] for message in said if message["type"] == "result"]
+        assert "KeyboardInterrupt" in results[0]["error"]
+        assert results[1]["value"] == "8"
+        await repl.execute("hang()", request_id=5)
+        await repl.send({"type": "exec", "instruction": {"code": "a = 3"}, "interrupt": True, "request_id": 6})
+        said = [await repl.receive() for _ in range(4)]
+        assert [message["type"] for message in said].count("result") == 2
+        await repl.send({"type": "interrupt", "seq": 99, "request_id": 7})
+        assert await repl.receive() == {"type": "interrupted", "seq": None, "request_id": 7}
+
+
+async def test_what_a_broken_connection_missed_is_sent_again(live: Api) -> None:
+    async with dial(live, "new") as connection:
+        repl = Repl(connection)
+        machine = (await repl.receive())["machine_name"]
+        await repl.execute("print('said'); 3")
+        first = [await repl.receive() for _ in range(3)][1:]
+    async with dial(live, machine) as connection:
+        repl = Repl(connection)
+        await repl.receive()
+        await repl.send({"type": "follow", "seq": 0})
+        assert [await repl.receive() for _ in range(2)] == first
+        await repl.send({"type": "follow", "seq": 1})
+        assert (await repl.receive())["code"] == "instruction_not_found"
+        await repl.send({"type": "follow"})
+        assert "seq" in (await repl.receive())["message"]
+
+
 async def test_a_browser_may_bring_its_key_in_the_query(live: Api) -> None:
     async with dial(live, "new", None, f"?_forevervm_jwt={KEY}") as connection:
         connected = await Repl(connection).receive()
