@@ -22,6 +22,8 @@ LONGEST_ANSWER_SECONDS = 24 * 3600.0
 """An answer that code may take longer for is asked for again."""
 GRACE_SECONDS = 30.0
 """Waking, the steps that end an instruction, and the way back."""
+PAGE_LENGTH = 1000
+"""The longest page of a list that the server gives."""
 QUIET_STREAM_SECONDS = 90.0
 """A stream that says nothing for so long is opened again; the server keeps it alive far more often."""
 
@@ -140,9 +142,11 @@ def update(
     return Call("PATCH", _machine(machine), body=present)
 
 
-def list_machines(tags: Mapping[str, str] | None) -> Call:
-    """The account's machines, newest first."""
-    return _post("/v1/machine/list", {"tags": dict(tags) if tags else None})
+def list_machines(tags: Mapping[str, str] | None, limit: int | None, cursor: str | None) -> Call:
+    """A page of the account's machines, newest first."""
+    page = {"limit": PAGE_LENGTH if limit is None else min(limit, PAGE_LENGTH), "cursor": cursor}
+    query = {name: value for name, value in page.items() if value is not None}
+    return _post("/v1/machine/list", {"tags": dict(tags) if tags else None}, query=query)
 
 
 def asked_timeout(seconds: float | None) -> float | str | None:
@@ -240,7 +244,8 @@ def detail(machine: str) -> Call:
 
 def history(machine: str, limit: int | None, cursor: str | None) -> Call:
     """A page of a machine's instructions."""
-    return _get(_machine(machine, "/exec"), {"limit": limit, "cursor": cursor})
+    page_length = None if limit is None else min(limit, PAGE_LENGTH)
+    return _get(_machine(machine, "/exec"), {"limit": page_length, "cursor": cursor})
 
 
 def instruction(machine: str, seq: int, *, events: bool = True) -> Call:

@@ -133,15 +133,25 @@ class Client:
         making = _calls.get_or_create(name) if create and _calls.is_alias(name) else None
         return Machine(self._connection.making(making), name)
 
-    def machines(self, *, tags: Mapping[str, str] | None = None) -> list[Machine]:
+    def machines(self, *, tags: Mapping[str, str] | None = None, limit: int | None = None) -> list[Machine]:
         """The account's machines, newest first: those that have all of these tags, each with its `info`.
+
+        At most `limit` of them; fetched page by page.
 
         >>> machine = client.new_machine(tags={"project": "mars"})
         >>> machine.name in [found.name for found in client.machines(tags={"project": "mars"})]
         True
         """
-        found = _http.parsed(self._connection.send(_calls.list_machines(tags)), MachineList).machines
-        return [Machine(self._connection, info.name, info) for info in found]
+        found: list[Machine] = []
+        cursor: str | None = None
+        while limit is None or len(found) < limit:
+            call = _calls.list_machines(tags, None if limit is None else limit - len(found), cursor)
+            page = _http.parsed(self._connection.send(call), MachineList)
+            found += [Machine(self._connection, info.name, info) for info in page.machines]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        return found
 
     def run(self, code: str, *, timeout_seconds: float | None = None, timings: bool = False) -> Result:
         """Run code on a new machine; the result says its name. Arguments as for a machine's `run`.

@@ -194,9 +194,11 @@ class Crashed(Record):
 
 
 class MachineList(Record):
-    """The answer to a list."""
+    """A page of a list."""
 
     machines: tuple[MachineInfo, ...]
+    next_cursor: str | None = None
+    """For the next page; None on the last."""
 
 
 class History(Record):

@@ -20,6 +20,7 @@ from tests.support.api import AUTHORIZATION, KEY, OTHER_KEY, Api
 import torpor
 from torpor.tools.mcp import OwnSource, build_server
 from torpor_api.app import create_app
+from torpor_api.ledger import MachineSettings
 from torpor_api.mounts import mounts
 from torpor_api.server import bind, make_server, url_of
 
@@ -225,6 +226,51 @@ async def test_what_is_said_so_far_can_be_read_too(
         assert "KeyboardInterrupt" in text_of(await running)
         missing = await client.call_tool("read_output", {"instruction": 7})
         assert missing.is_error
+
+
+class Counting(httpx2.AsyncHTTPTransport):
+    """A network that keeps how many machines were asked for, and had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages: list[tuple[str | None, int]] = []
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        if request.url.path == "/v1/machine/list":
+            await response.aread()
+            self.pages.append((request.url.params.get("limit"), len(response.json()["machines"])))
+        return response
+
+
+async def test_of_many_machines_so_many_are_asked_for_as_are_shown(live: Api) -> None:
+    settings = MachineSettings(1024, 60, tags={"project": "mars"})
+    makings = (live.services.ledger.create_machine("alice", settings) for _ in range(1001))
+    names = {name for name, _ in await asyncio.gather(*makings)}
+    url, network = str(live.client.base_url), Counting()
+    async with torpor.AsyncClient(url=url, api_key=KEY, transport=network) as api_client:
+        found = [machine.name for machine in await api_client.machines(tags={"project": "mars"})]
+        assert (len(found), set(found)) == (1001, names)
+        assert network.pages == [("1000", 1000), ("1000", 1)]
+        assert [machine.name for machine in await api_client.machines(limit=1001)] == found
+        assert network.pages[2:] == [("1000", 1000), ("1", 1)]
+        network.pages.clear()
+        async with connected(api_client) as client:
+            listed = await client.call_tool("list_machines", {})
+            assert text_of(listed).splitlines()[-1] == "[and more]"
+            assert listed.structured_content is not None
+            assert [machine["name"] for machine in listed.structured_content["machines"]] == found[:50]
+            assert listed.structured_content["more"] is True
+            assert len((await client.list_resources()).resources) == 100
+        assert network.pages == [("51", 51), ("100", 100)]
+
+    def synchronous() -> list[str]:
+        with torpor.Client(url=url, api_key=KEY) as client:
+            assert [machine.name for machine in client.machines(limit=2)] == found[:2]
+            assert client.machines(limit=0) == []
+            return [machine.name for machine in client.machines()]
+
+    assert await asyncio.to_thread(synchronous) == found
 
 
 async def test_progress_only_grows_and_says_what_was_printed(api_client: torpor.AsyncClient) -> None:

@@ -30,7 +30,7 @@ class MachineRows(BaseModel):
     """Machines, newest first."""
 
     machines: list[MachineRow]
-    left_out: int
+    more: bool = Field(description="Whether some are left out.")
 
 
 class Made(BaseModel):
@@ -62,14 +62,14 @@ def add_machines(server: MCPServer, source: Source) -> None:
         annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False),
     )
     async def list_machines(context: Context) -> Annotated[CallToolResult, MachineRows]:
-        infos = [machine.info for machine in await asked(source.client(context).machines)]
-        rows = [_row(info) for info in infos[:LIST_LENGTH] if info is not None]
-        left_out = len(infos) - len(rows)
+        found = await asked(lambda: source.client(context).machines(limit=LIST_LENGTH + 1))
+        rows = [_row(machine.info) for machine in found[:LIST_LENGTH] if machine.info is not None]
         lines = [_line(row) for row in rows]
-        if left_out:
-            lines.append(f"[{left_out} more]")
+        more = len(found) > LIST_LENGTH
+        if more:
+            lines.append("[and more]")
         text = "\n".join(lines) or "(none yet: the first code that is run makes one)"
-        return structured(text, MachineRows(machines=rows, left_out=left_out))
+        return structured(text, MachineRows(machines=rows, more=more))
 
     @server.tool(
         title="New machine",

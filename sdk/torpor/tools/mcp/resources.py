@@ -22,7 +22,7 @@ FILE_BYTES = 8 << 20
 
 
 def add_resources(server: MCPServer, source: Source) -> None:
-    """Add a machine, its history and its outputs; the list of resources has all machines."""
+    """Add a machine, its history and its outputs; the list of resources has the newest machines."""
 
     @server.resource("torpor://machine/{name}", name="machine", title="A machine", mime_type="application/json")
     async def machine_resource(name: str, context: Context) -> str:
@@ -74,10 +74,10 @@ def _listing(source: Source) -> ServerMiddleware[Any]:
         if ctx.method != "resources/list" or not isinstance(result, dict):
             return result
         try:
-            machines = await source.client(ctx).machines()
+            machines = await source.client(ctx).machines(limit=LIST_LENGTH)
         except TorporError as error:
             raise MCPError(INTERNAL_ERROR, words(error)) from error
-        found = [_resource(machine.info) for machine in machines[:LIST_LENGTH] if machine.info is not None]
+        found = [_resource(machine.info) for machine in machines if machine.info is not None]
         return {**result, "resources": [*result.get("resources", ()), *found]}
 
     return listing
