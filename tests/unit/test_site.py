@@ -62,7 +62,7 @@ def test_every_example_of_a_framework_s_docstrings_is_run_in_its_environment() -
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, Documented) and ">>>" in (ast.get_docstring(node) or ""):
                     name = f"torpor.tools.{framework}" if isinstance(node, ast.Module) else node.name
-                    if not re.search(rf"\.docstring\({re.escape(name)}[,)]", test.read_text()):
+                    if not re.search(rf"\.docstring\(\s*{re.escape(name)}[,)]", test.read_text()):
                         missing.append(f"{path.relative_to(folder)}: {name}")
     assert not missing
 

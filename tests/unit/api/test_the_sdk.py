@@ -38,6 +38,7 @@ async def test_a_machine_is_made_used_looked_at_and_deleted(client: torpor.Async
     assert [found.name for found in await client.machines(tags={"user": "42"})] == [machine.name]
     assert await client.machines(tags={"user": "43"}) == []
     assert [instruction.code async for instruction in machine.history(limit=1)] == [ADDING]
+    assert ADDING in [instruction.code async for instruction in machine.history(limit=2000)], "more than a page has"
     instruction = await machine.instruction(1)
     assert (instruction.code, instruction.state) == (ADDING, "finished")
     assert instruction.events == (torpor.Stdout("adding\n", id="1.7"),)
