@@ -124,7 +124,6 @@ def test_the_tool_runner_goes_on_to_the_models_last_word(
     kept.write_text(json.dumps([*model.requests[2]["messages"], {"role": "assistant", "content": [SAYING]}]))
     model.answers = [message(use("t3", "a + 5")), said]
     assert later(model.url, str(kept), function="run_later") == "8"
-    assert results_in(model.requests[-1]) == ["t1", "t2", "t3"]
     assert [row.code for row in client.machine(conversation).history()] == ["a + 5", "1 / 0", "a = 3; a"]
 
 
