@@ -1,4 +1,4 @@
-"""MCP with its published client: a scripted model, its tools, a machine on real gVisor, and all of it again later."""
+"""MCP with its published client: the tools that a model calls, a machine on real gVisor, and all of it again later."""
 
 from __future__ import annotations
 
