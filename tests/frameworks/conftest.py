@@ -54,13 +54,15 @@ def conversation(client: torpor.Client) -> Iterator[str]:
 
 
 @pytest.fixture
-def recovered(client: torpor.Client, conversation: str) -> Callable[[], None]:
-    """Let the conversation's machine have something to lose, and lose its process: that leaves a notice."""
+def recovered(client: torpor.Client, conversation: str) -> Callable[..., None]:
+    """Have a machine, by default the conversation's, recovered from a crash, and leave the notice of it."""
 
-    def crash() -> None:
-        machine = client.machine(conversation)
-        machine.run("kept = 3")
+    def crash(name: str = conversation) -> None:
+        machine = client.machine(name)
+        machine.run("kept = 3", notices=False)
         assert machine.crash()
+        while not machine.run("kept", notices=False).ok:  # what begins while it dies ends in an error
+            pass
 
     return crash
 

@@ -70,6 +70,15 @@ def later(conversation: str) -> str:
         return str(next(iter(result["content"]))["text"])  # type: ignore[index]
 
 
+def test_the_model_is_told_of_a_recovery_once(client: torpor.Client, conversation: str, recovered: Any) -> None:
+    recovered()
+    asked = Message.model_validate(message(use("t1", "kept"), use("t2", "kept + 5")))
+    results: list[Any] = MessagesTool(client, conversation).results(asked)
+    told, again = [result["content"][0]["text"] for result in results]
+    assert told.startswith("3\n[notice] ")
+    assert again == "8"
+
+
 def test_the_tool_runner_goes_on_to_the_models_last_word(client: torpor.Client, conversation: str, model: Any) -> None:
     model.answers = [message(use("t1", "a = 3; a")), message(use("t2", "1 / 0")), message(SAYING)]
     with Anthropic(base_url=model.url, api_key="none") as anthropic:

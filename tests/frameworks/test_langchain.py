@@ -144,6 +144,13 @@ def test_an_id_that_comes_back_with_other_code_is_another_call(conversation: str
     assert tool.invoke(call("a + 5", "call_0"), thread(conversation)).content == "8"
 
 
+def test_the_model_is_told_of_a_recovery_once(conversation: str, recovered: Callable[[], None]) -> None:
+    recovered()
+    told, again = [str(PythonTool().invoke(call("kept", id_), thread(conversation)).content) for id_ in ("1", "2")]
+    assert told.startswith("3\n[notice] ")
+    assert again == "3"
+
+
 def test_an_error_reaches_the_model_as_one_with_the_figures_before_it(conversation: str, client: torpor.Client) -> None:
     message = PythonTool().invoke(call(f"{PLOT}\n1 / 0", "call_1"), thread(conversation))
     assert isinstance(message, ToolMessage)

@@ -140,6 +140,16 @@ async def test_arguments_that_do_not_fit_are_answered(conversation: str) -> None
     assert '{"code": "..."}' in output.content
 
 
+def test_the_model_is_told_of_a_recovery_once(
+    conversation: str, client: torpor.Client, recovered: Callable[[], None]
+) -> None:
+    recovered()
+    (tool,) = PythonToolSpec(client, conversation).to_tool_list()
+    told, again = [call_tool(tool, {"code": "kept"}).content for _ in range(2)]
+    assert told.startswith("3\n[notice] ")
+    assert again == "3"
+
+
 def test_a_conversation_may_be_named_and_a_tool_called_by_hand(conversation: str, client: torpor.Client) -> None:
     (tool,) = PythonToolSpec(client, conversation).to_tool_list()
     assert call_tool(tool, {"code": "a = 3; a"}).content == "3"

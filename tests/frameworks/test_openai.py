@@ -161,6 +161,16 @@ async def test_a_cancelled_answer_ends_its_code_and_the_calls_behind_it(
     assert client.machine(conversation).instruction(1).ended_by == "interrupt"
 
 
+def test_the_model_is_told_of_a_recovery_once(client: torpor.Client, conversation: str, recovered: Any) -> None:
+    from openai.types.responses import Response
+
+    recovered()
+    asked = Response.model_validate(response(call("c1", "kept"), call("c2", "kept + 5")))
+    told, again = [output["output"] for output in ResponsesTool(client, conversation).outputs(asked)]
+    assert str(told).startswith("3\n[notice] ")
+    assert again == "8"
+
+
 def test_what_is_too_long_for_an_answer_is_read_on(client: torpor.Client, conversation: str) -> None:
     from openai.types.responses import Response
 
