@@ -128,7 +128,8 @@ def test_ctrl_c_ends_the_code(client: torpor.Client, conversation: str, started:
     machine = machine_of(client, conversation)
     machine.run("a = 3")
     program = (
-        "import torpor; from torpor.tools.smolagents import TorporExecutor\n"
+        "import signal, torpor; from torpor.tools.smolagents import TorporExecutor\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests in a shell's background have it ignored
         f"TorporExecutor(torpor.Client(), {conversation!r})('import time\\nwhile True: time.sleep(1)')"
     )
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as process:
