@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from starlette.types import ASGIApp
@@ -69,9 +70,12 @@ class Api:
 
 @asynccontextmanager
 async def application(
-    folder: Path, database: Path | None = None, limits: BodyLimits | None = None
+    folder: Path, database: Path | None = None, limits: BodyLimits | None = None, **settings: Any
 ) -> AsyncIterator[Api]:
-    """The application, called without a network; `database` is one to begin with, made by `new_database`."""
+    """The application, called without a network; `database` is one to begin with, made by `new_database`.
+
+    `settings` are those of `torpor serve`, in small letters.
+    """
     if database is not None:
         shutil.copy(database, folder / "torpor.db")
     ledger = await SqlLedger.open(f"sqlite:///{folder / 'torpor.db'}", folder, output_limit_bytes=OUTPUT_LIMIT_BYTES)
@@ -87,7 +91,7 @@ async def application(
     bodies = Bodies(folder / "files", limits)
     worker = Worker(ledger, host, snapshotter, images, config, metrics=metrics, bodies=bodies)
     await worker.start()
-    services = Services(ledger=ledger, machines=worker, config=Config(data_dir=folder), metrics=metrics)
+    services = Services(ledger=ledger, machines=worker, config=Config(data_dir=folder, **settings), metrics=metrics)
     app = create_app(services)
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://torpor", headers=AUTHORIZATION) as client:

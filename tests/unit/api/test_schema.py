@@ -29,7 +29,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     async def serve(folder: Path) -> None:
         done = asyncio.Event()
-        async with application(folder) as api, behind_a_server(api) as live:
+        # What is generated may be code that never ends, with the longest time-out.
+        async with application(folder, timeout_maximum_seconds=20) as api, behind_a_server(api) as live:
             ready.put((str(live.client.base_url), asyncio.get_running_loop(), done))
             await done.wait()
 
