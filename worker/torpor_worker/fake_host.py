@@ -42,7 +42,9 @@ class FakeSandboxHost:
         self.start_failures = 0
         self.restore_failures = 0
         self.restores_that_hang = 0
-        self.rehearsal_failures = 0
+        self.rehearsals = 0
+        self.failing_rehearsal = 0
+        """Which of them is to fail, counted from 1."""
         self.checkpoint_failures = 0
         self.adopt_failures = 0
         self.checkpoint_deaths = 0

@@ -357,8 +357,8 @@ class FakeSandbox:
     async def rehearse(self) -> None:
         """See `Sandbox`; none of its pages has to be touched."""
         self._alive()
-        if self._host.rehearsal_failures:
-            self._host.rehearsal_failures -= 1
+        self._host.rehearsals += 1
+        if self._host.rehearsals == self._host.failing_rehearsal:
             raise SandboxError("it does not rehearse")
         self.has_rehearsed = True
 

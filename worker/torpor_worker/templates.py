@@ -102,6 +102,7 @@ class Templates:
         self._being_made = sandbox
         try:
             await _hear_out(sandbox)
+            await _rehearse(sandbox)  # what a first instruction writes is then the template's, and no machine's own
             if await sandbox.ping() != _FRESH:
                 raise SandboxError(f"The interpreter of template {name} is not as a new one should be.")
             await sandbox.checkpoint(folder / "image")
@@ -124,8 +125,7 @@ class Templates:
         """One that is to wait for a machine; it has rehearsed. Raises `SandboxError`."""
         sandbox = await self.restore(name, "warm", MAKING_LIMITS, waited_for=False)
         try:
-            for _ in range(REHEARSALS):
-                await sandbox.rehearse()
+            await _rehearse(sandbox)
         except BaseException:
             await asyncio.shield(sandbox.destroy())
             raise
@@ -137,7 +137,7 @@ class Templates:
             await asyncio.to_thread(_remove, made.folder)
 
     def _place(self, name: str) -> Path:
-        facts = json.dumps([self._host.version, MODULES[name]])
+        facts = json.dumps([self._host.version, MODULES[name], REHEARSALS])
         return self._folder / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
     def _load(self) -> None:
@@ -163,6 +163,11 @@ async def _hear_out(sandbox: Sandbox) -> None:
                 await sandbox.receive()
         except TimeoutError:
             return await sandbox.acknowledge()
+
+
+async def _rehearse(sandbox: Sandbox) -> None:
+    for _ in range(REHEARSALS):
+        await sandbox.rehearse()
 
 
 def _remove(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.support.house import House, until
 
-from torpor_worker.templates import MODULES, PYTHON, Templates
+from torpor_worker.templates import MODULES, PYTHON, REHEARSALS, Templates
 
 
 @pytest.fixture
@@ -149,12 +149,19 @@ async def test_what_waits_for_a_new_machine_has_rehearsed(templated: House) -> N
     assert all(sandbox.has_rehearsed for sandbox in templated.host.sandboxes.values())
 
 
-async def test_a_template_of_which_nothing_rehearses_is_made_again_and_nothing_of_it_stays(templated: House) -> None:
+@pytest.mark.parametrize(
+    ("failing", "started"),
+    [(1, ["template-python"] * 2), (REHEARSALS + 1, ["template-python", "warm", "template-python"])],
+    ids=["as the template", "as what waits"],
+)
+async def test_a_template_that_does_not_rehearse_is_made_again_and_nothing_of_it_stays(
+    templated: House, failing: int, started: list[str]
+) -> None:
     templated.set(warm_machines=2)
-    templated.host.rehearsal_failures = 1
+    templated.host.failing_rehearsal = failing
     await templated.start()
     await until(lambda: warm(templated) == 2)
-    assert templated.host.started == ["template-python", "warm", "template-python"]
+    assert templated.host.started == started
     assert len(templated.host.sandboxes) == 2
 
 
