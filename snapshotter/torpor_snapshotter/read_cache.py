@@ -132,7 +132,8 @@ class ReadCache:
                 aside.write_bytes(_digest(name, content) + content)
                 aside.replace(self._folder / name)
             except OSError:  # a full disk: the store has it
-                aside.unlink(missing_ok=True)
+                with suppress(OSError):
+                    aside.unlink()
                 return
             with self._lock:
                 self._add(name, _DIGEST_BYTES + len(content))
@@ -153,11 +154,12 @@ class ReadCache:
 
     def _remove(self, name: str) -> None:
         self._size_bytes -= self._sizes.pop(name, 0)
-        (self._folder / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            (self._folder / name).unlink()
 
     def _load(self) -> None:
         found: list[tuple[float, str, int]] = []
-        with suppress(FileNotFoundError), os.scandir(self._folder) as entries:
+        with suppress(OSError), os.scandir(self._folder) as entries:  # no cache is a reason not to start
             for entry in entries:
                 if entry.name.startswith("."):  # a process died while it wrote it
                     Path(entry).unlink()

@@ -124,14 +124,17 @@ async def test_what_was_used_last_stays_within_the_limit(store: Counted, tmp_pat
 
 async def test_a_disk_that_takes_nothing_costs_no_read(store: Counted, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(NotADirectoryError):
-        cache_of(store, tmp_path)
-    (tmp_path / "cache").unlink()
     cache = cache_of(store, tmp_path)
-    (tmp_path / "cache").write_text("in the way")
     assert await cache.read("pack") == CONTENT
     await cache.settled()
     assert cache.size_bytes == 0
+    (tmp_path / "cache").unlink()
+    await cache.read("pack")
+    await cache.settled()
+    assert cache.size_bytes > len(CONTENT)
+    (tmp_path / "cache").rename(tmp_path / "away")
+    (tmp_path / "cache").write_text("in the way")
+    assert await cache.read("pack") == CONTENT
 
 
 async def test_what_a_dead_process_was_writing_is_removed(store: Counted, tmp_path: Path) -> None:
